@@ -1,0 +1,59 @@
+"""Many sound effects at once from FineVoice: none paid for twice, none lost."""
+
+from finevoice_async.config import Polling, Retry, Timeouts
+from finevoice_async.core.effects import EffectState, JournalRow
+from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.downloads import SoundEffect
+from finevoice_async.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    DownloadError,
+    FineVoiceError,
+    InsufficientCreditsError,
+    InvalidRequestError,
+    JournalError,
+    PollError,
+    RateLimitError,
+    RequestRejectedError,
+    SessionClosedError,
+    SubmitNotSentError,
+    SubmitUnknownError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+)
+from finevoice_async.many import Outcome
+from finevoice_async.session import FineVoiceSession, Stats
+from finevoice_async.task import SfxTask
+
+__all__ = [
+    "AuthenticationError",
+    "ConfigurationError",
+    "DownloadError",
+    "EffectState",
+    "FineVoiceError",
+    "FineVoiceSession",
+    "InsufficientCreditsError",
+    "InvalidRequestError",
+    "JournalError",
+    "JournalRow",
+    "Outcome",
+    "PollError",
+    "Polling",
+    "RateLimitError",
+    "RequestRejectedError",
+    "Retry",
+    "SessionClosedError",
+    "SfxRequest",
+    "SfxTask",
+    "SoundEffect",
+    "Stats",
+    "SubmitNotSentError",
+    "SubmitUnknownError",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "TaskStatus",
+    "TaskTimeoutError",
+    "TaskUpdate",
+    "Timeouts",
+]

@@ -1,0 +1,1 @@
+"""What speaks to the world outside: HTTP, SQLite, the clock, the places of the plan."""

@@ -1,0 +1,110 @@
+"""The plan's places within one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from finevoice_async.errors import ConfigurationError, SessionClosedError
+from finevoice_async.ports import Clock
+
+
+class LocalSlots:
+    """A first-come, first-served semaphore whose limit sinks for a while when the service says 429.
+
+    asyncio.Semaphore has neither a moving limit nor places taken beyond it.
+    """
+
+    def __init__(self, limit: int, clock: Clock) -> None:
+        """Make `limit` places.
+
+        Raises:
+            ConfigurationError: `limit` is no whole number of at least 1.
+        """
+        if type(limit) is not int or limit < 1:
+            raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {limit!r}.")
+        self.limit = limit
+        # All mutable state:
+        self._clock = clock
+        self._used = 0  # places held, also beyond the limit
+        self._queue: deque[asyncio.Future[None]] = deque()  # who waits, in order
+        self._reduced = limit  # the limit while the service asks for less
+        self._reduced_until = 0.0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<LocalSlots {self._used} of {self.limit} used, {len(self._queue)} waiting>"
+
+    @property
+    def used(self) -> int:
+        """How many places are held."""
+        return self._used
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._queue)
+
+    def _current_limit(self) -> int:
+        if self._reduced < self.limit and self._clock.monotonic() >= self._reduced_until:
+            self._reduced = self.limit
+        return self._reduced
+
+    def try_acquire(self) -> object | None:
+        """Take a place if one is free now and nobody waits for it; else give None."""
+        if self._closed or self._queue or self._used >= self._current_limit():
+            return None
+        return self.occupy()
+
+    def occupy(self) -> object:
+        """Take a place at once, free or not."""
+        self._used += 1
+        return self
+
+    async def acquire(self) -> object:
+        """Wait for a place and take it.
+
+        Raises:
+            SessionClosedError: The session was closed meanwhile.
+        """
+        if (slot := self.try_acquire()) is not None:
+            return slot
+        if self._closed:
+            raise SessionClosedError("The session is closed. Nothing was sent.")
+        waiter = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+            elif waiter.exception() is None:
+                self.release(self)  # the place was given in the same step: hand it on
+            raise
+        return self
+
+    def release(self, slot: object) -> None:  # noqa: ARG002 - places of one process are all alike
+        """Give a place back."""
+        self._used -= 1
+        self._hand_out()
+
+    def slow_down(self, seconds: float) -> None:
+        """Use one place fewer than now for `seconds`: a 429 says that what ran already was the most."""
+        self._reduced = max(1, min(self._current_limit(), self._used) - 1)
+        self._reduced_until = max(self._reduced_until, self._clock.monotonic() + seconds)
+        self._clock.call_at(self._reduced_until, self._hand_out)
+
+    def _hand_out(self) -> None:
+        while self._queue and self._used < self._current_limit():
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                self._used += 1
+                waiter.set_result(None)
+
+    async def aclose(self) -> None:
+        """Send home whoever waits."""
+        self._closed = True
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_exception(SessionClosedError("The session was closed. Nothing was sent."))

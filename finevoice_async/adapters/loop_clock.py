@@ -1,0 +1,27 @@
+"""The running event loop's clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+
+class LoopClock:
+    """Time as the running event loop counts it, so that every wait in the process agrees."""
+
+    def monotonic(self) -> float:
+        """Give the loop's time in seconds."""
+        return asyncio.get_running_loop().time()
+
+    def utcnow(self) -> datetime:
+        """Give the machine's date and time."""
+        return datetime.now(UTC)
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call back at a loop time."""
+        return asyncio.get_running_loop().call_at(when, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)

@@ -1,0 +1,254 @@
+"""The service's two dialects of one answer, as cattrs converters.
+
+The vendor's reference and quickstart describe different JSON for the same thing, and programs in the field have met
+mixtures. `make_lenient_converter` reads them all; `make_reference_converter` and `make_quickstart_converter` write
+one each (the emulator speaks them).
+
+What the lenient reader believes, in this order:
+
+1. a status it knows: the number 200 or a word for done, 202 or a word for in progress, 400 and above or a word for
+   failed;
+2. a link: beside a missing or unknown status it means done, beside an explicit "in progress" it means nothing
+   (older services hand out the link before the file exists);
+3. an error that says something: beside a missing or unknown status it means failed. Beside "done" without a link it
+   means failed only if it has a message: older pages show code "0001" without one on a success;
+4. nothing of these: still in progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+
+_T = TypeVar("_T")
+
+_WORDS = {
+    "pending": TaskStatus.PENDING,
+    "queued": TaskStatus.PENDING,
+    "processing": TaskStatus.PROCESSING,
+    "running": TaskStatus.PROCESSING,
+    "in_progress": TaskStatus.PROCESSING,
+    "completed": TaskStatus.COMPLETED,
+    "success": TaskStatus.COMPLETED,
+    "succeeded": TaskStatus.COMPLETED,
+    "done": TaskStatus.COMPLETED,
+    "finished": TaskStatus.COMPLETED,
+    "failed": TaskStatus.FAILED,
+    "failure": TaskStatus.FAILED,
+    "error": TaskStatus.FAILED,
+    "cancelled": TaskStatus.FAILED,
+    "canceled": TaskStatus.FAILED,
+}
+_NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.PROCESSING}
+
+_TASK_ID_NAMES = ("taskId", "task_id")
+_URL_NAMES = ("url", "audio_url", "audioUrl", "file_url", "fileUrl", "download_url", "downloadUrl")
+_ENVELOPES = ("result", "data")
+_MAX_REASON = 500  # characters of an error's text that go into a message
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """One answer of the service without its dialect: what the emulator says, before it is spelled out."""
+
+    task_id: str
+    status: TaskStatus
+    urls: tuple[str, ...] = ()
+    code: str | None = None
+    reason: str | None = None
+
+
+# Reading
+
+
+def _levels(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The places where a field may stand, most specific first: the answer may be one level down."""
+    for name in _ENVELOPES:
+        inner = payload.get(name)
+        if isinstance(inner, Mapping):
+            yield inner
+    yield payload
+
+
+def _read_task_id(level: Mapping[str, Any]) -> str | None:
+    for name in _TASK_ID_NAMES:
+        value = level.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return None
+
+
+def _read_status(value: object) -> TaskStatus:
+    if isinstance(value, str):
+        word = value.strip().lower()
+        known = _WORDS.get(word)
+        if known is not None:
+            return known
+        value = int(word) if word.isdecimal() and len(word) <= 3 else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        known = _NUMBERS.get(value)  # 200.0 finds it too
+        if known is not None:
+            return known
+        if 400 <= value < 600:
+            return TaskStatus.FAILED
+    return TaskStatus.UNKNOWN
+
+
+def _read_urls(level: Mapping[str, Any]) -> list[str]:
+    found = [level.get(name) for name in _URL_NAMES]
+    many = level.get("urls")
+    found += many if isinstance(many, list | tuple) else [many]
+    return [url.strip() for url in found if isinstance(url, str) and url.strip()]
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    return str(value).strip()[:_MAX_REASON].encode("utf-8", "replace").decode() or None  # no lone surrogates
+
+
+def _read_details(details: object) -> str | None:
+    """Read `{"detail": ...}`: text, or the validation framework's list of `{"loc": [...], "msg": ...}`."""
+    if not isinstance(details, list):
+        return _text(details)
+    lines = []
+    for item in details[:5]:
+        if isinstance(item, Mapping):
+            where = item.get("loc")
+            path = ".".join(str(part) for part in where) if isinstance(where, list | tuple) else ""
+            lines.append(f"{path}: {_text(item.get('msg'))}" if path else _text(item.get("msg")) or "")
+    return _text("; ".join(line for line in lines if line))
+
+
+def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Give the error's code and its words, each None where the answer has none.
+
+    Knows the service's own forms and those of common gateways: `error` as object or text, `message`, `detail`,
+    `details`.
+    """
+    error = payload.get("error")
+    if isinstance(error, Mapping):
+        reason = _text(error.get("message")) or _read_details(error.get("detail"))
+        return _text(error.get("code")), reason
+    reason = _text(error) or _text(payload.get("message"))
+    more = _read_details(payload.get("details")) or _read_details(payload.get("detail"))
+    if reason and more and more != reason:
+        reason = f"{reason} ({more})"[:_MAX_REASON]
+    return None, reason or more
+
+
+def _first(values: Iterator[_T | None]) -> _T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def read_update(payload: Mapping[str, Any]) -> TaskUpdate:
+    """Read an answer of either dialect, or of a mixture. Never fails: what makes no sense counts as absent."""
+    levels = list(_levels(payload))
+    status = TaskStatus.UNKNOWN
+    for level in levels:
+        if "status" in level and (status := _read_status(level["status"])) is not TaskStatus.UNKNOWN:
+            break
+    urls = tuple(dict.fromkeys(url for level in levels for url in _read_urls(level)))
+    code, reason = _first(error if any(error) else None for error in map(_read_plain_error, levels)) or (None, None)
+    if status is TaskStatus.UNKNOWN and (urls or code or reason):
+        status = TaskStatus.COMPLETED if urls else TaskStatus.FAILED
+    elif status is TaskStatus.COMPLETED and not urls and reason:
+        status = TaskStatus.FAILED
+    failed = status is TaskStatus.FAILED
+    return TaskUpdate(
+        status=status,
+        task_id=_first(_read_task_id(level) for level in levels),
+        urls=urls if status is TaskStatus.COMPLETED else (),
+        code=code if failed else None,
+        reason=reason if failed else None,
+        raw=payload,
+    )
+
+
+def _read_plain_error(level: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Read only `error`: in an ordinary answer, a `message` or `detail` beside it says nothing about failure."""
+    return read_error({"error": level["error"]}) if level.get("error") else (None, None)
+
+
+def configure_lenient(converter: cattrs.Converter) -> None:
+    """Teach the converter to read updates in both dialects and all their mixtures, and to write requests."""
+    converter.register_structure_hook(TaskUpdate, lambda payload, _: read_update(payload))
+    _configure_requests(converter)
+
+
+# Writing
+
+
+def _configure_requests(converter: cattrs.Converter) -> None:
+    """Spell a request as the endpoint does, both ways; a field that was not given is left out, never null."""
+    given = override(omit_if_default=True)
+    names = {
+        "prompt": given,
+        "negative_prompt": given,
+        "source_url": override(rename="sourceUrl", omit_if_default=True),
+        "source_type": override(rename="sourceType", omit_if_default=True),
+        "duration": given,
+        "use_async": override(rename="useAsync", omit_if_default=False),
+    }
+    write = make_dict_unstructure_fn(SfxRequest, converter, **names)  # type: ignore[arg-type]  # overrides by name
+    read = make_dict_structure_fn(SfxRequest, converter, **names)  # type: ignore[arg-type]  # overrides by name
+    converter.register_unstructure_hook(SfxRequest, write)
+    converter.register_structure_hook(SfxRequest, read)
+
+
+def configure_reference(converter: cattrs.Converter) -> None:
+    """Teach the converter to write answers as the vendor's reference page shows them."""
+
+    def write(answer: Answer) -> dict[str, Any]:
+        number = {TaskStatus.COMPLETED: 200, TaskStatus.FAILED: 500}.get(answer.status, 202)
+        failed = answer.status is TaskStatus.FAILED
+        return {
+            "status": number,
+            "url": answer.urls[0] if answer.urls else "",
+            "taskId": answer.task_id,
+            "error": {"code": answer.code, "message": answer.reason} if failed else {"code": None, "message": None},
+            "urls": list(answer.urls),
+        }
+
+    converter.register_unstructure_hook(Answer, write)
+    _configure_requests(converter)
+
+
+def configure_quickstart(converter: cattrs.Converter) -> None:
+    """Teach the converter to write answers as the vendor's quickstart shows them."""
+
+    def write(answer: Answer) -> dict[str, Any]:
+        body: dict[str, Any] = {"task_id": answer.task_id, "status": answer.status.value, "error": answer.reason}
+        return body | {"url": answer.urls[0]} if answer.urls else body
+
+    converter.register_unstructure_hook(Answer, write)
+    _configure_requests(converter)
+
+
+def make_lenient_converter() -> cattrs.Converter:
+    """Make the client's converter: `structure(payload, TaskUpdate)`, `unstructure(SfxRequest(...))`."""
+    converter = cattrs.Converter()
+    configure_lenient(converter)
+    return converter
+
+
+def make_reference_converter() -> cattrs.Converter:
+    """Make a converter that speaks the reference dialect: `unstructure(Answer(...))`."""
+    converter = cattrs.Converter()
+    configure_reference(converter)
+    return converter
+
+
+def make_quickstart_converter() -> cattrs.Converter:
+    """Make a converter that speaks the quickstart dialect: `unstructure(Answer(...))`."""
+    converter = cattrs.Converter()
+    configure_quickstart(converter)
+    return converter

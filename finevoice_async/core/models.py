@@ -1,0 +1,216 @@
+"""What goes in and what comes out: requests, task states, updates."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from finevoice_async.errors import InvalidRequestError
+
+MAX_DURATION = 30.0
+"""Seconds; the vendor's reference page: "Maximum is 30 seconds"."""
+
+SOURCE_TYPES = ("image", "video")
+"""The vendor's reference page: "Supported: image, video"."""
+
+MAX_TASK_ID = 512
+"""Characters. Real ids have under 40; anything near this is no id, and would not fit a request line for long."""
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """Give `repr(value)`, cut in the middle of a long one: prompts may hold megabytes."""
+    text = repr(value[: limit * 2]) if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 5]}...{text[-2:]}"
+
+
+def without_secrets(url: str | None) -> str | None:
+    """Give a URL without user, query and fragment, which may carry a signature or a password."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return "(not a URL)"
+    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
+
+
+def _show_url(url: str | None) -> str:
+    return shorten(without_secrets(url), 120)
+
+
+def _refuse(field: str, value: object, rule: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field} {rule}, not {shorten(value)}. Nothing was sent.")
+
+
+def _is_text(_: SfxRequest, field: attrs.Attribute[str | None], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise _refuse(field.name, value, "must be a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _refuse(field.name, value, "must be text that UTF-8 can carry (no lone surrogates)") from None
+
+
+def _is_duration(_: SfxRequest, field: attrs.Attribute[float | None], value: object) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _refuse(field.name, value, "must be a number of seconds")
+    if not (math.isfinite(value) and 0 < value <= MAX_DURATION):
+        raise _refuse(field.name, value, f"must be above 0 and at most {MAX_DURATION:g} seconds")
+
+
+def _is_bool(_: SfxRequest, field: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise _refuse(field.name, value, "must be True or False")
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+@attrs.frozen
+class SfxRequest:
+    """One sound effect to make, checked when it is made.
+
+    Attributes:
+        prompt: What should be heard. Needed unless there is a source.
+        negative_prompt: Sounds to avoid.
+        source_url: An image or video to make sound for (http or https); needs `source_type`.
+        source_type: `image` or `video`; needs `source_url`.
+        duration: Length of the effect in seconds, above 0 and at most 30.
+        use_async: True asks for a task id at once, False lets the service answer with the result itself.
+
+    Raises:
+        InvalidRequestError: A value breaks the rule of its field, which the message names.
+    """
+
+    prompt: str | None = attrs.field(default=None, validator=_is_text, repr=shorten)
+    negative_prompt: str | None = attrs.field(default=None, kw_only=True, validator=_is_text, repr=shorten)
+    source_url: str | None = attrs.field(default=None, kw_only=True, validator=_is_text, repr=_show_url)
+    source_type: str | None = attrs.field(default=None, kw_only=True, validator=_is_text, repr=shorten)
+    duration: float | None = attrs.field(default=None, kw_only=True, validator=_is_duration)
+    use_async: bool = attrs.field(default=True, kw_only=True, validator=_is_bool)
+
+    def __attrs_post_init__(self) -> None:
+        if self.source_url is not None and not _is_web_address(self.source_url):
+            shown = without_secrets(self.source_url)
+            raise _refuse("source_url", shown, "must be an http or https address with a host")
+        if self.source_type is not None and self.source_type not in SOURCE_TYPES:
+            raise _refuse("source_type", self.source_type, "must be 'image' or 'video'")
+        if (self.source_url is None) != (self.source_type is None):
+            missing = "source_type" if self.source_type is None else "source_url"
+            raise _refuse(missing, None, "must be given: source_url and source_type go together")
+        if self.prompt is not None and not self.prompt.strip():
+            raise _refuse("prompt", self.prompt, "must not be blank")
+        if self.prompt is None and self.source_url is None:
+            raise _refuse("prompt", None, "must be given, or source_url with source_type")
+
+
+FIELDS = frozenset(field.name for field in attrs.fields(SfxRequest))
+
+
+def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Mapping[str, Any]) -> SfxRequest:
+    """Make a request of what a caller may give: a request, a prompt, or a dict of fields; and more fields.
+
+    Raises:
+        InvalidRequestError: A field is unknown, given twice, or breaks its rule.
+    """
+    if isinstance(request, SfxRequest):
+        if not fields:
+            return request
+        request = attrs.asdict(request)
+        merged: dict[str, Any] = request | dict(fields)
+    elif isinstance(request, Mapping):
+        merged = dict(request) | dict(fields)
+    elif request is None or isinstance(request, str):
+        if request is not None and "prompt" in fields:
+            raise _refuse("prompt", fields["prompt"], "must be given once")
+        merged = {"prompt": request, **fields}
+    else:
+        raise _refuse("request", request, "must be an SfxRequest, a prompt or a dict of fields")
+    for name in merged:
+        if name not in FIELDS:
+            raise _refuse("field name", name, f"must be one of {', '.join(sorted(FIELDS))}")
+    return SfxRequest(**merged)
+
+
+def check_task_id(task_id: object) -> str:
+    """Give the task id back if it can be one path segment of a request.
+
+    Raises:
+        InvalidRequestError: It is no string, blank, over 512 characters, has control characters, or is `.` or
+            `..`, which servers read as another path. The error keeps it as `task_id`, shortened.
+    """
+    if not isinstance(task_id, str) or not task_id.strip():
+        raise InvalidRequestError(f"A task id must be a string that is not blank, not {shorten(task_id)}.")
+    if len(task_id) > MAX_TASK_ID:
+        rule = f"has {len(task_id)} characters; at most {MAX_TASK_ID} are allowed"
+    elif not task_id.isprintable():
+        rule = "has control characters"
+    elif task_id in (".", ".."):
+        rule = "would be read as another path"
+    else:
+        return task_id
+    raise InvalidRequestError(f"The task id {shorten(task_id)} {rule}.", task_id=task_id[:MAX_TASK_ID])
+
+
+class TaskStatus(enum.Enum):
+    """The states of a task, as the service tells them.
+
+    ::
+
+        UNKNOWN ──► PENDING ◄──► PROCESSING ──► COMPLETED
+           └───────────┴─────────────┴────────► FAILED
+
+    An ended state is never left: a late answer cannot bring a task back. Any other change is believed, because
+    the service may restart a task.
+    """
+
+    PENDING = "pending"  # accepted, waiting at the service
+    PROCESSING = "processing"  # being made
+    COMPLETED = "completed"  # the result can be fetched
+    FAILED = "failed"  # ended without a result
+    UNKNOWN = "unknown"  # not asked yet, or a word that nobody has documented: taken as still running
+
+    @property
+    def ended(self) -> bool:
+        """True once the state can change no more."""
+        return self is TaskStatus.COMPLETED or self is TaskStatus.FAILED
+
+    def then(self, told: TaskStatus) -> TaskStatus:
+        """Give the state after the service told `told`: the one table of transitions."""
+        return self if self.ended else told
+
+
+@attrs.frozen(kw_only=True)
+class TaskUpdate:
+    """What one answer of the service says about a task, in either dialect.
+
+    Attributes:
+        status: The state of the task.
+        task_id: The id in the answer, if there was one.
+        urls: Links to the results; empty unless completed.
+        code: The service's error code, if it failed.
+        reason: The service's words for the failure.
+        raw: The answer as it was decoded from JSON.
+    """
+
+    status: TaskStatus
+    task_id: str | None = None
+    urls: tuple[str, ...] = ()
+    code: str | None = None
+    reason: str | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)

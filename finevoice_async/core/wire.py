@@ -1,0 +1,101 @@
+"""Requests to bytes, replies to values or errors: pure functions, one for each kind of outcome."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import attrs
+
+from finevoice_async.core.dialects import make_lenient_converter, read_error
+from finevoice_async.core.models import SfxRequest, TaskUpdate
+from finevoice_async.errors import MAX_BODY
+
+SUBMIT_PATH = "/v1/audio/sfx-generation"
+TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
+
+_SNIPPET = 200  # characters of an unreadable body that go into a message
+_converter = make_lenient_converter()
+
+
+@attrs.frozen
+class Reply:
+    """What came back over HTTP, with nothing of HTTP's machinery.
+
+    Attributes:
+        status: The HTTP status.
+        headers: By lower-case name; the last of repeated ones.
+        body: The bytes, decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class UnreadableReplyError(ValueError):
+    """The body is not the JSON object that it should be. Never reaches the user as it is."""
+
+
+def encode_request(request: SfxRequest) -> bytes:
+    """Give the JSON body of a submission."""
+    return json.dumps(_converter.unstructure(request), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def task_path(task_id: str) -> str:
+    """Give the path that asks for the task: the id is one opaque, percent-encoded segment."""
+    return TASK_PATH + quote(task_id, safe="")
+
+
+def decode_object(body: bytes) -> dict[str, Any]:
+    """Decode a JSON object.
+
+    Raises:
+        UnreadableReplyError: The body is anything else. The message says what.
+    """
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableReplyError(f"{describe(body)} instead of JSON") from error
+    if not isinstance(payload, dict):
+        raise UnreadableReplyError(f"the JSON {describe(body)} instead of an object")
+    return payload
+
+
+def decode_update(body: bytes) -> TaskUpdate:
+    """Decode what an answer says about its task.
+
+    Raises:
+        UnreadableReplyError: The body is no JSON object.
+    """
+    return _converter.structure(decode_object(body), TaskUpdate)
+
+
+def decode_refusal(body: bytes) -> tuple[str | None, str]:
+    """Give the error code and the words of a refusal, whatever its body looks like."""
+    try:
+        payload = decode_object(body)
+    except UnreadableReplyError:
+        return None, describe(body)
+    code, reason = read_error(payload)
+    return code, reason or (f"code {code}" if code else describe(body))
+
+
+def body_text(body: bytes) -> str:
+    """Give the part of a body that an error keeps, as text."""
+    return body[:MAX_BODY].decode("utf-8", "replace")
+
+
+def describe(body: bytes) -> str:
+    """Give a short, printable description of a body that made no sense."""
+    text = body_text(body[: _SNIPPET * 20]).strip()
+    if not text:
+        return "an empty body"
+    if text[:1] == "<":
+        title = re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE)
+        return f"an HTML page ({' '.join(title[1].split())})" if title else "an HTML page"
+    text = " ".join(text.split())
+    return repr(text if len(text) <= _SNIPPET else text[:_SNIPPET] + "...")

@@ -1,0 +1,342 @@
+"""The one poller: it asks how tasks are doing, and tells who waits.
+
+One coroutine decides who is asked when (`core.agenda`, `core.schedule`); a few workers do the asking, so that one
+slow answer delays nobody else. A task in flight costs a record, a heap entry and its waiters, no asyncio task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine
+
+from finevoice_async.config import Polling
+from finevoice_async.core import retry as policy
+from finevoice_async.core.agenda import Agenda, PollBudget
+from finevoice_async.core.models import TaskStatus, TaskUpdate
+from finevoice_async.core.retry import Call, Verdict
+from finevoice_async.core.schedule import Schedule, jittered
+from finevoice_async.errors import (
+    AuthenticationError,
+    PollError,
+    TaskNotFoundError,
+)
+from finevoice_async.exchange import Exchange, Trouble
+from finevoice_async.ports import Clock
+from finevoice_async.tracked import News, Tracked, Waiter
+
+log = logging.getLogger("finevoice_async")
+
+LAST_ANSWER = 5.0
+"""Seconds that a deadline waits for the answer of one last poll: a task found ended beats the timeout."""
+
+FRESH = 0.5
+"""Seconds for which an answer counts as the last word at a deadline, so that short waits do not add polls."""
+
+LINKLESS = 3
+"""Answers that say done without a link before the task is given up: the link may follow the word."""
+
+ABANDON_AFTER = 3600.0
+"""Seconds after submission when a task that nobody waits for counts as lost, and its place as free. The service makes
+at most 30 s of audio, in minutes; a place held for ever would stop the session."""
+
+
+class Poller:
+    """Owns the tasks in flight."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        schedule: Schedule,
+        *,
+        polling: Polling,
+        clock: Clock,
+        rng: random.Random,
+        is_busy: Callable[[], bool],
+        on_end: Callable[[Tracked], None],
+    ) -> None:
+        """Wire it; it starts with the first task.
+
+        Args:
+            exchange: Asks the service.
+            schedule: Says when.
+            polling: The options.
+            clock: The session's clock.
+            rng: Draws jitter and samples.
+            is_busy: Tells whether requests wait for a place, which makes a late notice dearer.
+            on_end: Called when a task is known to have ended, before its waiters hear of it.
+        """
+        self._exchange = exchange
+        self._schedule = schedule
+        self._polling = polling
+        self._clock = clock
+        self._rng = rng
+        self._is_busy = is_busy
+        self._on_end = on_end
+        # All mutable state:
+        self.tracked: dict[str, Tracked] = {}  # by task id, in the order of submission; ended ones leave
+        self.polls = 0  # how many were made
+        self._agenda: Agenda[Tracked] = Agenda()
+        self._budget = PollBudget(polling.budget)
+        self._jobs: asyncio.Queue[Tracked] = asyncio.Queue()
+        self._under_way = 0  # polls handed to the workers and not answered
+        self._wake: asyncio.Future[None] | None = None  # what the coroutine sleeps on
+        self._wakes_at = float("inf")
+        self._coroutine: asyncio.Task[None] | None = None
+        self._workers: list[asyncio.Task[None]] = []
+        self._rate_limited = 0  # 429s in a row
+        self._broken: str | None = None  # what it died of
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Poller of {len(self.tracked)} tasks, {self._under_way} polls under way, {self.polls} made>"
+
+    # Tasks and waiters
+
+    def track(self, record: Tracked) -> None:
+        """Begin to ask for a task.
+
+        Raises:
+            PollError: The poller is broken.
+        """
+        self.check(record)
+        self.tracked[str(record.task_id)] = record
+        gap = 0.0 if record.attached else self._gap(record, 0.0)
+        self._plan(record, self._clock.monotonic() + gap)
+
+    def watch(self, record: Tracked, waiter: Waiter, timeout: float | None) -> Callable[[], None]:
+        """Let a waiter hear of a task, for `timeout` seconds at most; gives the function that ends it.
+
+        Raises:
+            PollError: The poller is broken.
+        """
+        self.check(record)
+        record.waiters.append(waiter)
+        timer = None
+        if timeout is not None:
+            deadline = self._clock.monotonic() + timeout
+            timer = self._clock.call_at(deadline, lambda: self._expire(record, waiter, deadline))
+
+        def unwatch() -> None:
+            if timer is not None:
+                timer.cancel()
+            if waiter in record.waiters:
+                record.waiters.remove(waiter)
+
+        return unwatch
+
+    def _expire(self, record: Tracked, waiter: Waiter, deadline: float) -> None:
+        """The waiter's time is up: one last poll, unless the last answer is fresh or this is the second call."""
+        if waiter not in record.waiters:
+            return
+        now = self._clock.monotonic()
+        fresh = record.asked_at > 0 and now - (record.born + record.asked_at) < FRESH
+        if waiter.expired or fresh:
+            record.waiters.remove(waiter)
+            waiter.tell(record.timeout_error())
+            return
+        waiter.expired = True
+        self._clock.call_at(now + LAST_ANSWER, lambda: self._expire(record, waiter, deadline))
+        if record.due < float("inf"):
+            self._plan(record, now)
+
+    # Deciding
+
+    def _plan(self, record: Tracked, due: float) -> None:
+        self._agenda.add(record, due)
+        if self._coroutine is None:
+            self._coroutine = asyncio.create_task(self._guard(self._run()), name="finevoice-poller")
+        elif due < self._wakes_at:
+            self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _run(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            self._agenda.ripen(now)
+            places = min(self._polling.concurrency - self._under_way, self._budget.available(now))
+            while places > 0 and (record := self._agenda.pick(self._odds, self._rng.randrange, places)) is not None:
+                if record.end is None:
+                    self._hand_out(record)
+                    places -= 1
+            await self._sleep(now)
+
+    def _hand_out(self, record: Tracked) -> None:
+        self._budget.spend()
+        self._under_way += 1
+        if self._under_way > len(self._workers):
+            worker = asyncio.create_task(self._guard(self._work()), name=f"finevoice-poll-{len(self._workers)}")
+            self._workers.append(worker)
+        self._jobs.put_nowait(record)
+
+    async def _sleep(self, now: float) -> None:
+        """Sleep until a poll is due and may start, or something changes."""
+        due = self._agenda.next_due()
+        wakes_at = float("inf") if due is None else due
+        if self._agenda.overdue:
+            full = self._under_way >= self._polling.concurrency
+            wakes_at = float("inf") if full else min(wakes_at, self._budget.ready_at(now))
+        self._wakes_at = wakes_at
+        self._wake = asyncio.get_running_loop().create_future()
+        timer = None if wakes_at == float("inf") else self._clock.call_at(wakes_at, self._wake_up)
+        try:
+            await self._wake
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _odds(self, record: Tracked) -> float:
+        return self._schedule.odds(record.asked_at, self._clock.monotonic() - record.born, record.duration)
+
+    def _gap(self, record: Tracked, age: float) -> float:
+        return jittered(self._schedule.gap(age, record.duration, busy=self._is_busy()), self._rng.random())
+
+    # Asking
+
+    async def _work(self) -> None:
+        while True:
+            record = await self._jobs.get()
+            asked_at = self._clock.monotonic() - record.born
+            answer = await self._exchange.ask(str(record.task_id))
+            self._under_way -= 1
+            self.polls += 1
+            if record.end is None:
+                self._settle(record, asked_at, answer)
+            if self._agenda.overdue:
+                self._wake_up()  # a worker is free again
+
+    def _settle(self, record: Tracked, asked_at: float, answer: TaskUpdate | Trouble) -> None:
+        """Take an answer in: end the task, or say when to ask again."""
+        gap = self._bear(record, answer) if isinstance(answer, Trouble) else self._believe(record, asked_at, answer)
+        if gap is None or record.end is not None:
+            return
+        for waiter in [waiter for waiter in record.waiters if waiter.expired]:
+            record.waiters.remove(waiter)
+            waiter.tell(record.timeout_error())
+        now = self._clock.monotonic()
+        if not record.waiters and now - record.born > ABANDON_AFTER:
+            log.warning("task %s is given up after %.0f s; its place counts as free", record.task_id, ABANDON_AFTER)
+            self.end(record, record.timeout_error())
+            return
+        self._plan(record, now + gap)
+
+    def _believe(self, record: Tracked, asked_at: float, update: TaskUpdate) -> float | None:
+        """Take an update in; gives the gap until the next poll, None if the task has ended."""
+        self._budget.answered()
+        self._rate_limited = 0
+        record.failures = 0
+        if update.status is TaskStatus.COMPLETED and not update.urls:
+            record.linkless += 1
+            if record.linkless < LINKLESS:
+                return self._polling.min_gap
+        if update.status.ended:
+            if not record.attached:
+                age = self._clock.monotonic() - record.born
+                self._schedule.finished(record.asked_at, age, record.duration)
+            record.status = update.status
+            self.end(record, record.ended_by(update))
+            return None
+        if update.status is TaskStatus.UNKNOWN and record.status is not TaskStatus.UNKNOWN:
+            log.warning("task %s is in a state that nobody documented; taken as running", record.task_id)
+        if not record.attached:
+            self._schedule.running(record.asked_at, asked_at, record.duration)
+        record.asked_at = asked_at
+        self._change(record, update)
+        return self._gap(record, asked_at)
+
+    def _change(self, record: Tracked, update: TaskUpdate) -> None:
+        if record.status is update.status:
+            return
+        record.status = update.status
+        for waiter in [waiter for waiter in record.waiters if waiter.every]:
+            waiter.tell(update)
+
+    def _bear(self, record: Tracked, trouble: Trouble) -> float | None:
+        """Take a failed poll in; gives the gap until the next, None if the task is given up."""
+        decision = policy.decide(Call.POLL, trouble.symptom, self._exchange.retry)
+        age = self._clock.monotonic() - record.born
+        if decision.verdict is Verdict.SLOW_DOWN:
+            return self._slow_down(trouble)
+        if decision.verdict is Verdict.GRACE:
+            if record.attached or age >= self._polling.grace:
+                self.end(record, trouble.error(TaskNotFoundError, task_id=record.task_id, request=record.request))
+                return None
+            return min(self._gap(record, age), max(self._polling.grace - age, 0.0) + self._polling.min_gap)
+        if decision.verdict is Verdict.STOP:
+            concerned = [record]
+            if decision.error is AuthenticationError:
+                concerned = list(self.tracked.values())  # the key is everybody's
+            for each in concerned:
+                each.tell(trouble.error(decision.error, task_id=each.task_id, request=each.request))
+            return self._polling.max_gap
+        record.failures += 1
+        log.info("poll of task %s failed (%s), %d in a row", record.task_id, trouble.what, record.failures)
+        if record.failures >= self._polling.failures:
+            record.failures = 0
+            record.tell(trouble.error(PollError, task_id=record.task_id, request=record.request))
+            return self._polling.max_gap
+        pause = policy.wait_before_retry(record.failures, self._exchange.retry, self._rng.random(), trouble.retry_after)
+        return max(self._polling.min_gap, pause)
+
+    def _slow_down(self, trouble: Trouble) -> float:
+        """The service says 429: the whole poller waits."""
+        self._rate_limited += 1
+        pause = policy.wait_before_retry(
+            self._rate_limited, self._exchange.retry, self._rng.random(), trouble.retry_after
+        )
+        log.info("polls are rate limited; none for %.2f s", pause)
+        self._budget.slow_down(self._clock.monotonic() + pause)
+        return max(self._polling.min_gap, pause)
+
+    def end(self, record: Tracked, end: News) -> None:
+        """End a task: the session hears first, so that its place is free, then whoever waits."""
+        record.end = end
+        record.due = float("inf")
+        self.tracked.pop(str(record.task_id), None)
+        self._on_end(record)
+        record.tell(end)
+
+    # Breaking and closing
+
+    def check(self, record: Tracked | None = None) -> None:
+        """Raise if nobody would ask for a task any more.
+
+        Raises:
+            PollError: The poller died.
+            SessionClosedError: The session was closed.
+        """
+        if self._closed and record is not None:
+            raise record.closed_error()
+        if self._broken is not None:
+            raise self._broken_error(record)
+
+    def _broken_error(self, record: Tracked | None) -> PollError:
+        return PollError(
+            f"The poller died ({self._broken}). What was submitted runs on; attach(task_id) in a new session.",
+            task_id=None if record is None else record.task_id,
+            request=None if record is None else record.request,
+        )
+
+    async def _guard(self, part: Coroutine[None, None, None]) -> None:
+        """Run a part of the poller; if it dies, every waiter hears, loudly."""
+        try:
+            await part
+        except Exception as error:
+            log.critical("the poller died; %d tasks are not watched any more", len(self.tracked), exc_info=True)
+            self._broken = type(error).__name__
+            for record in list(self.tracked.values()):
+                record.tell(self._broken_error(record))
+
+    async def aclose(self) -> None:
+        """Stop asking, then tell every waiter, in the order of submission. Idempotent."""
+        self._closed = True
+        parts = [part for part in (self._coroutine, *self._workers) if part is not None]
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        for record in list(self.tracked.values()):
+            record.tell(record.closed_error())

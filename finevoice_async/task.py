@@ -1,0 +1,149 @@
+"""The handle on one task."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable, Generator
+from datetime import datetime
+from typing import Final
+
+from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.downloads import SoundEffect
+from finevoice_async.errors import FineVoiceError
+from finevoice_async.poller import Poller
+from finevoice_async.tracked import News, Tracked, Waiter
+
+
+class _SessionDefault:
+    def __repr__(self) -> str:
+        return "Timeouts.task"
+
+
+SESSION_DEFAULT: Final = _SessionDefault()
+
+
+class SfxTask:
+    """A task at the service: awaitable any number of times, from any number of coroutines.
+
+    Cancelling an await stops that await only. The task goes on, keeps its place until it ends, and its id stays valid.
+    """
+
+    __slots__ = ("_make_effect", "_poller", "_record", "_timeout")
+
+    def __init__(
+        self, record: Tracked, poller: Poller, make_effect: Callable[[Tracked], SoundEffect], timeout: float | None
+    ) -> None:
+        self._record = record
+        self._poller = poller
+        self._make_effect = make_effect
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<SfxTask {self.id} {self.status.value}>"
+
+    @property
+    def id(self) -> str | None:
+        """The service's id; None if the answer to the submission carried the result and no id."""
+        return self._record.task_id
+
+    @property
+    def request(self) -> SfxRequest | None:
+        """What was asked for, if this session knows it."""
+        return self._record.request
+
+    @property
+    def status(self) -> TaskStatus:
+        """The state by the last answer."""
+        return self._record.status
+
+    @property
+    def submitted_at(self) -> datetime | None:
+        """When it was submitted, in UTC, if this session knows it."""
+        return self._record.submitted_at
+
+    def done(self) -> bool:
+        """Tell whether the end is known, good or bad."""
+        return self._record.end is not None
+
+    def __await__(self) -> Generator[object, None, SoundEffect]:
+        return self.wait().__await__()
+
+    async def wait(self, timeout: float | _SessionDefault | None = SESSION_DEFAULT) -> SoundEffect:
+        """Wait for the effect.
+
+        Args:
+            timeout: Seconds; None waits for ever; left out, `Timeouts.task` of the session.
+
+        Raises:
+            TaskFailedError: The service says that it failed.
+            TaskTimeoutError: It did not end in time. It runs on; wait again.
+            TaskNotFoundError: The service does not know it.
+            PollError: Its state could not be learned. It may still run; wait again.
+            AuthenticationError: The key is refused.
+            SessionClosedError: The session was closed.
+        """
+        seconds = self._timeout if isinstance(timeout, _SessionDefault) else timeout
+        end = self._record.end
+        if end is None:
+            heard: asyncio.Future[News] = asyncio.get_running_loop().create_future()
+            unwatch = self._poller.watch(self._record, Waiter(_teller(heard)), seconds)
+            try:
+                end = await heard
+            finally:
+                unwatch()
+        if isinstance(end, FineVoiceError):
+            raise copy.copy(end)
+        return self._make_effect(self._record)
+
+    async def updates(self) -> AsyncIterator[TaskUpdate]:
+        """Give the state now, then each change of it, the end included; of an ended task the last state.
+
+        Raises:
+            FineVoiceError: The state can be learned no more; as for `wait`, but without a timeout, and a failed task
+                is an update.
+        """
+        record = self._record
+        while True:
+            status = record.status
+            if record.end is not None:
+                yield _last_update(record)
+                return
+            yield TaskUpdate(status=status, task_id=record.task_id)
+            news = await self._change(record, status)
+            if isinstance(news, FineVoiceError) and record.end is None:
+                raise news
+
+    async def _change(self, record: Tracked, status: TaskStatus) -> News | None:
+        """Wait until the state is another than `status`; None if it changed while the caller was busy."""
+        if record.end is not None or record.status is not status:
+            return None
+        heard: asyncio.Future[News] = asyncio.get_running_loop().create_future()
+        unwatch = self._poller.watch(record, Waiter(_teller(heard), every=True), None)
+        try:
+            return await heard
+        finally:
+            unwatch()
+
+
+def _teller(heard: asyncio.Future[News]) -> Callable[[News], None]:
+    def tell(news: News) -> None:
+        if not heard.done():
+            heard.set_result(news)
+
+    return tell
+
+
+def _last_update(record: Tracked) -> TaskUpdate:
+    """Give the end as an update.
+
+    Raises:
+        FineVoiceError: It ended without one: the service does not know it, or gave no link.
+    """
+    end = record.end
+    if isinstance(end, TaskUpdate):
+        return end
+    if record.status is TaskStatus.FAILED and isinstance(end, FineVoiceError):
+        return TaskUpdate(status=TaskStatus.FAILED, task_id=record.task_id, code=end.code, reason=end.message)
+    assert end is not None  # noqa: S101 - only ended tasks come here
+    raise copy.copy(end)
