@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-import anyio
+import anyio.to_thread
 import attrs
-from anyio.to_thread import run_sync
 
 from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
@@ -200,19 +199,19 @@ class Downloads:
         name = file_name(effect.request.prompt if effect.request else None, effect.task_id, effect.url)
         part: PartFile | None = None
         try:
-            target = await run_sync(partial(choose_target, os.fspath(path), name, overwrite=overwrite))
+            target = await anyio.to_thread.run_sync(partial(choose_target, os.fspath(path), name, overwrite=overwrite))
             part = PartFile(target)
-            await run_sync(part.open)
+            await anyio.to_thread.run_sync(part.open)
             async for offset, piece in self.pieces(effect):
                 if part.add(offset, piece):
-                    await run_sync(part.flush)
-            digest = await run_sync(partial(part.finish, overwrite=overwrite))
+                    await anyio.to_thread.run_sync(part.flush)
+            digest = await anyio.to_thread.run_sync(partial(part.finish, overwrite=overwrite))
         except (OSError, ValueError) as error:
             raise _storage_error(effect, path, error) from error
         finally:
             if part is not None:
                 with anyio.CancelScope(shield=True):  # bounded: a close and an unlink
-                    await run_sync(part.discard)
+                    await anyio.to_thread.run_sync(part.discard)
         log.info("task %s saved", effect.task_id)
         await self._on_saved(effect, target, digest)
         return target

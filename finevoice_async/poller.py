@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
 from finevoice_async.config import Polling
 from finevoice_async.core import retry as policy
@@ -146,7 +146,7 @@ class Poller:
     def _plan(self, record: Tracked, due: float) -> None:
         self._agenda.add(record, due)
         if self._coroutine is None:
-            self._coroutine = asyncio.create_task(self._guard(self._run()), name="finevoice-poller")
+            self._coroutine = asyncio.create_task(self._guard(self._run), name="finevoice-poller")
         elif due < self._wakes_at:
             self._wake_up()
 
@@ -169,7 +169,7 @@ class Poller:
         self._budget.spend()
         self._under_way += 1
         if self._under_way > len(self._workers):
-            worker = asyncio.create_task(self._guard(self._work()), name=f"finevoice-poll-{len(self._workers)}")
+            worker = asyncio.create_task(self._guard(self._work), name=f"finevoice-poll-{len(self._workers)}")
             self._workers.append(worker)
         self._jobs.put_nowait(record)
 
@@ -321,10 +321,10 @@ class Poller:
             request=None if record is None else record.request,
         )
 
-    async def _guard(self, part: Coroutine[None, None, None]) -> None:
+    async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part of the poller; if it dies, every waiter hears, loudly."""
         try:
-            await part
+            await part()
         except Exception as error:
             log.critical("the poller died; %d tasks are not watched any more", len(self.tracked), exc_info=True)
             self._broken = type(error).__name__

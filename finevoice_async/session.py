@@ -486,7 +486,7 @@ class FineVoiceSession:
 
     async def _saved(self, effect: SoundEffect, path: Path, sha256: str) -> None:
         if self._journal is not None and effect.row_id is not None:
-            await self._journal.advance(effect.row_id, EffectState.SAVED, path=os.path.abspath(path), sha256=sha256)
+            await self._journal.advance(effect.row_id, EffectState.SAVED, path=str(path.absolute()), sha256=sha256)
 
     async def _fresh_urls(self, task_id: str) -> tuple[str, ...]:
         """Ask a task once for fresh links; none if it has none to give."""

@@ -1,0 +1,125 @@
+"""Every async test runs on virtual time, over real sockets, and leaves nothing open."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+from aiohttp import ClientResponse
+from virtual_time import VirtualTimeLoop
+
+from finevoice_async import FineVoiceSession
+from finevoice_async.emulator import Emulator
+
+
+@pytest.hookimpl
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run async tests on virtual time, and those marked `real_time` on the ordinary loop."""
+    if item.get_closest_marker("real_time"):
+        return {"real": asyncio.SelectorEventLoop}
+    if item.get_closest_marker("uvloop"):
+        uvloop = pytest.importorskip("uvloop")
+        return {"uvloop": uvloop.new_event_loop}
+    return {"virtual": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True)
+def _thread_work_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let virtual time stand still while anyio works in a thread."""
+    real = anyio.to_thread.run_sync
+
+    async def run_sync(func: Any, *args: Any, **options: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, VirtualTimeLoop):
+            func = loop.counted(func)
+        return await real(func, *args, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the machine's own key and address out of the tests."""
+    monkeypatch.delenv("FINEVOICE_API_KEY", raising=False)
+    monkeypatch.delenv("FINEVOICE_BASE_URL", raising=False)
+
+
+def open_sockets() -> int:
+    """Count this process's open sockets and files below the temporary folders."""
+    count = 0
+    for handle in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(handle.readlink())
+        except OSError:
+            continue
+        count += target.startswith("socket:") or ".part" in target or target.endswith((".db", ".db-wal"))
+    return count
+
+
+@pytest.fixture
+async def no_leaks() -> AsyncIterator[list[dict[str, Any]]]:
+    """Fail the test that leaves a task, a socket, a file or an unseen error behind."""
+    loop = asyncio.get_running_loop()
+    complaints: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    before = open_sockets()
+    tasks_before = asyncio.all_tasks()
+    yield complaints
+    for _ in range(10):
+        await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0.01)
+    left = {task for task in asyncio.all_tasks() - tasks_before if not task.done()} - {asyncio.current_task()}
+    assert not left, f"tasks left: {left}"
+    assert open_sockets() <= before, "sockets or files left"
+    assert not complaints, complaints
+
+
+SessionMaker = Callable[..., FineVoiceSession]
+
+
+@pytest.fixture
+async def emulator(no_leaks: object) -> AsyncIterator[Emulator]:
+    """A service on loopback, whose effects take 4 s in the middle."""
+    async with Emulator(seed=1) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def session(emulator: Emulator) -> AsyncIterator[FineVoiceSession]:
+    """A session with the emulator."""
+    async with FineVoiceSession(emulator.api_key, base_url=emulator.url) as session:
+        yield session
+
+
+@pytest.fixture
+def connect(emulator: Emulator) -> SessionMaker:
+    """Make sessions with the emulator, options given."""
+
+    def make(**options: Any) -> FineVoiceSession:
+        return FineVoiceSession(emulator.api_key, base_url=emulator.url, **options)
+
+    return make
+
+
+@pytest.fixture
+def aioresponses_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adapt aioresponses 0.7.9 to aiohttp 3.14, whose ClientResponse wants a `stream_writer`."""
+    real = ClientResponse.__init__
+
+    def init(self: ClientResponse, *args: Any, **options: Any) -> None:
+        options.setdefault("stream_writer", _NoWriter())
+        real(self, *args, **options)
+
+    monkeypatch.setattr(ClientResponse, "__init__", init)
+
+
+class _NoWriter:
+    output_size = 0
