@@ -1,0 +1,80 @@
+"""`finevoice demo`: the main job on the embedded emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from finevoice_async import FineVoiceSession, SfxRequest
+from finevoice_async.cli.generate import say_what_runs
+from finevoice_async.cli.progress import ManyProgress
+from finevoice_async.emulator import Emulator, LogNormal
+
+REQUESTS = (
+    SfxRequest("Thunderstorm with heavy rain", negative_prompt="music, voices", duration=5),
+    SfxRequest("Wooden door creaks open slowly", duration=3),
+    SfxRequest("Footsteps on gravel", duration=4),
+    SfxRequest("Church bell in the distance", duration=5),
+    SfxRequest("Laser gun in an arcade", duration=2),
+    SfxRequest("Old car engine idling", duration=4),
+    SfxRequest("Birds at dawn in a forest", duration=5),
+    SfxRequest("Ocean waves on a beach", duration=6),
+    SfxRequest("Explosion far away", duration=3),
+    SfxRequest("Coin dropped into a glass", duration=2),
+    SfxRequest("Cold wind around a house", duration=5),
+    SfxRequest("Spaceship door, retro robot voice", duration=3),
+)
+PLACES = 5
+"""What the smallest plan allows at once."""
+
+
+async def run_demo(folder: Path) -> int:
+    """Make a dozen effects at once, and say where they are and what to type next."""
+    console = Console()
+    folder.mkdir(parents=True, exist_ok=True)
+    console.print(f"An emulated FineVoice runs on this machine; {len(REQUESTS)} effects, {PLACES} at once.")
+    async with (
+        Emulator(plan_limit=PLACES, service_time=LogNormal(median=2.0)) as emulator,
+        FineVoiceSession(emulator.api_key, base_url=emulator.url, max_concurrency=PLACES) as session,
+    ):
+        began = time.monotonic()
+        try:
+            failed = await _make_all(session, folder, console)
+        except asyncio.CancelledError:
+            say_what_runs(session)
+            raise
+        took = time.monotonic() - began
+        one_by_one = sum(task.service_time for task in emulator.ledger.accepted.values())
+        stats = session.stats
+    console.print()
+    console.print(f"{stats.completed} effects in {took:.1f} s; one after another they take {one_by_one:.1f} s.")
+    console.print(f"{stats.polls} polls, {stats.polls / max(stats.completed, 1):.1f} an effect.")
+    console.print(f"The files are in {folder.resolve()}", soft_wrap=True)
+    console.print(
+        "\nNext:\n"
+        '  finevoice generate "Rain on a tin roof" -o rain.wav --emulator\n'
+        "  finevoice emulator          # for your own program; FineVoiceSession() finds it\n"
+        "  export FINEVOICE_API_KEY=...  # the real service",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 1 if failed else 0
+
+
+async def _make_all(session: FineVoiceSession, folder: Path, console: Console) -> int:
+    failed = 0
+    with ManyProgress(len(REQUESTS), console) as progress:
+        async for outcome in session.generate_many(REQUESTS):
+            prompt = outcome.request.prompt if outcome.request else None
+            if outcome.effect is None:
+                failed += 1
+                progress.say(f"  failed  {prompt}: {outcome.error}")
+            else:
+                path = await outcome.effect.save(folder, overwrite=True)
+                progress.say(f"  saved   {prompt} -> {path.name}")
+            progress.advance("")
+    return failed
