@@ -1,0 +1,190 @@
+"""Both dialects and their mixtures, by sample files and both ways."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cattrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finevoice_async.core.dialects import Answer, make_quickstart_converter, make_reference_converter, read_error
+from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.core.wire import UnreadableReplyError, decode_update
+
+SAMPLES = Path(__file__).parent.parent / "samples"
+REFERENCE_ID = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
+QUICKSTART_ID = "p1-c3d4e5f6-a7b8-9012-cdef-123456789012"
+FIRST = "https://cdn.finevoice.ai/r/1.mp3"
+SECOND = "https://cdn.finevoice.ai/r/2.mp3"
+
+READ: dict[str, TaskUpdate] = {
+    "reference_submitted": TaskUpdate(status=TaskStatus.PROCESSING, task_id=REFERENCE_ID),
+    "reference_submitted_with_result": TaskUpdate(status=TaskStatus.COMPLETED, task_id=REFERENCE_ID, urls=(FIRST,)),
+    "reference_processing": TaskUpdate(status=TaskStatus.PROCESSING, task_id=REFERENCE_ID),
+    "reference_done": TaskUpdate(status=TaskStatus.COMPLETED, task_id=REFERENCE_ID, urls=(FIRST, SECOND)),
+    "reference_failed": TaskUpdate(
+        status=TaskStatus.FAILED, task_id=REFERENCE_ID, code="GENERATION_FAILED", reason="no sound"
+    ),
+    "reference_numbers_as_text": TaskUpdate(status=TaskStatus.COMPLETED, task_id="4711", urls=(FIRST,)),
+    "reference_only_urls": TaskUpdate(status=TaskStatus.COMPLETED, task_id="t", urls=(FIRST,)),
+    "quickstart_submitted": TaskUpdate(status=TaskStatus.UNKNOWN, task_id=QUICKSTART_ID),
+    "quickstart_pending": TaskUpdate(status=TaskStatus.PENDING, task_id=QUICKSTART_ID),
+    "quickstart_processing": TaskUpdate(status=TaskStatus.PROCESSING, task_id=QUICKSTART_ID),
+    "quickstart_done": TaskUpdate(
+        status=TaskStatus.COMPLETED, task_id=QUICKSTART_ID, urls=("https://dlfile.fineshare.net/x.mp3",)
+    ),
+    "quickstart_failed": TaskUpdate(status=TaskStatus.FAILED, task_id=QUICKSTART_ID, reason="the reason"),
+    "mixed_success_below_result": TaskUpdate(status=TaskStatus.COMPLETED, task_id="t", urls=(FIRST,)),
+    "mixed_processing_below_data": TaskUpdate(status=TaskStatus.PROCESSING, task_id="t"),
+    "mixed_link_without_status": TaskUpdate(status=TaskStatus.COMPLETED, task_id="t", urls=(FIRST,)),
+    "mixed_link_beside_processing": TaskUpdate(status=TaskStatus.PROCESSING, task_id="t"),
+    "mixed_unknown_status": TaskUpdate(status=TaskStatus.UNKNOWN, task_id="t"),
+    "mixed_failing_body": TaskUpdate(status=TaskStatus.FAILED, task_id="t", code="E7", reason="content policy"),
+    "mixed_error_without_status": TaskUpdate(status=TaskStatus.FAILED, task_id="t", reason="out of memory"),
+    "mixed_done_without_link": TaskUpdate(status=TaskStatus.COMPLETED, task_id="t"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_sample_is_read(name: str) -> None:
+    """Each sample file is read as the table says."""
+    assert decode_update((SAMPLES / f"{name}.json").read_bytes()) == READ[name]
+
+
+def test_every_sample_is_in_the_table() -> None:
+    """No sample file is left out."""
+    assert {path.stem for path in SAMPLES.glob("*.json")} == set(READ)
+
+
+ANSWERS = [
+    Answer(task_id="t", status=TaskStatus.PENDING),
+    Answer(task_id="t", status=TaskStatus.PROCESSING),
+    Answer(task_id="t", status=TaskStatus.COMPLETED, urls=(FIRST,)),
+    Answer(task_id="t", status=TaskStatus.FAILED, code="E", reason="no"),
+]
+
+
+@pytest.mark.parametrize("make", [make_reference_converter, make_quickstart_converter])
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.status.value)
+def test_written_answers_are_read_back(make: Any, answer: Answer) -> None:
+    """What either dialect writes, the lenient reader understands."""
+    converter: cattrs.Converter = make()
+    update = decode_update(json.dumps(converter.unstructure(answer)).encode())
+    told_as = TaskStatus.PROCESSING if make is make_reference_converter else TaskStatus.PENDING
+    assert update.status is (told_as if answer.status is TaskStatus.PENDING else answer.status)
+    assert (update.task_id, update.urls, update.reason) == (answer.task_id, answer.urls, answer.reason)
+
+
+@pytest.mark.parametrize("word", ["completed", "SUCCESS", " succeeded ", "Done", "finished", "200", 200, 200.0])
+def test_words_for_done(word: object) -> None:
+    """Every documented or seen word for done is one, in any case."""
+    assert decode_update(json.dumps({"status": word, "url": FIRST}).encode()).urls == (FIRST,)
+
+
+@pytest.mark.parametrize("word", ["pending", "QUEUED", "processing", "running", "In_Progress", "202", 202])
+def test_words_for_running(word: object) -> None:
+    """Every documented or seen word for in progress is one, and beats a link."""
+    assert not decode_update(json.dumps({"status": word, "url": FIRST}).encode()).status.ended
+
+
+@pytest.mark.parametrize(
+    "status", [True, None, [], {}, "", "paused", 299, float("nan"), float("inf"), 1e300, "9" * 5000]
+)
+def test_unknown_status_goes_on(status: object) -> None:
+    """A status that nobody documented means still in progress."""
+    assert decode_update(json.dumps({"taskId": "t", "status": status}).encode()).status is TaskStatus.UNKNOWN
+
+
+ERRORS: list[tuple[dict[str, Any], tuple[str | None, str | None]]] = [
+    ({"message": "m"}, (None, "m")),
+    ({"error": {"message": "m", "code": 7}}, ("7", "m")),
+    ({"error": {"code": None, "message": ""}}, (None, None)),
+    ({"error": "text"}, (None, "text")),
+    ({"error": "text", "details": "more"}, (None, "text (more)")),
+    ({"detail": "d"}, (None, "d")),
+    ({"detail": [{"loc": ["body", "duration"], "msg": "too long"}]}, (None, "body.duration: too long")),
+    ({"detail": [{"msg": "bare"}, 5, {}]}, (None, "bare")),
+    ({"error": True}, (None, None)),
+    ({"error": {"message": "\ud800"}}, (None, "?")),
+    ({}, (None, None)),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), ERRORS)
+def test_error_bodies(body: dict[str, Any], expected: tuple[str | None, str | None]) -> None:
+    """The forms of error bodies that gateways use are read."""
+    assert read_error(body) == expected
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "taskId",
+                    "task_id",
+                    "status",
+                    "url",
+                    "urls",
+                    "error",
+                    "result",
+                    "data",
+                    "code",
+                    "message",
+                    "audio_url",
+                ]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_any_json_is_an_update_or_unreadable(value: object) -> None:
+    """Arbitrary JSON gives an update, or the one error for what is no object; never anything else."""
+    update: TaskUpdate | None
+    try:
+        update = decode_update(json.dumps(value).encode())
+    except UnreadableReplyError:
+        update = None
+    assert (update is None) is not isinstance(value, dict)
+    if update is None:
+        return
+    assert isinstance(update.status, TaskStatus)
+    assert update.task_id is None or isinstance(update.task_id, str)
+    assert all(isinstance(url, str) and url for url in update.urls)
+    assert not update.urls or update.status is TaskStatus.COMPLETED
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_an_update_or_unreadable(body: bytes) -> None:
+    """Arbitrary bytes never raise anything else either."""
+    try:
+        decode_update(body)
+    except UnreadableReplyError:
+        return
+
+
+def test_requests_are_spelled_as_the_endpoint_does() -> None:
+    """Both dialects spell a request the same way, and read it back."""
+    request = SfxRequest("p", negative_prompt="n", source_url="https://x/y", source_type="image", duration=2.5)
+    spelled = {
+        "prompt": "p",
+        "negative_prompt": "n",
+        "sourceUrl": "https://x/y",
+        "sourceType": "image",
+        "duration": 2.5,
+        "useAsync": True,
+    }
+    for converter in (make_reference_converter(), make_quickstart_converter()):
+        assert converter.unstructure(request) == spelled
+        assert converter.structure(spelled, SfxRequest) == request
