@@ -80,7 +80,7 @@ class Polling:
         budget: Polls a second, for the whole session.
         memory: How many of the last effects the learned schedule remembers.
         state: What `FineVoiceSession.polling_state` gave in an earlier run, to start warm.
-        interval: The time between two polls of a task.
+        interval: A fixed time between polls, instead of the learned schedule.
         grace: How long after submission a 404 is borne: the task may not be visible everywhere yet.
         failures: How many polls of a task may fail in a row before its waiters hear of it.
         concurrency: How many polls may be under way at once.
@@ -96,7 +96,7 @@ class Polling:
     budget: float = attrs.field(default=50.0, validator=_positive)  # 10,000 tasks of minutes, 1 poll in 3 CPU-% here
     memory: float = attrs.field(default=50.0, validator=_positive)  # forgets a change of pace within 200 effects
     state: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
-    interval: float = attrs.field(default=2.5, validator=_positive)  # the vendor: every 2 to 3 seconds
+    interval: float | None = attrs.field(default=None, validator=_optional_positive)
     grace: float = attrs.field(default=30.0, validator=_not_negative)  # replication lag of ordinary databases
     failures: int = attrs.field(default=8, validator=_count)  # with backoff, about a minute of outage
     concurrency: int = attrs.field(default=16, validator=_count)  # at 0.3 s an answer, the default budget

@@ -16,7 +16,7 @@ from finevoice_async.core import retry as policy
 from finevoice_async.core.agenda import Agenda, PollBudget
 from finevoice_async.core.models import TaskStatus, TaskUpdate
 from finevoice_async.core.retry import Call, Verdict
-from finevoice_async.core.schedule import Schedule, jittered
+from finevoice_async.core.schedule import Estimate, Schedule, jittered
 from finevoice_async.errors import (
     AuthenticationError,
     PollError,
@@ -68,7 +68,7 @@ class Poller:
             on_end: Called when a task is known to have ended, before its waiters hear of it.
         """
         self._exchange = exchange
-        self._schedule = schedule
+        self.schedule = schedule
         self._polling = polling
         self._clock = clock
         self._rng = rng
@@ -190,10 +190,16 @@ class Poller:
                 timer.cancel()
 
     def _odds(self, record: Tracked) -> float:
-        return self._schedule.odds(record.asked_at, self._clock.monotonic() - record.born, record.duration)
+        return self.schedule.odds(record.asked_at, self._clock.monotonic() - record.born, record.duration)
+
+    def estimate(self, record: Tracked) -> Estimate | None:
+        """Give how much longer a task will take; None before anything is known, and for an attached task."""
+        if record.attached or record.end is not None:
+            return None
+        return self.schedule.estimate(self._clock.monotonic() - record.born, record.duration)
 
     def _gap(self, record: Tracked, age: float) -> float:
-        return jittered(self._schedule.gap(age, record.duration, busy=self._is_busy()), self._rng.random())
+        return jittered(self.schedule.gap(age, record.duration, busy=self._is_busy()), self._rng.random())
 
     # Asking
 
@@ -236,14 +242,14 @@ class Poller:
         if update.status.ended:
             if not record.attached:
                 age = self._clock.monotonic() - record.born
-                self._schedule.finished(record.asked_at, age, record.duration)
+                self.schedule.finished(record.asked_at, age, record.duration)
             record.status = update.status
             self.end(record, record.ended_by(update))
             return None
         if update.status is TaskStatus.UNKNOWN and record.status is not TaskStatus.UNKNOWN:
             log.warning("task %s is in a state that nobody documented; taken as running", record.task_id)
         if not record.attached:
-            self._schedule.running(record.asked_at, asked_at, record.duration)
+            self.schedule.running(record.asked_at, asked_at, record.duration)
         record.asked_at = asked_at
         self._change(record, update)
         return self._gap(record, asked_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import json
 import logging
 import os
 import random
@@ -43,6 +44,8 @@ from finevoice_async.task import SfxTask
 from finevoice_async.tracked import Tracked
 
 log = logging.getLogger("finevoice_async")
+
+_LEARNED = "polling"  # the name under which the journal keeps what the schedule has learned
 
 RECOVER_AHEAD = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
@@ -128,12 +131,12 @@ class FineVoiceSession:
         self._timeouts = timeouts
         self._journal = _make_journal(journal, self._clock)
         rng = random.Random()  # noqa: S311 - jitter, no secret
-        self._schedule = make_schedule(polling)
+        self._polling = polling
         exchange = Exchange(self._transport, retry=retry, clock=self._clock, slots=self._slots, rng=rng)
         self._exchange = exchange
         self._poller = Poller(
             exchange,
-            self._schedule,
+            make_schedule(polling),
             polling=polling,
             clock=self._clock,
             rng=rng,
@@ -231,6 +234,13 @@ class FineVoiceSession:
 
     async def _open_journal(self, journal: Journal) -> None:
         await journal.open()
+        learned = await journal.load(_LEARNED)
+        if learned is None or self._polling.interval is not None or self._polling.state is not None:
+            return
+        try:
+            self._poller.schedule = make_schedule(attrs.evolve(self._polling, state=json.loads(learned)))
+        except (ValueError, ConfigurationError) as error:
+            log.warning("what the journal knows of polling is ignored: %s", error)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
         """Close: stop submitting, settle the POSTs under way, stop asking, tell the waiters, close journal and HTTP.
@@ -274,9 +284,10 @@ class FineVoiceSession:
                 record.slot = None
 
     async def _close_journal(self) -> None:
-        if self._journal is None:
+        if self._journal is None or self._loop is None:
             return
         try:
+            self._journal.store(_LEARNED, json.dumps(self._poller.schedule.state()))
             await self._journal.aclose()
         except JournalError:
             log.exception("the journal could not be closed")
@@ -390,7 +401,7 @@ class FineVoiceSession:
 
     def polling_state(self) -> dict[str, Any]:
         """Give what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""
-        return self._schedule.state()
+        return self._poller.schedule.state()
 
     # The journal
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.core.schedule import Estimate
 from finevoice_async.downloads import SoundEffect
 from finevoice_async.errors import FineVoiceError
 from finevoice_async.poller import Poller
@@ -65,6 +66,13 @@ class SfxTask:
     def done(self) -> bool:
         """Tell whether the end is known, good or bad."""
         return self._record.end is not None
+
+    def estimate(self) -> Estimate | None:
+        """Give how many more seconds it will take, by what this session has learned: the median and the 90 % point.
+
+        None before anything was learned, after the end, and for an attached task, whose age is not known.
+        """
+        return self._poller.estimate(self._record)
 
     def __await__(self) -> Generator[object, None, SoundEffect]:
         return self.wait().__await__()

@@ -37,6 +37,7 @@ JournalFile = Annotated[Path | None, typer.Option("--journal", help="A file that
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="The service's address.", envvar="FINEVOICE_BASE_URL")]
 Duration = Annotated[float | None, typer.Option(help="Seconds, at most 30.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
+File = Annotated[Path, typer.Argument(help="The journal.")]
 Limit = Annotated[int | None, typer.Option("--plan-limit", min=1, help="Tasks that may run at once.")]
 
 
@@ -85,6 +86,22 @@ def emulator(port: Port = 0, plan_limit: Limit = None, seed: int = 0, debug: Deb
     from finevoice_async.cli.serve import serve
 
     _finish(serve(port, plan_limit, seed), as_json=False, debug=debug)
+
+
+@app.command()
+def journal(file: File, as_json: Json = False, debug: Debug = False) -> None:
+    """Show the effects that a journal keeps, by state."""
+    from finevoice_async.cli.journal import show_journal
+
+    _finish(show_journal(file, as_json=as_json), as_json=as_json, debug=debug)
+
+
+@app.command()
+def resume(file: File, out: Folder = Path("effects"), base_url: BaseUrl = None, debug: Debug = False) -> None:
+    """Pick up what an interrupted run left in its journal, and save the results."""
+    from finevoice_async.cli.journal import resume as run
+
+    _finish(run(file, out, base_url=base_url), as_json=False, debug=debug)
 
 
 def _finish(job: Coroutine[Any, Any, int], *, as_json: bool, debug: bool) -> None:

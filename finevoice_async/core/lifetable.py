@@ -1,0 +1,344 @@
+"""What is known of how long tasks take: a life table that forgets, and the curve that it gives.
+
+The words are those of survival analysis. The *age* of a task is the time since its submission. The *hazard* of an age
+is the chance that a task that has lived so long ends now; its sum over the ages is the *cumulative hazard* H, and
+``S = exp(-H)`` is the *survival*: the share of tasks that live longer.
+
+A *life table* counts, for each bin of ages, the tasks that entered it alive and those that ended in it (Cutler &
+Ederer 1958, "Maximum utilization of the life table method in analyzing survival"). Their ratio is the bin's hazard;
+where few tasks have come by, it leans on the bins around. Tasks in flight, lost tasks and stragglers need no special
+case: a poll that finds a task running only adds exposure to the bins since the poll before.
+
+A poll that finds a task ended says that it ended *between* two polls (*interval censoring*), not when. One end is
+spread over the bins of that interval by the table's own probabilities: one step of Turnbull's self-consistent estimate
+(1976, "The empirical distribution function with arbitrarily grouped, censored and truncated data"). To record the
+moment of noticing instead would let the table confirm its own schedule: it would never see that the service got faster.
+A share of each end is spread evenly, against the table's opinion: the less likely the table thought an end in that
+interval, the larger the share, by Bayes' rule with `DOUBT` as the chance that the table is wrong.
+
+Old counts fade with each new task, bin by bin, so that the table follows a service that changes.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from operator import sub, truediv
+
+import attrs
+
+RATIO = 1.1
+"""Each bin is so much longer than the one before: resolution in proportion to age."""
+
+YOUNGEST = 0.25
+"""Where the first bin ends, in seconds: no poll comes sooner."""
+
+OLDEST = 7200.0
+"""The table ends past this age, in seconds: no effect takes hours."""
+
+TAIL = 0.5
+"""Before anything is known, survival falls as ``age ** -TAIL``, which takes no age for typical."""
+
+PRIOR = 0.5
+"""How many tasks that guess is worth."""
+
+DOUBT = 0.02
+"""The chance that the table is wrong about a task."""
+
+LEAST_CHANCE = 1e-6
+"""An end less likely than this tells nothing by the table's probabilities, only by the doubt."""
+
+USUAL = 0.3
+CARRY = 0.5
+AROUND = 5
+"""How many bins to each side make up a bin's surroundings: a factor of 1.6 in age."""
+
+LEAN = 4.0
+"""How many tasks the surroundings of a bin are worth, against its own counts."""
+
+LEAST = 3e-4
+"""The least hazard of a bin: no age is ever ruled out."""
+
+MOST = 0.98
+"""The most: all bins at it keep ``exp(H)`` a finite float."""
+
+
+RIDGE = 0.25
+"""The slope of time on duration needs evidence to leave 0: the variance of log times over that of slopes."""
+
+STEEPEST = 1.5
+"""The greatest slope; the least is 0."""
+
+LEAST_COUNT, MOST_COUNT = 0.1, 1e9
+"""How many tasks a saved bin may have seen: never less than the prior, or nearly."""
+
+MOST_LOG = 1e3
+"""Bounds the moments of a saved fit, which are of logs of seconds."""
+
+
+def _edges() -> tuple[float, ...]:
+    edges = [0.0, YOUNGEST]
+    while edges[-1] < OLDEST:
+        edges.append(edges[-1] * RATIO)
+    return tuple(edges)
+
+
+EDGES = _edges()
+"""Where the bins begin and end, in seconds."""
+
+END = EDGES[-1]
+BINS = len(EDGES) - 1
+WIDTHS = tuple(end - start for start, end in pairwise(EDGES))
+
+
+def _around(counts: list[float], reach: int) -> Iterator[float]:
+    """Give for each bin the sum of the counts in it and in `reach` bins to each side."""
+    return spans(list(accumulate(counts, initial=0.0)), reach)
+
+
+def spans(at_edges: Sequence[float], reach: int) -> Iterator[float]:
+    """Give for each bin by how much a quantity grows from `reach` bins before it to `reach` bins after it.
+
+    Slices and `map`, not a loop: this is done every few polls.
+    """
+    padded = [at_edges[0]] * reach + [*at_edges] + [at_edges[-1]] * reach
+    return map(sub, padded[2 * reach + 1 :], padded)
+
+
+def bin_of(age: float) -> int:
+    """Give the bin of an age; the last one is open."""
+    return min(bisect_right(EDGES, age), BINS) - 1
+
+
+def is_number(value: object) -> bool:
+    """Tell whether it is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@attrs.frozen
+class Curve:
+    """A survival curve: constant hazard within each bin.
+
+    Attributes:
+        reached: The cumulative hazard at each edge.
+        rates: The hazard per second within each bin; past the table the last one goes on.
+    """
+
+    reached: list[float]
+    rates: list[float]
+
+    def hazard(self, age: float) -> float:
+        """Give the cumulative hazard up to an age."""
+        index = bin_of(age)
+        return self.reached[index] + (age - EDGES[index]) * self.rates[index]
+
+    def age(self, hazard: float) -> float:
+        """Give the age by which the cumulative hazard is so much."""
+        index = min(bisect_right(self.reached, hazard), BINS) - 1
+        return EDGES[index] + (hazard - self.reached[index]) / self.rates[index]
+
+    def odds(self, start: float, stop: float) -> float:
+        """Give the integral of ``1/S - 1`` between two ages, for a task that was running at the first.
+
+        It is what the wait since that poll has cost so far: at each moment the odds that the task had already ended.
+        Past the table's end nothing is known that could tell two tasks apart, so it stops there.
+        """
+        stop = min(stop, END)
+        if stop <= start:
+            return 0.0
+        alive = math.exp(-self.hazard(start))
+        return max(alive * (self._inverse(stop) - self._inverse(start)) - (stop - start), 0.0)
+
+    def _inverse(self, age: float) -> float:
+        """Give the integral of ``1/S`` from birth to an age."""
+        index = bin_of(age)
+        start, rate = self.reached[index], self.rates[index]
+        # Within a bin 1/S grows exponentially; expm1 keeps its digits where the hazard is small.
+        return self._inverses[index] + math.expm1((age - EDGES[index]) * rate) * math.exp(start) / rate
+
+    @cached_property
+    def _inverses(self) -> list[float]:
+        """The integral of ``1/S`` from birth to each edge. Made when first asked for: few sessions ever need it."""
+        bins = zip(self.reached, self.rates, WIDTHS, strict=False)
+        steps = (math.expm1(width * rate) * math.exp(start) / rate for start, rate, width in bins)
+        return list(accumulate(steps, initial=0.0))
+
+
+@attrs.define
+class LifeTable:
+    """The counts, per bin of ages. Always ``0 <= done <= seen`` and ``seen > 0``.
+
+    Attributes:
+        memory: How many tasks a bin remembers, 1 or above.
+        seen: Tasks that entered the bin alive.
+        done: Of those, how many ended in it.
+    """
+
+    memory: float
+    doubt: float = 0.0
+    seen: list[float] = attrs.field(factory=lambda: [PRIOR] * BINS)
+    done: list[float] = attrs.field(factory=lambda: [PRIOR * (1 - RATIO**-TAIL)] * BINS)
+
+    @staticmethod
+    def check(seen: object, done: object) -> None:
+        """Refuse counts that no table has.
+
+        Raises:
+            ValueError: With what is wrong.
+        """
+        if not (isinstance(seen, list) and isinstance(done, list) and len(seen) == len(done) == BINS):
+            raise ValueError(f"does not have counts for {BINS} bins")
+        if not all(map(is_number, seen + done)):
+            raise ValueError("has a count that is not a finite number")
+        if not all(0 <= d <= s and LEAST_COUNT < s < MOST_COUNT for d, s in zip(done, seen, strict=True)):
+            raise ValueError("has a count out of its range")
+
+    def curve(self) -> Curve:
+        """Give the survival curve of the counts as they stand."""
+        near = map(truediv, _around(self.done, AROUND), _around(self.seen, AROUND))
+        shares = [(d + LEAN * lean) / (s + LEAN) for d, s, lean in zip(self.done, self.seen, near, strict=True)]
+        hazards = [-math.log1p(-(LEAST if h < LEAST else MOST if h > MOST else h)) for h in shares]
+        return Curve(list(accumulate(hazards, initial=0.0)), list(map(truediv, hazards, WIDTHS)))
+
+    def running(self, start: float, stop: float) -> None:
+        """Count a task that was running at both ages."""
+        if not start < stop or start >= END:
+            return
+        first, last = bin_of(start), bin_of(stop)
+        if first == last:
+            self._add(first, min((stop - start) / WIDTHS[first], 1.0), 0.0)
+            return
+        self._add(first, (EDGES[first + 1] - start) / WIDTHS[first], 0.0)
+        self._add(last, min((stop - EDGES[last]) / WIDTHS[last], 1.0), 0.0)
+        # The bins between are crossed whole. A first wait crosses dozens, hence slices instead of a loop.
+        keep = 1 - 1 / self.memory
+        within = slice(first + 1, last)
+        self.seen[within] = [count * keep + 1.0 for count in self.seen[within]]
+        self.done[within] = [count * keep for count in self.done[within]]
+
+    def ended(self, start: float, stop: float, curve: Curve) -> float:
+        """Count a task that was running at `start` and had ended at `stop`.
+
+        Args:
+            start: The age at which it was last found running.
+            stop: The age at which it was found ended.
+            curve: What the table thinks of it, which spreads the end over the interval.
+
+        Returns:
+            The share of the end that was spread evenly: near 1 for an end that the table thought impossible.
+        """
+        start = min(start, stop)
+        if start >= END:
+            return 0.0
+        first, last = bin_of(start), bin_of(stop)
+        left = 1.0  # the share of the end that lies ahead
+        if first < last:
+            reached, seen, done = curve.reached, self.seen, self.done
+            born, fade = curve.hazard(start), 1 / self.memory
+            chance = max(1 - math.exp(born - curve.hazard(stop)), LEAST_CHANCE)
+            before = max(DOUBT, CARRY * self.doubt)
+            self.doubt = before*USUAL / (before*USUAL + (1 - before) * chance)
+            trust, even = (1 - self.doubt) / chance, self.doubt / (stop - start)
+            alive, age = 1.0, start
+            for index in range(first, last):
+                after = math.exp(born - reached[index + 1])
+                width = EDGES[index + 1] - age
+                here = trust * (alive - after) + even * width
+                if here > left:  # by rounding
+                    here = left
+                exposed = left * width / WIDTHS[index]
+                keep = 1 - exposed * fade
+                seen[index] = seen[index] * keep + exposed
+                done[index] = done[index] * keep + here
+                left -= here
+                alive, age = after, EDGES[index + 1]
+        # What is left ended in the last bin, and would have been exposed to the end of it.
+        room = EDGES[last + 1] - max(start, EDGES[last])
+        self._add(last, left * room / WIDTHS[last], left)
+        return self.doubt if first < last else 0.0
+
+    def _add(self, index: int, seen: float, done: float) -> None:
+        keep = 1 - seen / self.memory
+        self.seen[index] = seen = self.seen[index] * keep + seen
+        self.done[index] = min(self.done[index] * keep + done, seen)
+
+
+@attrs.define
+class DurationFit:
+    """A running fit of log time on log duration: means that forget, and a slope with a ridge.
+
+    Attributes:
+        memory: How many tasks it remembers, 1 or above.
+        weight: How many it has, up to that.
+        mean_x: Of the log durations.
+        mean_y: Of the log times.
+        var: Of the log durations.
+        cov: Of both.
+        count: How many tasks the pivot remembers.
+        pivot: The log of the typical duration. The table's ages hang on it, so it moves much more slowly.
+    """
+
+    memory: float
+    weight: float = 0.0
+    mean_x: float = 0.0
+    mean_y: float = 0.0
+    var: float = 0.0
+    cov: float = 0.0
+    count: float = 0.0
+    pivot: float = 0.0
+
+    def learn(self, duration: float, time: float) -> None:
+        """Count a task of that duration that took about that time."""
+        if not (0 < duration < math.inf and 0 < time < math.inf):
+            return
+        x, y = math.log(duration), math.log(time)
+        self.weight = min(self.weight + 1, self.memory)
+        share = 1 / self.weight
+        dx, dy = x - self.mean_x, y - self.mean_y
+        self.mean_x += share * dx
+        self.mean_y += share * dy
+        self.var = (1 - share) * (self.var + share * dx * dx)
+        self.cov = (1 - share) * (self.cov + share * dx * dy)
+        self.count = min(self.count + 1, 10 * self.memory)
+        self.pivot += (x - self.pivot) / self.count
+
+    def slope(self) -> float:
+        """Give by which power of the duration the time grows."""
+        return min(max(self.weight * self.cov / (self.weight * self.var + RIDGE), 0.0), STEEPEST)
+
+    def unit(self, duration: float | None) -> float:
+        """Give how many times longer than one of typical duration a task takes; 1 for an unknown duration."""
+        if duration is None or not 0 < duration < math.inf:
+            return 1.0
+        return math.exp(min(max(self.slope() * (math.log(duration) - self.pivot), -3.0), 3.0))
+
+    def moments(self) -> dict[str, float]:
+        """Give all but the memory, as plain data."""
+        return {name: getattr(self, name) for name in _MOMENTS}
+
+    def load(self, moments: Mapping[str, float]) -> None:
+        """Take what `moments` gave."""
+        for name in _MOMENTS:
+            setattr(self, name, float(moments[name]))
+
+    @staticmethod
+    def check(moments: object) -> None:
+        """Refuse moments that no fit has.
+
+        Raises:
+            ValueError: With what is wrong.
+        """
+        if not isinstance(moments, Mapping) or set(moments) != set(_MOMENTS):
+            raise ValueError("does not have the moments of the fit")
+        if not all(map(is_number, moments.values())):
+            raise ValueError("has a moment that is not a finite number")
+        if any(moments[name] < 0 for name in ("weight", "var", "count")):
+            raise ValueError("has a moment below 0")
+        if any(abs(moments[name]) > MOST_LOG for name in ("mean_x", "mean_y", "var", "cov", "pivot")):
+            raise ValueError("has a moment out of its range")
+
+
+_MOMENTS = ("weight", "mean_x", "mean_y", "var", "cov", "count", "pivot")
