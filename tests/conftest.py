@@ -11,7 +11,7 @@ from typing import Any
 import anyio.to_thread
 import pytest
 from aiohttp import ClientResponse
-from virtual_time import VirtualTimeLoop
+from virtual_time import ThreadWork, VirtualTimeLoop
 
 from finevoice_async import FineVoiceSession
 from finevoice_async.emulator import Emulator
@@ -37,9 +37,13 @@ def _thread_work_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run_sync(func: Any, *args: Any, **options: Any) -> Any:
         loop = asyncio.get_running_loop()
-        if isinstance(loop, VirtualTimeLoop):
-            func = loop.counted(func)
-        return await real(func, *args, **options)
+        if not isinstance(loop, VirtualTimeLoop):
+            return await real(func, *args, **options)
+        work = ThreadWork(loop, func)
+        try:
+            return await real(work, *args, **options)
+        finally:
+            work.forget()
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
 

@@ -7,6 +7,7 @@ in threads counts as not blocked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 import threading
 from collections.abc import Callable
@@ -57,26 +58,47 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
         """Count the work in threads, in which no time passes."""
-        return super().run_in_executor(executor, self.counted(func), *args)
+        work = ThreadWork(self, func)
+        try:
+            future = super().run_in_executor(executor, work, *args)
+        except BaseException:
+            work.forget()
+            raise
+        future.add_done_callback(lambda _: work.forget())
+        return future
 
-    def counted(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap work for a thread so that time stands still until it has been reported back."""
+    def count(self, change: int) -> None:
+        """Note that work in a thread began or ended."""
         with self._lock:
-            self.busy_threads += 1
+            self.busy_threads += change
 
-        def run(*args: Any) -> Any:
-            try:
-                return func(*args)
-            finally:
-                # The result is posted right after this; the loop hears of both in this order.
-                self.call_soon_threadsafe(self._less_busy)
 
-        return run
+class ThreadWork:
+    """A function for a thread, counted until its result has been reported back, or it will never run."""
 
-    def _less_busy(self) -> None:
-        # One more turn: the result's own callback was posted behind this one.
-        self.call_soon(self._really_less_busy)
+    def __init__(self, loop: VirtualTimeLoop, func: Callable[..., Any]) -> None:
+        self._loop = loop
+        self._func = func
+        self._started = False
+        self._forgotten = False
+        loop.count(+1)
 
-    def _really_less_busy(self) -> None:
-        with self._lock:
-            self.busy_threads -= 1
+    def __call__(self, *args: Any) -> Any:
+        """Run, in the thread."""
+        self._started = True
+        try:
+            return self._func(*args)
+        finally:
+            # The result is posted right after this, and its callback runs a turn later: so one turn more.
+            with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
+                self._loop.call_soon_threadsafe(self._loop.call_soon, self._end)
+
+    def _end(self) -> None:
+        if not self._forgotten:
+            self._loop.count(-1)
+
+    def forget(self) -> None:
+        """Count it no more if it was cancelled before it began."""
+        if not self._started and not self._forgotten:
+            self._forgotten = True
+            self._loop.count(-1)

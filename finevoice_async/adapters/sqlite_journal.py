@@ -182,9 +182,10 @@ class SqliteJournal:
         try:
             await asyncio.wait([opening])
         except asyncio.CancelledError:
-            self._executor.submit(self._worker.close)  # once it has been opened
-            self._executor.shutdown(wait=False)
-            self._stage = _Stage.CLOSED
+            if self._closing is None:  # else `aclose` was called meanwhile, and sees to it
+                self._executor.submit(self._worker.close)  # once it has been opened
+                self._executor.shutdown(wait=False)
+                self._stage = _Stage.CLOSED
             raise
         error = opening.exception()
         if self._stage is not _Stage.OPENING:
