@@ -46,6 +46,7 @@ class PartFile:
         self._size = 0  # bytes taken
         self._hash = hashlib.sha256()  # of the bytes written
         self._begin_anew = False  # what was written is void
+        self._made = False  # the temporary file exists, or did
         self._discarded = False
 
     def open(self) -> None:
@@ -53,6 +54,7 @@ class PartFile:
         with self._lock:
             if not self._discarded:
                 self._file = self._path.open("xb", buffering=0)
+                self._made = True
 
     def add(self, offset: int, piece: bytes) -> bool:
         """Take bytes at `offset`, the end so far, or 0 to begin anew. Does not block; True asks for a `flush`."""
@@ -106,7 +108,8 @@ class PartFile:
             if self._file is not None:
                 self._file.close()
                 self._file = None
-            self._path.unlink(missing_ok=True)
+            if self._made:
+                self._path.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> bool:

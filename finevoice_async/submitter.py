@@ -79,6 +79,7 @@ class Submitter:
         self._turns = asyncio.Semaphore(MAX_POSTS)
         self._by_key: dict[str, asyncio.Future[None]] = {}  # submissions under way with a caller's key
         self._rows: set[int] = set()  # rows of the journal that are being submitted
+        self._withdrawing: set[asyncio.Future[JournalRow]] = set()  # rows being written for cancelled callers
         self._waiting: set[asyncio.Future[object]] = set()  # waits for a place
         self._closed = False
 
@@ -172,11 +173,13 @@ class Submitter:
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
+            self._withdrawing.add(begun)
             begun.add_done_callback(lambda row: self._withdraw(row, reservation))
             raise
 
     def _withdraw(self, begun: asyncio.Future[JournalRow], reservation: Reservation) -> None:
         """The caller was cancelled while the row was being written: it must not be submitted after a restart."""
+        self._withdrawing.discard(begun)
         if not begun.cancelled() and begun.exception() is None and begun.result().state is EffectState.PREPARED:
             reservation.row = begun.result()
             self.give_back(reservation, "cancelled before it was sent")
@@ -322,8 +325,9 @@ class Submitter:
 
     async def settle(self, timeout: float) -> None:
         """Give the POSTs under way `timeout` seconds, then cut them off."""
-        if self.posts:
-            await asyncio.wait(self.posts, timeout=timeout)
+        under_way = [*self.posts, *self._withdrawing]
+        if under_way:
+            await asyncio.wait(under_way, timeout=timeout)
         left = list(self.posts)
         for post in left:
             post.cancel()
