@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import attrs
 
@@ -325,7 +326,7 @@ class Submitter:
 
     async def settle(self, timeout: float) -> None:
         """Give the POSTs under way `timeout` seconds, then cut them off."""
-        under_way = [*self.posts, *self._withdrawing]
+        under_way: list[asyncio.Future[Any]] = [*self.posts, *self._withdrawing]
         if under_way:
             await asyncio.wait(under_way, timeout=timeout)
         left = list(self.posts)

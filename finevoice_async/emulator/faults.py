@@ -1,84 +1,194 @@
 """Faults to order: what the emulated service does wrong, by name.
 
-| name | what happens |
-|---|---|
-| `submit.lose_reply` | accepted, then the connection closes without an answer |
-| `submit.error_500` | accepted, answered 500 |
-| `submit.bad_gateway` | accepted, answered 502 with an HTML page |
-| `submit.garbage` | accepted, answered with something that is not JSON |
-| `submit.no_task_id` | accepted, answered with an empty object |
-| `submit.hang` | accepted, never answered |
-| `submit.unavailable` | not accepted, answered 503 |
-| `submit.rate_limit` | not accepted, answered 429 with `Retry-After: 1` |
-| `submit.reject` | not accepted, answered 422 |
-| `submit.unauthorized` | not accepted, answered 401 |
-| `submit.forbidden` | not accepted, answered 403 |
-| `submit.no_credits` | not accepted, answered 402 |
-| `submit.redirect` | not accepted, answered 307 to another path |
-| `poll.not_found` | answered 404 |
-| `poll.error_500` | answered 500 |
-| `poll.hang` | never answered |
-| `poll.close` | the connection closes without an answer |
-| `poll.garbage` | answered with something that is not JSON |
-| `poll.rate_limit` | answered 429 with `Retry-After: 1` |
-| `poll.unauthorized` | answered 401 |
-| `poll.no_link` | an end is told without a link |
-| `task.fail` | the task ends as a failure |
-| `task.never_ends` | the task runs for ever |
-| `download.cut` | half of the body, then the connection closes |
-| `download.expire` | answered 403, as an expired link is |
-| `download.error_500` | answered 500 |
-| `download.hang` | never answered |
+A fault meets only a request that would have gone well: a submission that would be accepted, a poll of a known task with
+the right key, a download whose link is good. So an order is never used up by a request that is refused anyway.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections import Counter
+from collections import deque
 from collections.abc import Mapping
+from types import MappingProxyType
 
-NAMES = tuple(line.split("`")[1] for line in __doc__.splitlines() if line.startswith("| `"))
+import attrs
+
+from finevoice_async.core.wire import SUBMIT_PATH
+
+FaultValue = float | str
+"""What a fault may be given: a number or a text, as its entry in `FAULTS` says."""
 
 
-class Faults:
-    """Decides which fault meets which request: ordered ones first, then by seeded chance."""
+@attrs.frozen
+class FaultKind:
+    """An entry of the table of faults.
 
-    def __init__(self, probabilities: Mapping[str, float], rng: random.Random) -> None:
-        for name, probability in probabilities.items():
-            check_name(name)
-            if not 0 <= probability <= 1:
-                raise ValueError(f"the probability of {name} must be from 0 to 1, not {probability!r}")
-        self._probabilities = dict(probabilities)
-        self._rng = rng
-        self._ordered: Counter[str] = Counter()
+    Attributes:
+        effect: What happens.
+        value: What the fault's value means, empty if it takes none.
+        default: The value if none is given.
+    """
 
-    def order(self, name: str, times: int) -> None:
-        """Let the next `times` requests of the fault's kind meet it."""
-        check_name(name)
-        self._ordered[name] += times
+    effect: str
+    value: str = ""
+    default: FaultValue | None = None
+
+
+FAULTS: Mapping[str, FaultKind] = MappingProxyType(
+    {
+        # Submissions that are accepted, and so paid, all the same:
+        "submit.lose_reply": FaultKind("accepted, then the connection closes without an answer"),
+        "submit.reset": FaultKind("accepted, then the connection is reset (RST)"),
+        "submit.hang": FaultKind("accepted, never answered"),
+        "submit.slow": FaultKind("accepted, answered late", "seconds", 2.0),
+        "submit.error_500": FaultKind("accepted, answered 500"),
+        "submit.bad_gateway": FaultKind("accepted, answered 502 with an HTML page"),
+        "submit.garbage": FaultKind("accepted, answered 200 with another body", "the body", "not { JSON"),
+        "submit.no_task_id": FaultKind("accepted, answered with an empty object"),
+        # Submissions that are not accepted:
+        "submit.unavailable": FaultKind("not accepted, answered 503"),
+        "submit.refuse": FaultKind("not accepted, answered with an error", "HTTP status", 400),
+        "submit.rate_limit": FaultKind("not accepted, answered 429", "Retry-After, '' for none", "1"),
+        "submit.reject": FaultKind("not accepted, answered 422"),
+        "submit.unauthorized": FaultKind("not accepted, answered 401"),
+        "submit.forbidden": FaultKind("not accepted, answered 403"),
+        "submit.no_credits": FaultKind("not accepted, answered 402"),
+        "submit.redirect": FaultKind("not accepted, answered 307", "Location", SUBMIT_PATH + "/elsewhere"),
+        # Polls:
+        "poll.not_found": FaultKind("answered 404"),
+        "poll.error_500": FaultKind("answered 500"),
+        "poll.refuse": FaultKind("answered with an error", "HTTP status", 400),
+        "poll.unauthorized": FaultKind("answered 401"),
+        "poll.rate_limit": FaultKind("answered 429", "Retry-After, '' for none", "1"),
+        "poll.redirect": FaultKind("answered 302", "Location", "/elsewhere"),
+        "poll.garbage": FaultKind("answered 200 with another body", "the body", "<html>busy</html>"),
+        "poll.close": FaultKind("the connection closes without an answer"),
+        "poll.reset": FaultKind("the connection is reset (RST)"),
+        "poll.hang": FaultKind("never answered"),
+        "poll.slow": FaultKind("answered late", "seconds", 2.0),
+        "poll.no_link": FaultKind("an end is told without a link; meets only polls that tell a good end"),
+        # Tasks, decided as they are accepted:
+        "task.fail": FaultKind(
+            "ends as a failure, told with HTTP 200", "the reason", "The model could not make this sound."
+        ),
+        "task.never_ends": FaultKind("runs for ever, and keeps its place"),
+        "task.done_without_url": FaultKind("its end is told without a link", "how many times", math.inf),
+        # Downloads:
+        "download.cut": FaultKind("the connection closes early", "bytes sent before; half by default", -1),
+        "download.cut_unnoticed": FaultKind("no Content-Length, and an early end", "bytes sent; half by default", -1),
+        "download.expire": FaultKind("the link ends; the next poll gives a fresh one", "HTTP status", 403),
+        "download.slow": FaultKind("a pause in the middle", "seconds", 2.0),
+        "download.hang": FaultKind("never answered"),
+        "download.error_500": FaultKind("answered 500"),
+        "download.redirect": FaultKind("answered 302", "Location; '' for the same link", ""),
+        "download.whole": FaultKind("answered 200 with all, whatever range was asked for"),
+        "download.wrong_range": FaultKind("a range is answered with another Content-Range; meets only ranges"),
+    }
+)
+"""Every fault by name. The part before the dot is the kind of request that meets it."""
+
+KINDS = ("submit", "poll", "task", "download")
+
+
+def _is_known(_: object, __: object, name: str) -> None:
+    if name not in FAULTS:
+        raise ValueError(f"no fault is called {name!r}; there are {', '.join(FAULTS)}")
+
+
+@attrs.frozen
+class Fault:
+    """One fault with its value.
+
+    Attributes:
+        name: Its name in `FAULTS`.
+        value: What `FAULTS` says for it: seconds, a status, a body...; None takes the default.
+
+    Raises:
+        ValueError: There is no such fault, or it takes no value, or one of another type.
+    """
+
+    name: str = attrs.field(validator=_is_known)
+    value: FaultValue | None = None
+
+    def __attrs_post_init__(self) -> None:
+        kind, value = FAULTS[self.name], self.value
+        if value is None:
+            object.__setattr__(self, "value", kind.default)
+            return
+        if kind.default is None:
+            raise ValueError(f"the fault {self.name} takes no value, not {value!r}")
+        if isinstance(kind.default, str):
+            object.__setattr__(self, "value", str(value))  # Retry-After may be given as a number
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise ValueError(f"the value of the fault {self.name} is {kind.value}, 0 or above, not {value!r}")
+
+    @property
+    def kind(self) -> str:
+        """What meets it: `submit`, `poll`, `task` or `download`."""
+        return self.name.partition(".")[0]
+
+    @property
+    def number(self) -> float:
+        """Its value, of a fault whose value is a number."""
+        return self.value if isinstance(self.value, int | float) else 0.0
+
+    @property
+    def text(self) -> str:
+        """Its value as text."""
+        return str(self.value)
+
+
+Probabilities = Mapping[str | Fault, float]
+"""How likely each fault is, by name, or by `Fault` where a value is wanted."""
+
+
+class FaultPlan:
+    """Decides which fault meets what: orders first, in their order, then seeded chance."""
+
+    def __init__(self, probabilities: Probabilities, seed: int) -> None:
+        # All mutable state:
+        self._orders: dict[str, deque[tuple[Fault, int]]] = {kind: deque() for kind in KINDS}
+        self._chances: dict[str, list[tuple[Fault, float, random.Random]]] = {kind: [] for kind in KINDS}
+        for key, probability in probabilities.items():
+            fault = key if isinstance(key, Fault) else Fault(key)
+            if isinstance(probability, bool) or not 0 <= probability <= 1:
+                raise ValueError(f"the probability of {fault.name} must be from 0 to 1, not {probability!r}")
+            # A stream of its own: another fault more or less changes nothing about this one.
+            rng = random.Random(f"{seed} {fault.name} {fault.value}")  # noqa: S311 - repeatable on purpose
+            self._chances[fault.kind].append((fault, probability, rng))
+
+    def order(self, fault: Fault, times: int) -> None:
+        """Let the next `times` of the fault's kind meet it, after what was ordered before.
+
+        Raises:
+            ValueError: `times` is below 1.
+        """
+        if times < 1:
+            raise ValueError(f"times must be 1 or above, not {times}")
+        self._orders[fault.kind].append((fault, times))
 
     def cancel(self) -> None:
         """Order and chance no more faults."""
-        self._ordered.clear()
-        self._probabilities.clear()
+        for kind in KINDS:
+            self._orders[kind].clear()
+            self._chances[kind].clear()
 
-    def next(self, kind: str) -> str | None:
-        """Give the fault that the next request of a kind (`submit`, `poll`, `task`, `download`) meets, if any."""
-        for name in self._ordered:
-            if self._ordered[name] > 0 and name.startswith(kind + "."):
-                self._ordered[name] -= 1
-                return name.partition(".")[2]
-        for name, probability in self._probabilities.items():
-            if name.startswith(kind + ".") and self._rng.random() < probability:
-                return name.partition(".")[2]
-        return None
+    def next(self, kind: str, *, without: tuple[str, ...] = ()) -> Fault | None:
+        """Give the fault that the next request of a kind meets, if any.
 
-
-def check_name(name: str) -> None:
-    """Refuse a fault that does not exist.
-
-    Raises:
-        ValueError: It does not; the message lists those that do.
-    """
-    if name not in NAMES:
-        raise ValueError(f"no fault is called {name!r}; there are {', '.join(NAMES)}")
+        Args:
+            kind: `submit`, `poll`, `task` or `download`.
+            without: Names of faults that cannot meet this request: they keep waiting.
+        """
+        orders = self._orders[kind]
+        for position, (fault, times) in enumerate(orders):
+            if fault.name not in without:
+                if times > 1:
+                    orders[position] = (fault, times - 1)
+                else:
+                    del orders[position]
+                return fault
+        # Each draws, whether or not one before it has met the request already: streams stay in step.
+        met = [fault for fault, probability, rng in self._chances[kind] if rng.random() < probability]
+        return next((fault for fault in met if fault.name not in without), None)

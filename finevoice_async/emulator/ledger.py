@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator
 
 import attrs
 
 from finevoice_async.core.models import SfxRequest
 
+MAX_STRAYS = 100
+"""Addresses that are kept of requests that went nowhere; more are only counted."""
 
-@attrs.define(eq=False)
+
+@attrs.define(eq=False, weakref_slot=False)
 class Accepted:
     """One accepted, and so paid, submission. Times are seconds of the event loop's clock.
 
@@ -18,25 +22,31 @@ class Accepted:
         task_id: The id it was given.
         request: What was asked for.
         at: When it was accepted.
-        service_time: How long it takes, as drawn; infinite if it never ends.
+        drawn: How long it was to take, as drawn from the law of service times.
+        service_time: How long it takes; infinite if it never ends.
         fails: It ends as a failure.
-        polls: How often it was asked for.
-        noticed_at: When its end was told first.
-        fetched: How often its result was downloaded to the end.
+        reason: The words for the failure.
+        linkless: How many answers still tell its end without a link.
+        polls: How often it was asked for with the right key, whatever the answer was.
+        noticed_at: When its end was told first; None before. Set as the answer is made: it may still be lost.
+        fetched: How often its result was sent to the end.
     """
 
     task_id: str
     request: SfxRequest
     at: float
+    drawn: float
     service_time: float
     fails: bool = False
+    reason: str = ""
+    linkless: float = 0
     polls: int = 0
     noticed_at: float | None = None
     fetched: int = 0
 
     @property
     def ends_at(self) -> float:
-        """When it ends."""
+        """When it ends: from then on it runs no more."""
         return self.at + self.service_time
 
 
@@ -47,11 +57,14 @@ class Ledger:
     Attributes:
         accepted: Accepted submissions by task id, in order.
         posts: Submissions that arrived, refused ones included.
-        polls: Polls that arrived, unknown ids included.
-        fetches: Downloads that were begun.
-        refused: How many requests were answered with each error status.
-        wrong_keys: Requests with a missing or wrong key.
-        leaked_keys: Downloads that came with an Authorization header, which they must never.
+        polls: Polls that arrived, unknown ids and refused ones included.
+        fetches: Requests for results that arrived.
+        refused: How many requests were answered with each error status, 3xx included; ordered faults too.
+        faults: How many requests and tasks met each fault.
+        wrong_keys: Submissions and polls with a missing or wrong key.
+        leaked_keys: Requests for results that came with an Authorization header, which they never must.
+        strays: Requests to any other address.
+        stray_paths: Method and path of the first of them.
         most_running: The most tasks that ran at once.
     """
 
@@ -60,13 +73,41 @@ class Ledger:
     polls: int = 0
     fetches: int = 0
     refused: dict[int, int] = attrs.field(factory=dict)
+    faults: dict[str, int] = attrs.field(factory=dict)
     wrong_keys: int = 0
     leaked_keys: int = 0
+    strays: int = 0
+    stray_paths: list[str] = attrs.field(factory=list)
     most_running: int = 0
-    _ends: list[float] = attrs.field(factory=list)  # heap of the ends of running tasks
+    _ends: list[float] = attrs.field(factory=list, repr=False)  # heap of the ends of running tasks
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ledger: {len(self.accepted)} accepted of {self.posts} posts, {self.polls} polls, {self.fetched} fetched,"
+            f" {self.most_running} at once at most>"
+        )
+
+    @property
+    def rate_limited(self) -> int:
+        """How many requests were answered 429."""
+        return self.refused.get(429, 0)
+
+    @property
+    def fetched(self) -> int:
+        """How many results were sent to the end."""
+        return sum(task.fetched for task in self.accepted.values())
+
+    @property
+    def service_times(self) -> list[float]:
+        """How long each accepted task was to take, in order of acceptance, as drawn."""
+        return [task.drawn for task in self.accepted.values()]
 
     def running(self, now: float) -> int:
-        """Give how many tasks run at a time that is not before any asked for earlier."""
+        """Give how many tasks run: accepted, and their end not reached.
+
+        Args:
+            now: The event loop's time; never before a time that was asked for earlier.
+        """
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
         return len(self._ends)
@@ -74,16 +115,27 @@ class Ledger:
     def accept(self, task: Accepted) -> None:
         """Note a paid submission."""
         self.accepted[task.task_id] = task
-        running = self.running(task.at) + 1
-        heapq.heappush(self._ends, task.ends_at)
-        self.most_running = max(self.most_running, running)
+        self.running(task.at)  # lets go of those that have ended
+        if task.service_time > 0:
+            heapq.heappush(self._ends, task.ends_at)
+        self.most_running = max(self.most_running, len(self._ends))
 
     def refuse(self, status: int) -> None:
         """Note a refusal."""
         self.refused[status] = self.refused.get(status, 0) + 1
 
+    def meet(self, fault: str) -> None:
+        """Note a fault that met something."""
+        self.faults[fault] = self.faults.get(fault, 0) + 1
+
+    def stray(self, address: str) -> None:
+        """Note a request that went nowhere."""
+        self.strays += 1
+        if len(self.stray_paths) < MAX_STRAYS:
+            self.stray_paths.append(address)
+
     def lags(self) -> Iterator[float]:
-        """Give, for each task whose end was told, how long that took, in seconds."""
+        """Give, for each task whose end was told, how long after the end that was, in seconds."""
         for task in self.accepted.values():
-            if task.noticed_at is not None:
+            if task.noticed_at is not None and not math.isinf(task.service_time):
                 yield task.noticed_at - task.ends_at

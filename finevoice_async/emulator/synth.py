@@ -1,7 +1,7 @@
 """A small synthesiser: a prompt becomes a real 16-bit WAV that sounds a little like its words.
 
 Words choose the instruments (rain is filtered noise, a laser is a falling tone), the prompt's hash their details, so
-the same prompt always gives the same sound. Pure Python: it needs about 0.1 s for 5 s of sound.
+the same prompt always gives the same sound. Pure Python, with a table for sines: 5 s of sound take 0.02 to 0.2 s.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import wave
 from array import array
 from collections.abc import Callable
 
-RATE = 16000
-"""Samples a second: enough for a sketch of a sound, and quick to make."""
+RATE = 22050
+"""Samples a second: half of a CD's, enough for a sketch of a sound, and quick to make."""
 
 _TABLE_SIZE = 4096
 _SINE = [math.sin(2 * math.pi * i / _TABLE_SIZE) for i in range(_TABLE_SIZE)]
@@ -135,23 +135,66 @@ def _hum(count: int, rng: random.Random) -> Samples:
     )
 
 
-INSTRUMENTS: dict[str, Instrument] = {
-    **dict.fromkeys(("rain", "water", "river", "shower", "drizzle", "applause", "fire"), _rain),
-    **dict.fromkeys(("thunder", "thunderstorm", "storm", "earthquake", "rumble"), _thunder),
-    **dict.fromkeys(("wind", "sea", "ocean", "wave", "waves", "breeze", "forest"), _wind),
-    **dict.fromkeys(("steps", "footsteps", "walking", "knock", "knocking", "clock", "typing", "keyboard"), _steps),
-    **dict.fromkeys(("bell", "bells", "chime", "glass", "coin", "church"), _bell),
-    **dict.fromkeys(("laser", "zap", "robot", "spaceship", "arcade", "retro"), _laser),
-    **dict.fromkeys(("engine", "car", "motor", "truck", "train", "helicopter", "machine"), _engine),
-    **dict.fromkeys(("bird", "birds", "chirp", "cricket", "crickets", "whistle"), _bird),
-    **dict.fromkeys(("door", "creak", "creaks", "creaking", "wooden", "swing"), _creak),
-    **dict.fromkeys(("explosion", "boom", "cannon", "blast", "crash", "drum"), _boom),
+def _water(count: int, rng: random.Random) -> Samples:
+    stream = _noise(count, rng, 0.8)
+    drops = _repeat(count, rng, 0.12, lambda r: _decay(_tone(1400, r.uniform(400, 700), r.uniform(900, 1600)), 0.02))
+    return [1.2 * a + 0.5 * b for a, b in zip(stream, drops, strict=True)]
+
+
+def _applause(count: int, rng: random.Random) -> Samples:
+    clap = lambda r: _decay(_noise(500, r, r.uniform(0.2, 0.6)), 0.006)  # noqa: E731 - as short as the others
+    return _swell(_repeat(count, rng, 0.012, clap), 0.5)
+
+
+def _fire(count: int, rng: random.Random) -> Samples:
+    roar = _noise(count, rng, 0.96)
+    crackle = _repeat(count, rng, 0.09, lambda r: _decay(_noise(300, r, 0.1), r.uniform(0.001, 0.005)))
+    return [3 * a + 0.8 * b for a, b in zip(roar, crackle, strict=True)]
+
+
+def _click(count: int, rng: random.Random) -> Samples:
+    every, pitch = rng.uniform(0.12, 0.9), rng.uniform(1500, 3200)
+    return _repeat(count, rng, every, lambda r: _decay(_tone(500, pitch * r.uniform(0.95, 1.05), pitch), 0.003))
+
+
+def _glass(count: int, rng: random.Random) -> Samples:
+    shards = lambda r: _decay(_tone(3500, r.uniform(2500, 6500), 2400, (1, 0.4)), r.uniform(0.02, 0.09))  # noqa: E731
+    return _decay(_repeat(count, rng, 0.05, shards), 0.8)
+
+
+_BY_INSTRUMENT: dict[Instrument, str] = {
+    _rain: "rain shower drizzle hail hiss static",
+    _water: "water river stream drip drop splash pour bubble fountain waterfall",
+    _thunder: "thunder thunderstorm storm earthquake rumble avalanche lightning",
+    _wind: "wind sea ocean wave breeze forest surf beach breath whoosh swoosh",
+    _steps: "step footstep walk knock run gallop horse boot stomp hammer",
+    _click: "click clock tick typing keyboard button switch lock mouse geiger",
+    _bell: "bell chime coin church gong ding doorbell phone alarm",
+    _glass: "glass shatter bottle crystal ice sparkle magic",
+    _laser: "laser zap robot spaceship arcade retro blaster scifi synth ufo",
+    _engine: "engine car motor truck train helicopter machine drone plane tractor drill",
+    _bird: "bird chirp cricket whistle owl parrot insect squeak",
+    _creak: "door creak wooden swing hinge gate floorboard chair",
+    _boom: "explosion boom cannon blast crash drum gun gunshot firework punch impact",
+    _applause: "applause clap crowd audience cheer ovation",
+    _fire: "fire campfire flame burn crackle fireplace",
 }
+INSTRUMENTS: dict[str, Instrument] = {word: play for play, words in _BY_INSTRUMENT.items() for word in words.split()}
+_ENDINGS = ("s", "es", "ing", "ping", "ed")
 _MOST = 2  # instruments that play together
 
 
 def _words(text: str) -> list[str]:
     return "".join(c if c.isalnum() else " " for c in text.lower()[:1000]).split()
+
+
+def _instruments(text: str) -> list[Instrument]:
+    """Give the instruments of a text, each once, in the order of their words; plurals and the like count."""
+    found = []
+    for word in _words(text):
+        stems = [word, *(word.removesuffix(ending) for ending in _ENDINGS)]
+        found += [INSTRUMENTS[stem] for stem in stems if stem in INSTRUMENTS][:1]
+    return list(dict.fromkeys(found))
 
 
 def synthesise(prompt: str | None, negative_prompt: str | None, seconds: float) -> bytes:
@@ -160,26 +203,29 @@ def synthesise(prompt: str | None, negative_prompt: str | None, seconds: float) 
     Args:
         prompt: Its words choose the sounds; None hums.
         negative_prompt: Words that are not to be heard.
-        seconds: How long, to the sample.
+        seconds: How long, to the sample; one sample at least.
     """
     digest = hashlib.sha256(repr((prompt, negative_prompt)).encode("utf-8", "replace")).digest()
     rng = random.Random(digest)  # noqa: S311 - the same prompt sounds the same
     count = max(1, round(seconds * RATE))
-    avoided = set(_words(negative_prompt or ""))
-    chosen = [INSTRUMENTS[word] for word in _words(prompt or "") if word in INSTRUMENTS and word not in avoided]
-    instruments = list(dict.fromkeys(chosen))[:_MOST] or [_hum]
-    mix = instruments[0](count, rng)
-    for instrument in instruments[1:]:
-        mix = [a + b for a, b in zip(mix, instrument(count, rng), strict=True)]
-    return _wav(mix)
+    avoided = _instruments(negative_prompt or "")
+    chosen = [play for play in _instruments(prompt or "") if play not in avoided][:_MOST] or [_hum]
+    layers = [_levelled(play(count, rng)) for play in chosen]
+    return _wav([sum(values) for values in zip(*layers, strict=True)] if len(layers) > 1 else layers[0])
+
+
+def _levelled(samples: Samples) -> Samples:
+    """Bring a sound to a peak of 1, so that none drowns its neighbour; silence stays silence."""
+    scale = 1 / (max(max(samples), -min(samples)) or 1.0)
+    return [value * scale for value in samples]
 
 
 def _wav(samples: Samples) -> bytes:
-    scale = _PEAK / (max(map(abs, samples)) or 1.0)
     fade = min(int(_FADE * RATE), len(samples) // 2)
     for i in range(fade):
         samples[i] *= i / fade
         samples[-1 - i] *= i / fade
+    scale = _PEAK / (max(max(samples), -min(samples)) or 1.0)  # after the fades: a short sound may peak in them
     pcm = array("h", [int(value * scale) for value in samples])
     if sys.byteorder == "big":
         pcm.byteswap()
