@@ -2,9 +2,13 @@
 
     python benchmarks/journal.py [--quick] [--check]
 
-1,000 effects against the emulator in a process of its own, with instant service and hardly any time between polls, so
-that the client's own work is all there is. Runs with and without the journal alternate; the ratio is that of their
-medians. The probe times every step of the event loop; the longest step without a journal is the noise of the machine.
+1,000 effects against the emulator in a process of its own, with instant service, at 50 places. Runs with and without
+the journal alternate; the ratio is the median of the pairs'. Two workloads:
+
+- default polling (with a budget that lets 50 places through): what a program sees;
+- flat out: polled a millisecond after submission. Then the processor is all there is, and what the journal costs it.
+
+The probe times every step of the event loop; the longest step without a journal is the noise of the machine.
 """
 
 from __future__ import annotations
@@ -24,6 +28,10 @@ from finevoice_async import FineVoiceSession, Polling
 from finevoice_async.emulator import Constant, Emulator
 
 PLACES = 50
+WORKLOADS = {
+    "default polling": Polling(budget=1000),
+    "flat out": Polling.fixed(0.001, min_gap=0.001, budget=1e6),
+}
 ALLOWED_COST = 0.15
 ALLOWED_BLOCK = 0.005  # seconds
 
@@ -61,14 +69,14 @@ class StepProbe:
         asyncio.Handle._run = self._run  # type: ignore[method-assign]  # as it was
 
 
-async def run(url: str, key: str, journal: Path | None, effects: int) -> float:
+async def run(url: str, key: str, journal: Path | None, effects: int, polling: Polling) -> float:
     """Make the effects; give the seconds it took."""
     async with FineVoiceSession(
         key,
         base_url=url,
         journal=journal,
         max_concurrency=PLACES,
-        polling=Polling.fixed(0.001, min_gap=0.001, budget=1e6),
+        polling=polling,
     ) as session:
         began = time.perf_counter()
         async for outcome in session.generate_many(f"sound {i}" for i in range(effects)):
@@ -82,47 +90,45 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer effects and runs")
     parser.add_argument("--check", action="store_true", help="fail if the journal costs more than it may")
     options = parser.parse_args()
-    effects, rounds = (200, 3) if options.quick else (1000, 7)
+    effects, rounds = (200, 2) if options.quick else (1000, 5)
 
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     url, key = ours.recv()
-    times: dict[bool, list[float]] = {False: [], True: []}
-    probes = {False: StepProbe(), True: StepProbe()}
+    print(f"| {effects} effects, {PLACES} places | without, effects/s | with a journal | cost (pairs) |")
+    print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
 
-        def once(name: str, *, journalled: bool) -> float:
-            return asyncio.run(run(url, key, Path(folder) / f"{name}.db" if journalled else None, effects))
+        def once(name: str, polling: Polling, *, journalled: bool) -> float:
+            path = Path(folder) / f"{name}.db" if journalled else None
+            return asyncio.run(run(url, key, path, effects, polling))
 
-        once("warm", journalled=True)
-        for number in range(rounds):
-            for journalled in (True, False) if number % 2 else (False, True):
-                times[journalled].append(once(str(number), journalled=journalled))
-        for journalled, probe in probes.items():  # apart, because timing each step costs time
-            with probe:
-                once("probed", journalled=journalled)
+        once("warm", WORKLOADS["flat out"], journalled=True)
+        costs = {}
+        for workload, polling in WORKLOADS.items():
+            times: dict[bool, list[float]] = {False: [], True: []}
+            for number in range(rounds):
+                for journalled in (True, False) if number % 2 else (False, True):
+                    times[journalled].append(once(f"{workload} {number}", polling, journalled=journalled))
+            ratios = sorted(a / b - 1 for a, b in zip(times[True], times[False], strict=True))
+            costs[workload] = statistics.median(ratios)
+            speeds = [f"{effects / statistics.median(times[journalled]):.0f}" for journalled in (False, True)]
+            spread = f"{ratios[0]:+.1%} to {ratios[-1]:+.1%}"
+            print(f"| {workload} | {speeds[0]} | {speeds[1]} | {costs[workload]:+.1%} ({spread}) |")
+        longest = {}
+        for journalled in (False, True):  # apart, because timing each step costs time
+            with StepProbe() as probe:
+                once("probed", WORKLOADS["flat out"], journalled=journalled)
+            longest[journalled] = max(probe.steps) * 1000
     ours.send("stop")
     server.join()
-
-    ratios = sorted(a / b for a, b in zip(times[True], times[False], strict=True))
-    cost = statistics.median(ratios) - 1
-    print(f"| {effects} effects, {PLACES} places | effects/s, median | step of the loop, p99.9 | longest step |")
-    print("|---|---|---|---|")
-    for journalled, probe in probes.items():
-        steps = sorted(probe.steps)
-        p999, worst = steps[int(0.999 * (len(steps) - 1))] * 1000, steps[-1] * 1000
-        name = "with a journal" if journalled else "without"
-        print(f"| {name} | {effects / statistics.median(times[journalled]):.0f} | {p999:.1f} ms | {worst:.1f} ms |")
-    print(f"\nThe journal costs {cost:+.1%} (pairs: {ratios[0] - 1:+.1%} to {ratios[-1] - 1:+.1%}).")
-    if options.check and max(probes[True].steps) > ALLOWED_BLOCK:
-        print(f"a step took more than {ALLOWED_BLOCK * 1000:.0f} ms", file=sys.stderr)
-        return 1
-    if options.check and cost > ALLOWED_COST:
-        print(f"more than {ALLOWED_COST:.0%}", file=sys.stderr)
-        return 1
-    return 0
+    print(f"\nLongest step of the event loop: {longest[False]:.1f} ms without, {longest[True]:.1f} ms with a journal.")
+    missed = costs["default polling"] > ALLOWED_COST or longest[True] > ALLOWED_BLOCK * 1000
+    if options.check and missed:
+        print(f"more than {ALLOWED_COST:.0%} or {ALLOWED_BLOCK * 1000:.0f} ms", file=sys.stderr)
+    return int(options.check and missed)
 
 
 if __name__ == "__main__":

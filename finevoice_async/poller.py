@@ -158,12 +158,20 @@ class Poller:
         while True:
             now = self._clock.monotonic()
             self._agenda.ripen(now)
-            places = min(self._polling.concurrency - self._under_way, self._budget.available(now))
-            while places > 0 and (record := self._agenda.pick(self._odds, self._rng.randrange, places)) is not None:
-                if record.end is None:
-                    self._hand_out(record)
-                    places -= 1
+            allowed = self._budget.available(now)
+            for _ in range(min(self._polling.concurrency - self._under_way, allowed)):
+                record = self._next(short=self._agenda.overdue > allowed)
+                if record is None:
+                    break
+                self._hand_out(record)
             await self._sleep(now)
+
+    def _next(self, *, short: bool) -> Tracked | None:
+        """Give whom to ask now: the first in turn, or the likeliest to have ended if the budget is short."""
+        while True:
+            record = self._agenda.likeliest(self._odds, self._rng.randrange) if short else self._agenda.first()
+            if record is None or record.end is None:
+                return record
 
     def _hand_out(self, record: Tracked) -> None:
         self._budget.spend()

@@ -9,6 +9,7 @@ spend the budget on tasks that are hardly worth a look.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -36,7 +37,7 @@ class Agenda(Generic[T]):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, T]] = []
-        self._overdue: list[T] = []  # ripe, in no order
+        self._overdue: deque[T] = deque()  # ripe, not picked; roughly in the order in which they fell due
         self._count = 0  # breaks ties, so that items are never compared
 
     @property
@@ -59,19 +60,20 @@ class Agenda(Generic[T]):
                 item.due = float("inf")  # so that a second entry with the same time is stale
                 self._overdue.append(item)
 
-    def pick(self, odds: Callable[[T], float], draw: Callable[[int], int], places: int) -> T | None:
-        """Take one of the overdue, or None.
+    def first(self) -> T | None:
+        """Take the one that has been due longest, or None: the choice while the budget suffices."""
+        return self._overdue.popleft() if self._overdue else None
+
+    def likeliest(self, odds: Callable[[T], float], draw: Callable[[int], int]) -> T | None:
+        """Take the likeliest of a sample of the overdue, or None: the choice when the budget is short.
 
         Args:
             odds: How likely an item has ended, on any scale.
             draw: Gives a random index below its argument.
-            places: How many may be picked now; with enough for all, there is nothing to choose.
         """
         ripe = self._overdue
         if not ripe:
             return None
-        if len(ripe) <= places:
-            return ripe.pop()
         indexes = range(len(ripe)) if len(ripe) <= SAMPLE else [draw(len(ripe)) for _ in range(SAMPLE)]
         best = max(indexes, key=lambda index: odds(ripe[index]))
         ripe[best], ripe[-1] = ripe[-1], ripe[best]

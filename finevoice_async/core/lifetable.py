@@ -13,8 +13,9 @@ A poll that finds a task ended says that it ended *between* two polls (*interval
 spread over the bins of that interval by the table's own probabilities: one step of Turnbull's self-consistent estimate
 (1976, "The empirical distribution function with arbitrarily grouped, censored and truncated data"). To record the
 moment of noticing instead would let the table confirm its own schedule: it would never see that the service got faster.
-A share of each end is spread evenly, against the table's opinion: the less likely the table thought an end in that
-interval, the larger the share, by Bayes' rule with `DOUBT` as the chance that the table is wrong.
+A share of each end is spread evenly, against the table's opinion: the less likely the table thought an end so early,
+the larger the share, by Bayes' rule. Part of that doubt is carried over to the next task, so that a run of
+unlikely ends, which is what a change of pace looks like, soon outweighs the table.
 
 Old counts fade with each new task, bin by bin, so that the table follows a service that changes.
 """
@@ -46,13 +47,17 @@ PRIOR = 0.5
 """How many tasks that guess is worth."""
 
 DOUBT = 0.02
-"""The chance that the table is wrong about a task."""
+"""The chance that the table is wrong about a task, when it was right about the one before."""
+
+CARRY = 0.85
+"""Of a doubt, how much is held against the next task too: a service that changed stays changed."""
+
+USUAL = 0.6
+"""How likely an end at so young an age must be to cast no doubt: that half of all ends come early is no news."""
 
 LEAST_CHANCE = 1e-6
 """An end less likely than this tells nothing by the table's probabilities, only by the doubt."""
 
-USUAL = 0.3
-CARRY = 0.5
 AROUND = 5
 """How many bins to each side make up a bin's surroundings: a factor of 1.6 in age."""
 
@@ -65,7 +70,6 @@ LEAST = 3e-4
 MOST = 0.98
 """The most: all bins at it keep ``exp(H)`` a finite float."""
 
-
 RIDGE = 0.25
 """The slope of time on duration needs evidence to leave 0: the variance of log times over that of slopes."""
 
@@ -73,10 +77,12 @@ STEEPEST = 1.5
 """The greatest slope; the least is 0."""
 
 LEAST_COUNT, MOST_COUNT = 0.1, 1e9
-"""How many tasks a saved bin may have seen: never less than the prior, or nearly."""
+"""How many tasks a bin of a saved table may have seen. It never falls below `PRIOR`."""
 
-MOST_LOG = 1e3
-"""Bounds the moments of a saved fit, which are of logs of seconds."""
+MOST_LOG = 1e6
+"""Bounds the moments of a saved fit: logs of floats, and their squares."""
+
+_MOMENTS = ("weight", "mean_x", "mean_y", "var", "cov", "count", "pivot")
 
 
 def _edges() -> tuple[float, ...]:
@@ -94,15 +100,14 @@ BINS = len(EDGES) - 1
 WIDTHS = tuple(end - start for start, end in pairwise(EDGES))
 
 
-def _around(counts: list[float], reach: int) -> Iterator[float]:
-    """Give for each bin the sum of the counts in it and in `reach` bins to each side."""
-    return spans(list(accumulate(counts, initial=0.0)), reach)
-
-
 def spans(at_edges: Sequence[float], reach: int) -> Iterator[float]:
     """Give for each bin by how much a quantity grows from `reach` bins before it to `reach` bins after it.
 
     Slices and `map`, not a loop: this is done every few polls.
+
+    Args:
+        at_edges: The quantity at each edge.
+        reach: How many bins to each side.
     """
     padded = [at_edges[0]] * reach + [*at_edges] + [at_edges[-1]] * reach
     return map(sub, padded[2 * reach + 1 :], padded)
@@ -169,18 +174,19 @@ class Curve:
 
 @attrs.define
 class LifeTable:
-    """The counts, per bin of ages. Always ``0 <= done <= seen`` and ``seen > 0``.
+    """The counts, per bin of ages.
 
     Attributes:
         memory: How many tasks a bin remembers, 1 or above.
         seen: Tasks that entered the bin alive.
-        done: Of those, how many ended in it.
+        done: Of those, how many ended in it; `curve` keeps the hazard within its bounds.
+        doubt: The chance that the table was wrong about the last task: near 1 after an end that it thought impossible.
     """
 
     memory: float
-    doubt: float = 0.0
     seen: list[float] = attrs.field(factory=lambda: [PRIOR] * BINS)
     done: list[float] = attrs.field(factory=lambda: [PRIOR * (1 - RATIO**-TAIL)] * BINS)
+    doubt: float = 0.0
 
     @staticmethod
     def check(seen: object, done: object) -> None:
@@ -193,72 +199,75 @@ class LifeTable:
             raise ValueError(f"does not have counts for {BINS} bins")
         if not all(map(is_number, seen + done)):
             raise ValueError("has a count that is not a finite number")
-        if not all(0 <= d <= s and LEAST_COUNT < s < MOST_COUNT for d, s in zip(done, seen, strict=True)):
+        # A hair of rounding is let pass.
+        if not all(0 <= d <= s * (1 + 1e-9) and LEAST_COUNT < s < MOST_COUNT for d, s in zip(done, seen, strict=True)):
             raise ValueError("has a count out of its range")
 
     def curve(self) -> Curve:
         """Give the survival curve of the counts as they stand."""
-        near = map(truediv, _around(self.done, AROUND), _around(self.seen, AROUND))
+        done, seen = (list(accumulate(counts, initial=0.0)) for counts in (self.done, self.seen))
+        near = map(truediv, spans(done, AROUND), spans(seen, AROUND))
         shares = [(d + LEAN * lean) / (s + LEAN) for d, s, lean in zip(self.done, self.seen, near, strict=True)]
         hazards = [-math.log1p(-(LEAST if h < LEAST else MOST if h > MOST else h)) for h in shares]
         return Curve(list(accumulate(hazards, initial=0.0)), list(map(truediv, hazards, WIDTHS)))
 
     def running(self, start: float, stop: float) -> None:
         """Count a task that was running at both ages."""
-        if not start < stop or start >= END:
+        stop = min(stop, END)
+        if start >= stop:
             return
         first, last = bin_of(start), bin_of(stop)
         if first == last:
-            self._add(first, min((stop - start) / WIDTHS[first], 1.0), 0.0)
+            self._add(first, (stop - start) / WIDTHS[first], 0.0)
             return
         self._add(first, (EDGES[first + 1] - start) / WIDTHS[first], 0.0)
-        self._add(last, min((stop - EDGES[last]) / WIDTHS[last], 1.0), 0.0)
+        self._add(last, (stop - EDGES[last]) / WIDTHS[last], 0.0)
         # The bins between are crossed whole. A first wait crosses dozens, hence slices instead of a loop.
         keep = 1 - 1 / self.memory
         within = slice(first + 1, last)
         self.seen[within] = [count * keep + 1.0 for count in self.seen[within]]
         self.done[within] = [count * keep for count in self.done[within]]
 
-    def ended(self, start: float, stop: float, curve: Curve) -> float:
+    def ended(self, start: float, stop: float, curve: Curve) -> None:
         """Count a task that was running at `start` and had ended at `stop`.
 
         Args:
             start: The age at which it was last found running.
             stop: The age at which it was found ended.
             curve: What the table thinks of it, which spreads the end over the interval.
-
-        Returns:
-            The share of the end that was spread evenly: near 1 for an end that the table thought impossible.
         """
         start = min(start, stop)
         if start >= END:
-            return 0.0
-        first, last = bin_of(start), bin_of(stop)
-        left = 1.0  # the share of the end that lies ahead
-        if first < last:
-            reached, seen, done = curve.reached, self.seen, self.done
-            born, fade = curve.hazard(start), 1 / self.memory
-            chance = max(1 - math.exp(born - curve.hazard(stop)), LEAST_CHANCE)
-            before = max(DOUBT, CARRY * self.doubt)
-            self.doubt = before*USUAL / (before*USUAL + (1 - before) * chance)
-            trust, even = (1 - self.doubt) / chance, self.doubt / (stop - start)
-            alive, age = 1.0, start
-            for index in range(first, last):
-                after = math.exp(born - reached[index + 1])
-                width = EDGES[index + 1] - age
-                here = trust * (alive - after) + even * width
-                if here > left:  # by rounding
-                    here = left
-                exposed = left * width / WIDTHS[index]
-                keep = 1 - exposed * fade
-                seen[index] = seen[index] * keep + exposed
-                done[index] = done[index] * keep + here
-                left -= here
-                alive, age = after, EDGES[index + 1]
+            return
+        last, left = bin_of(stop), self._spread(start, stop, curve)
         # What is left ended in the last bin, and would have been exposed to the end of it.
         room = EDGES[last + 1] - max(start, EDGES[last])
         self._add(last, left * room / WIDTHS[last], left)
-        return self.doubt if first < last else 0.0
+
+    def _spread(self, start: float, stop: float, curve: Curve) -> float:
+        """Spread one end over the bins of an interval but the last; gives what is left for that one."""
+        reached, seen, done = curve.reached, self.seen, self.done
+        born, gone = curve.hazard(start), curve.hazard(stop)
+        chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
+        early = max(1 - math.exp(-gone), LEAST_CHANCE)  # the chance of an end so soon after submission
+        before = max(DOUBT, CARRY * self.doubt)
+        wrong, right = before * USUAL, (1 - before) * early
+        self.doubt = wrong / (wrong + right)
+        trust, even = (1 - self.doubt) / chance, self.doubt / max(stop - start, YOUNGEST / 1e6)
+        left, alive, age, first = 1.0, 1.0, start, bin_of(start)
+        for index in range(first, bin_of(stop)):
+            after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age
+            here = trust * (alive - after) + even * width
+            if here > left:  # by rounding only
+                here = left
+            # As in `_add`, whose call would take as long as all the rest: a first wait crosses dozens of bins.
+            exposed = left * width / WIDTHS[index]
+            keep = 1 - exposed / self.memory
+            seen[index] = seen[index] * keep + exposed
+            done[index] = done[index] * keep + here
+            left, alive, age = left - here, after, EDGES[index + 1]
+        done[first] = min(done[first], seen[first])  # the first bin was entered late
+        return left
 
     def _add(self, index: int, seen: float, done: float) -> None:
         keep = 1 - seen / self.memory
@@ -339,6 +348,3 @@ class DurationFit:
             raise ValueError("has a moment below 0")
         if any(abs(moments[name]) > MOST_LOG for name in ("mean_x", "mean_y", "var", "cov", "pivot")):
             raise ValueError("has a moment out of its range")
-
-
-_MOMENTS = ("weight", "mean_x", "mean_y", "var", "cov", "count", "pivot")

@@ -1,16 +1,16 @@
 """When to ask the service how a task is doing: an inspection policy on what was learned of the tasks' ends.
 
-Every poll costs a request; every second between a task's end and its notice (the *lag*) costs a second of a paid place.
-`Polling.poll_cost`, c, is how many seconds of lag one poll is worth. To inspect a system that fails at a random time is
-an old question (Barlow, Hunter & Proschan 1963, "Optimum checking procedures"): for a task known to be running at age x,
-the next poll should come at the age y that makes least
+Every poll costs a request; every second between a task's end and its notice (the *lag*) costs a second of a paid
+place. `Polling.poll_cost`, c, is how many seconds of lag one poll is worth. When to inspect a system that fails at a
+random time is an old question (Barlow, Hunter & Proschan 1963, "Optimum checking procedures"): for a task known to be
+running at age x, the next poll should come at the age y that makes least
 
     ``c + (lag of an end between x and y) + S(y)/S(x) * V(y)``
 
 with S the survival and V(y) the cost of what is still to come for a task found running at y. The exact V needs dynamic
-programming. Keller (1974, "Optimum checking schedules for systems subject to random failure") gives it for small c: with
-a poll every ``sqrt(2c/hazard)`` seconds, each second costs ``sqrt(2c * hazard)``. With the next term of the constant
-hazard's series, ``2c/3`` for the last poll, the minimum is where
+programming. Keller (1974, "Optimum checking schedules for systems subject to random failure") gives it for small c:
+with a poll every ``sqrt(2c/hazard)`` seconds, each second costs ``sqrt(2c * hazard)``. With the next term of the series
+that a constant hazard gives, ``2c/3`` for the last poll, the minimum is where
 
     ``S(x)/S(y) - 1 = sqrt(2c * h(y)) + (2/3) c * h(y)``,  h(y) the hazard per second at y,
 
@@ -47,11 +47,11 @@ JITTER = 0.1
 PATIENCE = 24
 """Polls after which what was learned takes effect: seven tasks or so. A curve costs as much time as fifty gaps."""
 
-SURPRISE = 150.0
-"""How many polls a wholly unexpected end counts as, so that a changed service is followed at once."""
+SURPRISE = 50.0
+"""How many polls an end counts as that the table thought impossible, so that a changed service is followed at once."""
 
-PER_STEP = 4
-"""Costs are rounded to steps of ``exp(1/4)``, which bounds the number of plans; the optimum is flat."""
+PER_STEP = 2
+"""Costs are rounded to so many steps per factor of e, which bounds the number of plans; the optimum is flat."""
 
 MOST_STEPS = 40
 """Costs beyond ``exp(10)`` times the usual are taken for that."""
@@ -110,11 +110,17 @@ class Schedule(Protocol):
 
 @attrs.frozen
 class FixedSchedule:
-    """Polls at a fixed interval, and learns nothing."""
+    """Polls at a fixed interval, and learns nothing.
+
+    Attributes:
+        interval: The interval, in seconds.
+        kept: What an earlier session had learned, so that it is not lost.
+    """
 
     interval: float
+    kept: Mapping[str, Any] = attrs.field(factory=lambda: {"version": VERSION}, repr=False)
 
-    def gap(self, age: float, duration: float | None = None, *, busy: bool = False, price: float = 1.0) -> float:
+    def gap(self, age: float, duration: float | None = None, *, busy: bool = False, price: float = 1.0) -> float:  # noqa: ARG002
         """Give the interval."""
         return self.interval
 
@@ -124,16 +130,17 @@ class FixedSchedule:
     def finished(self, last: float, age: float, duration: float | None = None) -> None:
         """Learn nothing."""
 
-    def odds(self, last: float, age: float, duration: float | None = None) -> float:
+    def odds(self, last: float, age: float, duration: float | None = None) -> float:  # noqa: ARG002
         """Give the time since the last poll."""
         return age - last
 
-    def estimate(self, age: float, duration: float | None = None) -> None:
+    def estimate(self, age: float, duration: float | None = None) -> Estimate | None:  # noqa: ARG002
         """Know nothing."""
+        return None
 
     def state(self) -> dict[str, Any]:
-        """Give a state that knows nothing."""
-        return {"version": VERSION}
+        """Give what it was given."""
+        return dict(self.kept)
 
 
 @attrs.frozen
@@ -217,11 +224,11 @@ class LearnedSchedule:
         """Learn that a task was found ended, at some moment since the poll before."""
         last, age = max(last, 0.0), max(age, 0.0)
         unit = self._fit.unit(duration)
-        doubt = self._table.ended(last / unit, age / unit, self._curve)
+        self._table.ended(last / unit, age / unit, self._curve)
         if duration is not None:
             self._fit.learn(duration, (last + age) / 2)
         self._ends += 1
-        self._learned(1.0 + SURPRISE * doubt * doubt)
+        self._learned(1.0 + SURPRISE * self._table.doubt**2)
 
     def odds(self, last: float, age: float, duration: float | None = None) -> float:
         """Give what the wait since the last poll has cost: of many overdue tasks, the largest is asked first."""
@@ -249,16 +256,12 @@ class LearnedSchedule:
         }
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        try:
-            check_state(state)
-        except ValueError as error:
-            raise ConfigurationError(f"Polling.state {error}. Start without it, or give one that was saved.") from error
-        if set(state) == {"version"}:
-            return
-        self._ends = state["ends"]
-        self._table.seen = [float(count) for count in state["seen"]]
-        self._table.done = [float(count) for count in state["done"]]
-        self._fit.load(state["fit"])
+        _require(state)
+        if "ends" in state:
+            self._ends = state["ends"]
+            self._table.seen = [float(count) for count in state["seen"]]
+            self._table.done = [float(count) for count in state["done"]]
+            self._fit.load(state["fit"])
 
     def _learned(self, news: float) -> None:
         """Make a new curve when enough was learned: at first after each end, later more rarely."""
@@ -275,8 +278,12 @@ def make_schedule(polling: Polling) -> Schedule:
     Raises:
         ConfigurationError: The saved state is damaged, or of another version.
     """
-    learned = LearnedSchedule(polling)
-    return learned if polling.interval is None else FixedSchedule(polling.interval)
+    if polling.interval is None:
+        return LearnedSchedule(polling)
+    if polling.state is None:
+        return FixedSchedule(polling.interval)
+    _require(polling.state)
+    return FixedSchedule(polling.interval, polling.state)
 
 
 def jittered(gap: float, u: float) -> float:
@@ -304,3 +311,10 @@ def check_state(state: object) -> None:
         raise ValueError("has no count of ends")
     LifeTable.check(state["seen"], state["done"])
     DurationFit.check(state["fit"])
+
+
+def _require(state: object) -> None:
+    try:
+        check_state(state)
+    except ValueError as error:
+        raise ConfigurationError(f"Polling.state {error}. Leave it out, or give one that was saved.") from error

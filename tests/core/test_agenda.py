@@ -30,39 +30,45 @@ def test_agenda_gives_each_due_item_once(changes: list[tuple[int, float]], now: 
     last = dict(changes)
     agenda.ripen(now)
     picked = []
-    while (item := agenda.pick(lambda _: 0.0, lambda _: 0, 1)) is not None:
+    while (item := agenda.first()) is not None:
         picked.append(item.name)
     assert sorted(picked) == sorted(name for name, due in last.items() if due <= now)
     later = [due for due in last.values() if due > now]
     assert agenda.next_due() == (min(later) if later else None)
 
 
-def test_pick_takes_the_likeliest_of_a_sample() -> None:
-    """With more overdue than places, the largest odds win; with enough places there is no choice to make."""
+def test_likeliest_of_a_sample() -> None:
+    """When the budget is short, the largest odds win."""
     agenda: Agenda[Item] = Agenda()
     for name in range(1000):
         agenda.add(Item(name), 0.0)
     agenda.ripen(1.0)
     rng = random.Random(1)
-    first = [agenda.pick(lambda item: float(item.name), rng.randrange, 10) for _ in range(200)]
+    first = [agenda.likeliest(lambda item: float(item.name), rng.randrange) for _ in range(200)]
     assert sum(item.name for item in first if item) / 200 > 850
     assert agenda.overdue == 800
-    asked: list[int] = []
-    for _ in range(800):
-        agenda.pick(lambda item: float(asked.append(item.name) or 0), rng.randrange, 800)
-    assert asked == []
-    assert agenda.pick(lambda _: 0.0, rng.randrange, 1) is None
 
 
 def test_small_overdue_sets_are_searched_whole() -> None:
-    """Up to the sample's size, the best is found for certain."""
+    """Up to the sample's size, the best is found for certain; of nothing there is nothing."""
     agenda: Agenda[Item] = Agenda()
+    assert agenda.likeliest(lambda _: 0.0, lambda _: 0) is None
     for name in range(SAMPLE):
         agenda.add(Item(name), 0.0)
     agenda.ripen(0.0)
-    best = agenda.pick(lambda item: float(item.name), lambda _: 0, 1)
+    best = agenda.likeliest(lambda item: float(item.name), lambda _: 0)
     assert best is not None
     assert best.name == SAMPLE - 1
+
+
+def test_first_in_turn() -> None:
+    """While the budget suffices, who has been due longest is asked first."""
+    agenda: Agenda[Item] = Agenda()
+    for name in (3, 1, 2):
+        agenda.add(Item(name), float(name))
+    agenda.ripen(9.0)
+    assert [item.name for item in (agenda.first(), agenda.first(), agenda.first()) if item] == [1, 2, 3]
+    assert agenda.first() is None
 
 
 def test_budget_lets_a_second_s_worth_through() -> None:
