@@ -249,7 +249,8 @@ class LifeTable:
         reached, seen, done = curve.reached, self.seen, self.done
         born, gone = curve.hazard(start), curve.hazard(stop)
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
-        early = max(1 - math.exp(-gone), LEAST_CHANCE)  # the chance of an end so soon after submission
+        # The chance of an end so soon after submission; within the first bin, no age is sooner than another.
+        early = max(1 - math.exp(-curve.hazard(max(stop, YOUNGEST))), LEAST_CHANCE)
         before = max(DOUBT, CARRY * self.doubt)
         wrong, right = before * USUAL, (1 - before) * early
         self.doubt = wrong / (wrong + right)
