@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from finevoice_async.config import Polling
@@ -79,7 +80,8 @@ class Poller:
         self.polls = 0  # how many were made
         self._agenda: Agenda[Tracked] = Agenda()
         self._budget = PollBudget(polling.budget)
-        self._jobs: asyncio.Queue[Tracked] = asyncio.Queue()
+        self._handed_out: deque[Tracked] = deque()  # for workers that are about to start
+        self._idle: list[asyncio.Future[Tracked]] = []  # what workers without work wait on
         self._under_way = 0  # polls handed to the workers and not answered
         self._wake: asyncio.Future[None] | None = None  # what the coroutine sleeps on
         self._wakes_at = float("inf")
@@ -179,7 +181,10 @@ class Poller:
         if self._under_way > len(self._workers):
             worker = asyncio.create_task(self._guard(self._work), name=f"finevoice-poll-{len(self._workers)}")
             self._workers.append(worker)
-        self._jobs.put_nowait(record)
+        if self._idle:
+            self._idle.pop().set_result(record)
+        else:
+            self._handed_out.append(record)
 
     async def _sleep(self, now: float) -> None:
         """Sleep until a poll is due and may start, or something changes."""
@@ -213,7 +218,7 @@ class Poller:
 
     async def _work(self) -> None:
         while True:
-            record = await self._jobs.get()
+            record = self._handed_out.popleft() if self._handed_out else await self._work_to_come()
             asked_at = self._clock.monotonic() - record.born
             answer = await self._exchange.ask(str(record.task_id))
             self._under_way -= 1
@@ -222,6 +227,11 @@ class Poller:
                 self._settle(record, asked_at, answer)
             if self._agenda.overdue:
                 self._wake_up()  # a worker is free again
+
+    async def _work_to_come(self) -> Tracked:
+        work: asyncio.Future[Tracked] = asyncio.get_running_loop().create_future()
+        self._idle.append(work)
+        return await work
 
     def _settle(self, record: Tracked, asked_at: float, answer: TaskUpdate | Trouble) -> None:
         """Take an answer in: end the task, or say when to ask again."""

@@ -147,6 +147,7 @@ class FineVoiceSession:
             exchange,
             self._poller,
             slots=self._slots,
+            owns_slots=slots is None,
             clock=self._clock,
             journal=self._journal,
             revive=self._revive,

@@ -54,6 +54,7 @@ class Submitter:
         poller: Poller,
         *,
         slots: Slots,
+        owns_slots: bool,
         clock: Clock,
         journal: Journal | None,
         revive: Callable[[JournalRow], Tracked],
@@ -64,6 +65,7 @@ class Submitter:
             exchange: Sends the POST.
             poller: Gets the task.
             slots: The places.
+            owns_slots: Whether the places are closed with the session.
             clock: The session's clock.
             journal: Where rows are written before the POST; None keeps none.
             revive: Makes a tracked task of a row that is known already.
@@ -71,6 +73,7 @@ class Submitter:
         self._exchange = exchange
         self._poller = poller
         self._slots = slots
+        self._owns_slots = owns_slots
         self._clock = clock
         self._journal = journal
         self.revive = revive
@@ -155,10 +158,15 @@ class Submitter:
         self._check_open()
 
     async def _acquire(self) -> object:
-        """Wait for a place, or until the session closes: the places may be shared with others and stay open."""
+        """Wait for a place, or until the session closes: shared places know nothing of that, so the wait is cancelled.
+
+        A wait for places of the session's own ends when they are closed, without a task of its own.
+        """
         slot = self._slots.try_acquire()
         if slot is not None:
             return slot
+        if self._owns_slots:
+            return await self._slots.acquire()
         waiting = asyncio.ensure_future(self._slots.acquire())
         self._waiting.add(waiting)
         try:

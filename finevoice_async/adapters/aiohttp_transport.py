@@ -194,8 +194,7 @@ class AiohttpTransport:
                 trace_request_ctx=note,
             ) as response:
                 content = await read_capped(response, MAX_REPLY)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Reply(response.status, headers, content)
+                return Reply(response.status, response.headers, content)
         except TransportError as error:
             failure = error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:

@@ -142,7 +142,7 @@ class SqliteJournal:
         self._stage = _Stage.NEW
         self._path = Path(path)
         self._clock = clock
-        self._worker = _Worker(self._path)  # used on the thread only
+        self._worker = _Worker(self._path)  # used on the thread
         self._pid = 0  # the opener's
         self._executor: ThreadPoolExecutor  # the thread; `open` makes it
         self._queue: list[_Job] = []  # waiting, in the order of the calls
@@ -155,14 +155,12 @@ class SqliteJournal:
         return f"<SqliteJournal {self._path.name} {self._stage.value}, {waiting}>"
 
     def __del__(self) -> None:
-        if self._stage not in (_Stage.OPENING, _Stage.OPEN) or os.getpid() != self._pid:
+        if self._stage is not _Stage.OPEN or os.getpid() != self._pid:
             return
-        try:
-            self._executor.submit(self._worker.run, self._queue)  # nobody hears of it, but nothing is lost
-            self._executor.submit(self._worker.close)
-        except RuntimeError:  # the interpreter shuts down, and has ended the thread
-            self._worker.close()
-        self._executor.shutdown(wait=False)
+        # Here and now: the thread is idle, or it would hold a reference; and an executor's locks must not be taken in
+        # a garbage collection, which may have begun under them.
+        self._worker.run(self._queue)
+        self._worker.close()
         warnings.warn(f"unclosed {self!r}: aclose() it", ResourceWarning, source=self, stacklevel=2)
 
     async def open(self) -> None:
@@ -181,7 +179,7 @@ class SqliteJournal:
         opening.add_done_callback(lambda done: done.exception())  # retrieved, also if nobody waits any more
         try:
             await asyncio.wait([opening])
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             if self._closing is None:  # else `aclose` was called meanwhile, and sees to it
                 self._executor.submit(self._worker.close)  # once it has been opened
                 self._executor.shutdown(wait=False)

@@ -17,16 +17,14 @@ What the lenient reader believes, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
-
-_T = TypeVar("_T")
 
 _WORDS = {
     "pending": TaskStatus.PENDING,
@@ -67,13 +65,10 @@ class Answer:
 # Reading
 
 
-def _levels(payload: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The places where a field may stand, most specific first: the answer may be one level down."""
-    for name in _ENVELOPES:
-        inner = payload.get(name)
-        if isinstance(inner, Mapping):
-            yield inner
-    yield payload
+def _levels(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the places where a field may stand, most specific first: the answer may be one level down."""
+    inner = [payload[name] for name in _ENVELOPES if name in payload]
+    return [level for level in inner if isinstance(level, Mapping)] + [payload]
 
 
 def _read_task_id(level: Mapping[str, Any]) -> str | None:
@@ -103,7 +98,7 @@ def _read_status(value: object) -> TaskStatus:
 
 
 def _read_urls(level: Mapping[str, Any]) -> list[str]:
-    found = [level.get(name) for name in _URL_NAMES]
+    found = [level[name] for name in _URL_NAMES if name in level]
     many = level.get("urls")
     found += many if isinstance(many, list | tuple) else [many]
     return [url.strip() for url in found if isinstance(url, str) and url.strip()]
@@ -145,19 +140,15 @@ def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return None, reason or more
 
 
-def _first(values: Iterator[_T | None]) -> _T | None:
-    return next((value for value in values if value is not None), None)
-
-
 def read_update(payload: Mapping[str, Any]) -> TaskUpdate:
     """Read an answer of either dialect, or of a mixture. Never fails: what makes no sense counts as absent."""
-    levels = list(_levels(payload))
+    levels = _levels(payload)
     status = TaskStatus.UNKNOWN
     for level in levels:
         if "status" in level and (status := _read_status(level["status"])) is not TaskStatus.UNKNOWN:
             break
     urls = tuple(dict.fromkeys(url for level in levels for url in _read_urls(level)))
-    code, reason = _first(error if any(error) else None for error in map(_read_plain_error, levels)) or (None, None)
+    code, reason = next(filter(any, map(_read_plain_error, levels)), (None, None))
     if status is TaskStatus.UNKNOWN and (urls or code or reason):
         status = TaskStatus.COMPLETED if urls else TaskStatus.FAILED
     elif status is TaskStatus.COMPLETED and not urls and reason:
@@ -165,7 +156,7 @@ def read_update(payload: Mapping[str, Any]) -> TaskUpdate:
     failed = status is TaskStatus.FAILED
     return TaskUpdate(
         status=status,
-        task_id=_first(_read_task_id(level) for level in levels),
+        task_id=next(filter(None, map(_read_task_id, levels)), None),
         urls=urls if status is TaskStatus.COMPLETED else (),
         code=code if failed else None,
         reason=reason if failed else None,
