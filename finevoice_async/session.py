@@ -47,6 +47,9 @@ log = logging.getLogger("finevoice_async")
 
 _LEARNED = "polling"  # the name under which the journal keeps what the schedule has learned
 
+SHORTEST_EFFECT = 5.0
+"""Seconds: with more places than this many seconds' worth of polls, polls may be what holds the session back."""
+
 RECOVER_AHEAD = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
 
@@ -128,6 +131,12 @@ class FineVoiceSession:
         self._max_concurrency = max_concurrency
         self._own_slots = LocalSlots(max_concurrency, self._clock)  # checks the number, too
         self._slots: Slots = self._own_slots if slots is None else slots
+        if polling.budget * SHORTEST_EFFECT < max_concurrency:
+            log.warning(
+                "max_concurrency=%d may be held back by Polling.budget=%g: every effect takes at least one poll",
+                max_concurrency,
+                polling.budget,
+            )
         self._timeouts = timeouts
         self._journal = _make_journal(journal, self._clock)
         rng = random.Random()  # noqa: S311 - jitter, no secret

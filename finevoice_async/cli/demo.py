@@ -76,5 +76,11 @@ async def _make_all(session: FineVoiceSession, folder: Path, console: Console) -
             else:
                 path = await outcome.effect.save(folder, overwrite=True)
                 progress.say(f"  saved   {prompt} -> {path.name}")
-            progress.advance("")
+            progress.advance(_remaining(session))
     return failed
+
+
+def _remaining(session: FineVoiceSession) -> str:
+    """Say how long the slowest of the running tasks will take, by what was learned so far."""
+    estimates = [estimate.p90 for task in session.tasks if (estimate := task.estimate()) is not None]
+    return f"(about {max(estimates):.0f} s more for those that run)" if estimates else ""

@@ -19,6 +19,9 @@ SAMPLE = 32
 """How many of the overdue are compared. The best of 32 is among the best 10 % with a chance of 97 %."""
 
 
+_ROUNDING = 1e-6  # of a poll: else a bucket that lacks a rounding error would be looked at over and over
+
+
 class Due(Protocol):
     """Anything with a due time. Times are seconds of the session's monotonic clock."""
 
@@ -117,7 +120,7 @@ class PollBudget:
             if self._filled_at > float("-inf"):
                 self._tokens = min(self._size, self._tokens + (now - self._filled_at) * self._current)
             self._filled_at = now
-        return int(self._tokens)
+        return int(self._tokens + _ROUNDING)
 
     def spend(self) -> None:
         """A poll starts."""

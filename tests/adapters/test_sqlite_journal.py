@@ -343,12 +343,10 @@ async def test_opening_that_is_broken_off(path: Path, no_leaks: object, how: str
 async def test_dropped_open(path: Path, no_leaks: object) -> None:
     """A journal dropped open warns; what was queued is written, and the file is free again."""
     journal = await opened(path)
-    executor = journal._executor
     journal._busy = True  # as if the loop had ended: nothing is sent to the thread any more
     journal.begin(RAIN, key="queued", state=PREPARED)
     with pytest.warns(ResourceWarning, match=r"unclosed <SqliteJournal effects.db open, 1 queued"):
         del journal  # nothing else refers to it
-    await asyncio.to_thread(executor.shutdown)
     again = await opened(path)
     assert [row.key for row in await again.rows()] == ["queued"]
     await again.aclose()
