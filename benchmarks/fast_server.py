@@ -58,8 +58,7 @@ class Counts:
         first: The first submission.
         last: The last end that was told.
         opened: Connections opened.
-        peak: Connections open at once, at most.
-        running: Tasks that run at this moment.
+        peak: Of these, open at once, at most.
         peak_running: Tasks submitted and not told as ended, at most.
     """
 
@@ -78,13 +77,14 @@ class Service:
     """The state: tasks by number, with the time of their end."""
 
     def __init__(self) -> None:
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection] = set()  # opened since the last reset, and still open
         self.reset(Law())
 
     def reset(self, law: Law) -> None:
         """Forget everything; tasks take as long as `law` says from now on."""
         self.law = law
-        self.counts = Counts(peak=0)
+        self.counts = Counts()
+        self.connections = set()
         self._rng = random.Random(law.seed)
         self._ends: dict[str, float] = {}
         self._told: set[str] = set()
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP connections are
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         service = self._service
         service.connections.add(self)
@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, head: bytes, body: bytes) -> None:
         transport = self._transport
-        assert transport is not None  # noqa: S101 - set when the connection was made
+        assert transport is not None
         method, target, _ = head.split(b" ", 2)
         host, port = transport.get_extra_info("sockname")[:2]
         content = self._service.answer(method, target.decode(), body, f"http://{host}:{port}")

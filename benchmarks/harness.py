@@ -62,7 +62,7 @@ def resident() -> int:
 
 def sockets() -> int:
     """Give how many TCP sockets this process holds (Linux)."""
-    inodes = set()
+    inodes: set[str] = set()
     for table_ in ("tcp", "tcp6"):
         lines = Path(f"/proc/self/net/{table_}").read_text().splitlines()[1:]
         inodes.update(line.split()[9] for line in lines)
@@ -89,7 +89,7 @@ class Child:
         Args:
             arguments: The script, then what it is given.
         """
-        self._process = subprocess.Popen(  # noqa: S603 - our own scripts
+        self._process = subprocess.Popen(
             [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
         )
 
@@ -102,7 +102,7 @@ class Child:
 
     @property
     def _stdin(self) -> IO[str]:
-        assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
+        assert self._process.stdin is not None
         return self._process.stdin
 
     def line(self) -> str:
@@ -111,10 +111,10 @@ class Child:
         Raises:
             RuntimeError: It ended.
         """
-        assert self._process.stdout is not None  # noqa: S101 - a pipe was asked for
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"A process of the benchmark ended early: {self._process.args}.")
+            raise RuntimeError(f"A process of the benchmark ended early: {self._process.args!r}.")
         return line.strip()
 
     def ask(self, **message: Any) -> dict[str, Any]:

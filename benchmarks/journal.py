@@ -62,7 +62,7 @@ class StepProbe:
             run(handle)
             steps.append(clock() - began)
 
-        asyncio.Handle._run = timed  # type: ignore[method-assign]  # there is no other place to look from
+        asyncio.Handle._run = timed  # type: ignore[method-assign,assignment]  # there is no other place to look from
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -186,7 +186,7 @@ def _decode(status: int, body: bytes) -> dict[str, Any]:
 async def httpx_by_hand(job: Job) -> int:
     """Run the same loop with httpx."""
     httpx = importlib.import_module("httpx")
-    async with httpx.AsyncClient(base_url=job.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=None) as client:  # noqa: S113 - no other waits so long
+    async with httpx.AsyncClient(base_url=job.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=None) as client:
 
         async def effect(prompt: str) -> str:
             response = await client.post(SUBMIT, json={"prompt": prompt, "useAsync": True})
@@ -206,7 +206,8 @@ async def httpx_by_hand(job: Job) -> int:
 async def fal(job: Job) -> int:
     """Run fal-client's `subscribe`."""
     fal_client = importlib.import_module("fal_client")
-    importlib.import_module("fal_client.client").QUEUE_URL_FORMAT = f"{job.url}/"  # its only switch takes https alone
+    internals: Any = importlib.import_module("fal_client.client")
+    internals.QUEUE_URL_FORMAT = f"{job.url}/"  # its own switch, an environment variable, allows https only
     client = fal_client.AsyncClient(key=KEY)
     options = {} if job.pause is None else {"interval": job.pause}
     return await _each(job, lambda prompt: client.subscribe("bench/sfx", {"prompt": prompt}, **options))
@@ -228,7 +229,7 @@ async def replicate(job: Job) -> int:
 
 async def runwayml(job: Job) -> int:
     """Run runwayml's `sound_effect.create` and `wait_for_task_output`."""
-    polling = importlib.import_module("runwayml.lib.polling")
+    polling: Any = importlib.import_module("runwayml.lib.polling")
     if job.pause is not None:
         polling.POLL_TIME, polling.POLL_JITTER = job.pause, 0.0
     client = importlib.import_module("runwayml").AsyncRunwayML(api_key=KEY, base_url=job.url)

@@ -341,7 +341,7 @@ def test_other_loop_is_refused() -> None:
     loop = asyncio.new_event_loop()
     loop.run_until_complete(session.__aenter__())
     with pytest.raises(ConfigurationError, match="event loop"):
-        asyncio.run(session.submit("x"))  # type: ignore[arg-type]  # a coroutine
+        asyncio.run(session.submit("x"))
     with pytest.raises(ConfigurationError, match="event loop"):
         asyncio.run(session.aclose())
     loop.run_until_complete(session.aclose())

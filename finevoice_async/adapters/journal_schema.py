@@ -150,6 +150,9 @@ def _create(path: Path) -> None:
         except FileExistsError:
             if not path.is_file():
                 raise JournalError(f"The journal {path} cannot be opened: it is no file.") from None
+            # SQLite would open it for reading, and then take its own failure to lock it for a fault of the disk.
+            if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                raise PermissionError(0, _WORDS[sqlite3.SQLITE_READONLY]) from None
 
 
 def _take(db: sqlite3.Connection, path: Path) -> None:

@@ -198,7 +198,12 @@ async def test_writes_share_commits(journal: SqliteJournal, monkeypatch: pytest.
     """What is written in one turn is one batch; what comes while it is committed is the next; order is kept."""
     batches: list[int] = []
     run = journal._worker.run
-    monkeypatch.setattr(journal._worker, "run", lambda jobs: (batches.append(len(jobs)), run(jobs))[1])
+
+    def counted(jobs: Any) -> Any:
+        batches.append(len(jobs))
+        return run(jobs)
+
+    monkeypatch.setattr(journal._worker, "run", counted)
     many = [journal.begin(RAIN, key=f"a{number}", state=PREPARED) for number in range(MAX_BATCH + 7)]
     await asyncio.sleep(0)
     assert repr(journal) == f"<SqliteJournal effects.db open, 7 queued, {MAX_BATCH} being written>"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -234,7 +235,7 @@ async def main():
         del journal, call
         gc.collect()
         os.write(1, repr(told).encode())
-        sys.exit(0)
+        os._exit(0)  # the child's copy of the event loop shares its epoll with the parent's
     os.wait()
     await journal.begin(SfxRequest("Rain"), key="after", state=S.SENDING)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -272,25 +273,29 @@ asyncio.run(main())
 ORDER = ["sending", "submitted", "done"]
 
 
-@pytest.mark.real_time
+def killed_after(lines: int, path: Path) -> list[bytes]:
+    """Let a child write, kill it once it has told so many lines, and give all whole lines."""
+    with subprocess.Popen([sys.executable, "-c", PRELUDE + WRITING, str(path)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        heard = [writer.stdout.readline() for _ in range(lines)]
+        writer.send_signal(signal.SIGKILL)
+        heard += writer.stdout.readlines()
+    return [line for line in heard if line.endswith(b"\n")]
+
+
 async def test_sigkill_loses_nothing(path: Path, no_leaks: object) -> None:
     """Whatever was told as written before a SIGKILL is in the file, which opens again, time after time."""
     told: dict[int, str] = {}
     for lines in (1, 137, 1500):
-        writer = subprocess.Popen([sys.executable, "-c", PRELUDE + WRITING, str(path)], stdout=subprocess.PIPE)
-        assert writer.stdout is not None
-        heard = [await asyncio.to_thread(writer.stdout.readline) for _ in range(lines)]
-        writer.send_signal(signal.SIGKILL)
-        heard += [line for line in await asyncio.to_thread(writer.stdout.readlines) if line.endswith(b"\n")]
-        writer.stdout.close()
-        writer.wait()
-        told |= {int(row_id): state for row_id, state in (line.decode().split() for line in heard)}
+        for line in await asyncio.to_thread(killed_after, lines, path):
+            row_id, state = line.decode().split()
+            told[int(row_id)] = state
         journal = await opened(path)
         rows = {row.id: row for row in await journal.rows(limit=10**6)}
-        for row_id, state in told.items():
-            row = rows[row_id]
-            assert ORDER.index(row.state.value) >= ORDER.index(state)
-            assert row.task_id == (None if row.state is SENDING else f"task-{row_id}")
+        for number, expected in told.items():
+            row = rows[number]
+            assert ORDER.index(row.state.value) >= ORDER.index(expected)
+            assert row.task_id == (None if row.state is SENDING else f"task-{number}")
             assert row.urls == (("https://x/y",) if row.state is EffectState.DONE else ())
         await journal.aclose()
     assert len(told) > 400
@@ -314,13 +319,15 @@ class Faulty(sqlite3.Connection):
         return super().execute(statement, *parameters)
 
 
+def use(monkeypatch: pytest.MonkeyPatch, connection: type[sqlite3.Connection]) -> None:
+    """Let journals open connections of this class."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=connection))
+
+
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, int]]:
     """Faults to order."""
-    connect = sqlite3.connect
-    monkeypatch.setattr(
-        journal_schema.sqlite3, "connect", lambda *names, **options: connect(*names, factory=Faulty, **options)
-    )
+    use(monkeypatch, Faulty)
     monkeypatch.setattr(Faulty, "faults", {})
     return Faulty.faults
 
@@ -362,14 +369,17 @@ async def test_after_a_fault_the_journal_takes_no_more(
     journal = await opened(path)
     row = await journal.begin(RAIN, key="kept", state=SENDING)
     faults[step] = ("disk I/O error", sqlite3.SQLITE_IOERR_FSYNC)
-    batch = [journal.advance(row.id, SUBMITTED, task_id="t-1"), journal.begin(RAIN, key="lost", state=SENDING)]
+    batch: list[asyncio.Future[Any]] = [
+        journal.advance(row.id, SUBMITTED, task_id="t-1"),
+        journal.begin(RAIN, key="lost", state=SENDING),
+    ]
     results = await asyncio.gather(*batch, return_exceptions=True)
     assert all(isinstance(result, JournalError) and "the disk fails" in result.message for result in results)
     assert isinstance(results[0], JournalError)
     assert results[0].task_id == "t-1"
     assert "task t-1" in caplog.text
     faults.clear()
-    with pytest.raises(JournalError, match="failed before .*open it again"):
+    with pytest.raises(JournalError, match=r"failed before .*open it again"):
         await journal.begin(RAIN, key=None, state=SENDING)
     with pytest.raises(JournalError, match="could not be read: it failed before"):
         await journal.rows()
@@ -395,10 +405,14 @@ async def test_a_full_disk_may_pass(path: Path, no_leaks: object) -> None:
     await journal.aclose()
 
 
-async def _on_thread(journal: SqliteJournal, statement: str) -> None:
-    db = journal._worker._db
-    assert db is not None
-    await asyncio.get_running_loop().run_in_executor(journal._executor, db.execute, statement)
+async def _on_thread(journal: SqliteJournal, statement: str) -> Any:
+    """Give the first value of what a statement gives on the journal's own connection."""
+
+    def run() -> Any:
+        assert journal._worker._db is not None
+        return journal._worker._db.execute(statement).fetchone()[0]
+
+    return await asyncio.get_running_loop().run_in_executor(journal._executor, run)
 
 
 async def test_a_rollback_that_fails(path: Path, no_leaks: object, faults: dict[str, tuple[str, int]]) -> None:
@@ -425,7 +439,7 @@ async def test_memory_and_bugs(path: Path, no_leaks: object, monkeypatch: pytest
             await journal.begin(RAIN, key=None, state=SENDING)
     with monkeypatch.context() as patch:
         patch.setattr(sqlite_journal.log, "error", fail)
-        with pytest.raises(JournalError, match="MemoryError.* may have been written or not"):
+        with pytest.raises(JournalError, match=r"MemoryError.* may have been written or not"):
             await journal.advance(99, SENDING)
     await journal.begin(RAIN, key=None, state=SENDING)
     await journal.aclose()
@@ -433,24 +447,28 @@ async def test_memory_and_bugs(path: Path, no_leaks: object, monkeypatch: pytest
 
 async def test_a_log_that_cannot_be(path: Path, no_leaks: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where SQLite cannot keep a write-ahead log, the journal is refused."""
-    connect = sqlite3.connect
 
     class NoLog(sqlite3.Connection):
         def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
             return super().execute("SELECT 'delete'" if "= WAL" in statement else statement, *parameters)
 
-    monkeypatch.setattr(journal_schema.sqlite3, "connect", lambda *a, **o: connect(*a, factory=NoLog, **o))
+    use(monkeypatch, NoLog)
     with pytest.raises(JournalError, match="cannot keep a write-ahead log"):
         await opened(path)
 
 
-async def test_closing_fails(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_fails(path: Path, no_leaks: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure while closing is told, each time."""
+
+    class Stuck(sqlite3.Connection):
+        def close(self) -> None:
+            super().close()
+            raise sqlite3.OperationalError("no")
+
+    use(monkeypatch, Stuck)
     journal = await opened(path)
-    monkeypatch.setattr(journal._worker, "close", lambda: (real_close(), JournalError("no"))[1])
-    real_close = type(journal._worker).close.__get__(journal._worker)
     for _ in range(2):
-        with pytest.raises(JournalError, match="no"):
+        with pytest.raises(JournalError, match="could not be closed: no"):
             await journal.aclose()
 
 
@@ -477,7 +495,6 @@ async def test_a_disk_that_hangs(path: Path, no_leaks: object, monkeypatch: pyte
 async def test_sql_stays_off_the_loop(path: Path, no_leaks: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every statement runs on the journal's thread, in WAL with full synchronisation."""
     threads: set[str] = set()
-    connect = sqlite3.connect
 
     class Watched(sqlite3.Connection):
         def execute(self, *arguments: Any) -> sqlite3.Cursor:
@@ -488,21 +505,13 @@ async def test_sql_stays_off_the_loop(path: Path, no_leaks: object, monkeypatch:
             threads.add(threading.current_thread().name)
             super().close()
 
-    monkeypatch.setattr(journal_schema.sqlite3, "connect", lambda *a, **o: connect(*a, factory=Watched, **o))
+    use(monkeypatch, Watched)
     journal = await opened(path)
     row = await journal.begin(RAIN, key=None, state=SENDING)
     await journal.advance(row.id, SUBMITTED, task_id="t")
     await journal.rows()
-    db = journal._worker._db
-    assert db is not None
-    asked = [
-        await asyncio.get_running_loop().run_in_executor(
-            journal._executor, lambda name=name: db.execute(f"PRAGMA {name}")
-        )
-        for name in ("journal_mode", "synchronous", "locking_mode")
-    ]
-    assert [cursor.fetchone()[0] for cursor in asked] == ["wal", 2, "exclusive"]
-    del asked
+    for name, value in {"journal_mode": "wal", "synchronous": 2, "locking_mode": "exclusive"}.items():
+        assert await _on_thread(journal, f"PRAGMA {name}") == value
     await journal.aclose()
     assert len(threads) == 1
     assert threads.pop().startswith("finevoice-journal")

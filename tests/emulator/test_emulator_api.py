@@ -13,7 +13,7 @@ from finevoice_async.core.wire import SUBMIT_PATH
 from finevoice_async.emulator import Constant, Emulator
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Caller
+    from emulator.conftest import Caller
 
 
 async def test_a_task_runs_its_time(caller: Caller, emulator: Emulator) -> None:

@@ -13,7 +13,7 @@ from finevoice_async.core.models import TaskStatus
 from finevoice_async.emulator import FAULTS, Emulator
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Answered, Caller
+    from emulator.conftest import Answered, Caller
 
 ACCEPTED_AND_BROKEN = ["submit.lose_reply", "submit.reset"]
 ACCEPTED_AND_WRONG = {

@@ -15,7 +15,7 @@ from finevoice_async.emulator.library import Library
 from finevoice_async.emulator.ranges import UnsatisfiableRangeError, read_range
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Caller
+    from emulator.conftest import Caller
 
 
 async def test_a_whole_file(caller: Caller, emulator: Emulator) -> None:

@@ -14,7 +14,7 @@ from finevoice_async.core.models import SfxRequest
 from finevoice_async.emulator import Accepted, Constant, Emulator, Ledger, LogNormal, ServiceLaw, greedy_bound
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Caller
+    from emulator.conftest import Caller
 
 
 def accepted(number: int, at: float, service_time: float) -> Accepted:

@@ -10,7 +10,7 @@ import pytest
 from finevoice_async.emulator import Emulator, Fault
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Caller
+    from emulator.conftest import Caller
 
 
 async def test_orders_go_in_turn_and_wait_for_good_requests(caller: Caller, emulator: Emulator) -> None:

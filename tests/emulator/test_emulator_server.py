@@ -17,7 +17,7 @@ from finevoice_async.core.models import SfxRequest, TaskStatus
 from finevoice_async.emulator import Emulator
 
 if TYPE_CHECKING:
-    from tests.emulator.conftest import Caller
+    from emulator.conftest import Caller
 
 
 @pytest.mark.parametrize("dialect", ["reference", "quickstart", "mixed"])
