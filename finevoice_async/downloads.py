@@ -153,6 +153,8 @@ class Downloads:
             location = None
             try:
                 async with self._fetcher.get(url, _resume_headers(progress)) as body:
+                    if body.status == 416:
+                        progress.restart()  # what was received does not fit the file any more
                     location = _check_status(body, self._clock)
                     if location is None:
                         _check_start(progress, body)
@@ -314,7 +316,7 @@ def _check_status(body: Body, clock: Clock) -> str | None:
     if symptom is None and body.status in (200, 206):
         return None
     if body.status == 416:
-        symptom = Symptom.UNREADABLE  # what was received no longer fits: begin anew
+        symptom = Symptom.UNREADABLE
     after = policy.parse_retry_after(body.headers.get("retry-after"), clock.utcnow())
     raise _FailedError(
         symptom or Symptom.UNREADABLE, f"the server answered {body.status}", status=body.status, after=after

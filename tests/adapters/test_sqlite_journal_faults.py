@@ -24,6 +24,8 @@ from finevoice_async.core.effects import EffectState
 from finevoice_async.core.models import SfxRequest
 from finevoice_async.errors import JournalError
 
+pytestmark = pytest.mark.real_time  # there is nothing to wait for but the disk
+
 RAIN = SfxRequest("Rain")
 SENDING, SUBMITTED = EffectState.SENDING, EffectState.SUBMITTED
 
@@ -341,16 +343,18 @@ OPENING = {
     ("attempt to write a readonly database", sqlite3.SQLITE_READONLY): "may not be written",
     ("something new", 99): "cannot be opened: something new",
 }
+STEPS = ["PRAGMA locking", "BEGIN EXCLUSIVE", "CREATE", "PRAGMA journal", "BEGIN IMM", "COMMIT"]
 
 
 @pytest.mark.parametrize(
-    "step", ["PRAGMA locking", "BEGIN EXCLUSIVE", "CREATE", "PRAGMA journal", "BEGIN IMM", "COMMIT"]
+    ("fault", "step"),
+    [(fault, "BEGIN EXCLUSIVE") for fault in OPENING]
+    + [(("disk I/O error", sqlite3.SQLITE_IOERR_FSYNC), step) for step in STEPS],
 )
-@pytest.mark.parametrize("fault", OPENING)
 async def test_opening_fails_in_words(
     path: Path, no_leaks: object, faults: dict[str, tuple[str, int]], fault: tuple[str, int], step: str
 ) -> None:
-    """Each fault at each step of opening is told in words and leaves nothing open; then opening may be tried again."""
+    """A fault at any step of opening is told in words and leaves nothing open; then opening may be tried again."""
     journal = SqliteJournal(path, LoopClock())
     faults[step] = fault
     with pytest.raises(JournalError, match=OPENING[fault]):
@@ -472,7 +476,6 @@ async def test_closing_fails(path: Path, no_leaks: object, monkeypatch: pytest.M
             await journal.aclose()
 
 
-@pytest.mark.real_time
 async def test_a_disk_that_hangs(path: Path, no_leaks: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing is bounded: what is under way and what is queued fail, and say that it may be written or not."""
     monkeypatch.setattr(sqlite_journal, "CLOSE_TIMEOUT", 0.05)

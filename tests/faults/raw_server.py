@@ -1,0 +1,125 @@
+"""A server on a raw socket, for what a well-behaved one cannot do: it answers each request as a script says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time: close sends RST
+
+
+@attrs.frozen
+class Request:
+    """One request as it came."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@attrs.define(eq=False)
+class Peer:
+    """The connection that a request came on, to be answered or mistreated."""
+
+    writer: asyncio.StreamWriter
+    finished: bool = False
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(data)
+
+    def answer(self, status: int, body: bytes = b"{}", **headers: str) -> None:
+        """Send an ordinary answer."""
+        lines = [f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    async def close(self) -> None:
+        """Send what is left, and FIN."""
+        self.finished = True
+        with contextlib.suppress(ConnectionError):
+            await self.writer.drain()
+        self.writer.close()
+
+    async def reset(self) -> None:
+        """Send RST."""
+        self.finished = True
+        raw: socket.socket = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.writer.transport.abort()
+
+    async def hang(self) -> None:
+        """Never answer."""
+        await asyncio.Event().wait()
+
+
+Script = Callable[[Request, Peer], Awaitable[None]]
+
+
+class RawServer:
+    """Reads requests one after another on each connection, notes them, and lets the script answer."""
+
+    def __init__(self, script: Script, port: int = 0) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.port = port
+        self._server: asyncio.Server | None = None
+        self._handlers: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """The base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def count(self, method: str) -> int:
+        """Count the requests of a method."""
+        return sum(request.method == method for request in self.requests)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for handler in list(self._handlers):
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.add(task)
+        self.connections += 1
+        peer = Peer(writer)
+        try:
+            while not peer.finished:
+                request = await _read(reader)
+                self.requests.append(request)
+                await self.script(request, peer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._handlers.discard(task)
+            writer.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    first, *lines = head.split("\r\n")
+    method, path, _ = first.split(" ", 2)
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+    return Request(method, path, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
