@@ -56,7 +56,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Let time pass at once; also for tests of a machine that slept."""
         self._now += seconds
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # the base is generic in what the function gives
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """Count the work in threads, in which no time passes."""
         work = ThreadWork(self, func)
         try:

@@ -333,17 +333,19 @@ async def test_closing_goes_on_when_cancelled(path: Path, no_leaks: object) -> N
     await (await opened(path)).aclose()
 
 
-@pytest.mark.parametrize("how", ["cancelled", "closed"])
+@pytest.mark.parametrize("how", ["cancelled", "closed", "cancelled and closed"])
 async def test_opening_that_is_broken_off(path: Path, no_leaks: object, how: str) -> None:
-    """Opening that is cancelled, or overtaken by aclose, leaves nothing open."""
+    """Opening that is cancelled, or overtaken by aclose, or both, leaves nothing open."""
     journal = SqliteJournal(path, LoopClock())
     opening = asyncio.ensure_future(journal.open())
     await asyncio.sleep(0)
-    if how == "cancelled":
+    if "cancelled" in how:
         opening.cancel()
-    await journal.aclose()
-    with pytest.raises(asyncio.CancelledError if how == "cancelled" else JournalError):
+    if "closed" in how:
+        await journal.aclose()
+    with pytest.raises(asyncio.CancelledError if "cancelled" in how else JournalError):
         await opening
+    await journal.aclose()
     await asyncio.to_thread(journal._executor.shutdown)  # waits for the thread
     await (await opened(path)).aclose()
 

@@ -161,7 +161,7 @@ def test_any_json_is_an_update_or_unreadable(value: object) -> None:
         return
     assert isinstance(update.status, TaskStatus)
     assert update.task_id is None or isinstance(update.task_id, str)
-    assert all(isinstance(url, str) and url for url in update.urls)
+    assert all(type(url) is str and url for url in update.urls)
     assert not update.urls or update.status is TaskStatus.COMPLETED
 
 

@@ -13,7 +13,7 @@ from finevoice_async.core.models import SfxRequest, TaskStatus, as_request, chec
 from finevoice_async.core.wire import encode_request
 from finevoice_async.errors import InvalidRequestError
 
-VIDEO = {"source_url": "https://example.com/a.mp4", "source_type": "video"}
+VIDEO: dict[str, Any] = {"source_url": "https://example.com/a.mp4", "source_type": "video"}
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({}, "prompt"),

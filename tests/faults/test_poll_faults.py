@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -98,13 +99,13 @@ JSON = st.recursive(
 @given(st.lists(JSON, min_size=1, max_size=4))
 def test_fault_16_any_json_as_poll_answer(answers: list[Any]) -> None:
     """No answer kills the poller or delays the deadline; what is not an end ends with the timeout."""
+    turns = itertools.cycle(answers)
 
     async def script(request: Request, peer: Peer) -> None:
-        body = json.dumps(answers[server.count("GET") % len(answers)]).encode()
+        body = json.dumps(next(turns)).encode()
         peer.answer(200, ACCEPTED if request.method == "POST" else body)
 
     async def job() -> None:
-        nonlocal server
         async with RawServer(script) as server:
             timeouts = Timeouts(task=40)
             async with FineVoiceSession(
@@ -117,7 +118,6 @@ def test_fault_16_any_json_as_poll_answer(answers: list[Any]) -> None:
                 assert asyncio.get_running_loop().time() - began <= 46
                 session._poller.check()
 
-    server: RawServer
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(job())
 
