@@ -230,8 +230,9 @@ class Submitter:
             reservation.has_turn = False
         if reservation.row is not None:
             self._rows.discard(reservation.row.id)
-        if why is not None and reservation.row is not None and self._journal is not None:
-            self._journal.advance(reservation.row.id, EffectState.FAILED, error=why)
+        row = reservation.row
+        if why is not None and row is not None and row.state is EffectState.PREPARED and self._journal is not None:
+            self._journal.advance(row.id, EffectState.FAILED, error=why)
 
     def _check_open(self) -> None:
         if self._closed:

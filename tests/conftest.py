@@ -43,7 +43,7 @@ def _thread_work_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
         try:
             return await real(work, *args, **options)
         finally:
-            work.forget()
+            work.reported()
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
 

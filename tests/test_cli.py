@@ -17,9 +17,10 @@ import pytest
 from typer.testing import CliRunner
 from virtual_time import VirtualTimeLoop
 
-from finevoice_async import errors
+from finevoice_async import FineVoiceSession, errors
 from finevoice_async.cli import exits
 from finevoice_async.cli.app import app
+from finevoice_async.emulator import Emulator
 
 run = CliRunner().invoke
 COMMAND = [sys.executable, "-c", "from finevoice_async.cli import main; main()"]
@@ -153,3 +154,41 @@ def test_every_error_has_a_code() -> None:
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.FineVoiceError)
     ]
     assert {kind.__name__ for kind in kinds if exits.exit_code(kind("x")) == 1} == {"FineVoiceError"}
+
+
+def test_journal_and_resume(tmp_path: Path, quick_emulator: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`journal` shows the effects by state; `resume` saves what was left, and says what is unknown."""
+
+    async def leave_something() -> None:
+        async with FineVoiceSession("k", base_url=emulator.url, journal=tmp_path / "j.db") as session:
+            await session.generate("done [bold]", key="a", duration=1)
+            await session.submit("running", duration=1)
+            emulator.inject("submit.lose_reply")
+            with pytest.raises(errors.SubmitUnknownError):
+                await session.submit("unknown")
+
+    emulator = Emulator(api_key="k")
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        monkeypatch.setattr(asyncio, "run", runner.run)
+        runner.run(emulator.start())
+        runner.run(leave_something())
+        shown = run(app, ["journal", str(tmp_path / "j.db")])
+        assert shown.exit_code == 0
+        assert "may have been accepted" in shown.output
+        told = json.loads(run(app, ["journal", str(tmp_path / "j.db"), "--json"]).stdout)
+        assert [row["state"] for row in told] == ["sending", "submitted", "done"]
+        monkeypatch.setenv("FINEVOICE_API_KEY", "k")
+        arguments = ["resume", str(tmp_path / "j.db"), "--out", str(tmp_path / "out"), "--base-url", emulator.url]
+        result = run(app, arguments)
+        assert result.exit_code == 5, result.output
+        assert "2 saved, 0 failed, 1 unknown" in result.stderr
+        runner.run(emulator.aclose())
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 2
+    assert len(emulator.ledger.accepted) == 3
+
+
+def test_journal_that_is_not_there(tmp_path: Path) -> None:
+    """No journal is made by looking for one."""
+    for command in ("journal", "resume"):
+        assert run(app, [command, str(tmp_path / "none.db")]).exit_code == 7
+    assert list(tmp_path.iterdir()) == []

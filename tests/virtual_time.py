@@ -7,7 +7,6 @@ in threads counts as not blocked.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import selectors
 import threading
 from collections.abc import Callable
@@ -64,9 +63,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         try:
             future = super().run_in_executor(executor, work, *args)
         except BaseException:
-            work.forget()
+            work.reported()
             raise
-        future.add_done_callback(lambda _: work.forget())
+        future.add_done_callback(lambda _: work.reported())
         return future
 
     def count(self, change: int) -> None:
@@ -76,31 +75,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class ThreadWork:
-    """A function for a thread, counted until its result has been reported back, or it will never run."""
+    """A function for a thread, counted until its result has been reported back to whoever waits."""
 
     def __init__(self, loop: VirtualTimeLoop, func: Callable[..., Any]) -> None:
         self._loop = loop
         self._func = func
-        self._started = False
-        self._forgotten = False
+        self._counted = True
         loop.count(+1)
 
     def __call__(self, *args: Any) -> Any:
         """Run, in the thread."""
-        self._started = True
-        try:
-            return self._func(*args)
-        finally:
-            # The result is posted right after this, and its callback runs a turn later: so one turn more.
-            with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
-                self._loop.call_soon_threadsafe(self._loop.call_soon, self._end)
+        return self._func(*args)
 
-    def _end(self) -> None:
-        if not self._forgotten:
-            self._loop.count(-1)
-
-    def forget(self) -> None:
-        """Count it no more if it was cancelled before it began."""
-        if not self._started and not self._forgotten:
-            self._forgotten = True
+    def reported(self) -> None:
+        """Count it no more: its result is there, or nobody waits for it."""
+        if self._counted:
+            self._counted = False
             self._loop.count(-1)
