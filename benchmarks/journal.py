@@ -2,7 +2,7 @@
 
     python benchmarks/journal.py [--quick] [--check]
 
-1,000 effects against the emulator in a process of its own, with instant service, at 50 places. Runs with and without
+1,000 effects against the emulator in a process of its own, with a service that takes a millisecond, at 50 places. Runs with and without
 the journal alternate; the ratio is the median of the pairs'. Two workloads:
 
 - default polling (with a budget that lets 50 places through): what a program sees;
@@ -40,7 +40,7 @@ def serve(pipe: Connection) -> None:
     """Run the emulator until the pipe says stop."""
 
     async def main() -> None:
-        async with Emulator(service_time=Constant(0.0), dialect="quickstart") as emulator:
+        async with Emulator(service_time=Constant(0.001), dialect="quickstart") as emulator:
             pipe.send((emulator.url, emulator.api_key))
             await asyncio.to_thread(pipe.recv)
 
