@@ -2,8 +2,9 @@
 
     python benchmarks/journal.py [--quick] [--check]
 
-1,000 effects against the emulator in a process of its own, with a service that takes a millisecond, at 50 places. Runs with and without
-the journal alternate; the ratio is the median of the pairs'. Two workloads:
+1,000 effects against the emulator in a process of its own, at 50 places; the service takes a millisecond, since with
+none at all its answer would carry the result and nothing would be polled. Runs with and without the journal alternate;
+the ratio is the median of the pairs'. Two workloads:
 
 - default polling (with a budget that lets 50 places through): what a program sees;
 - flat out: polled a millisecond after submission. Then the processor is all there is, and what the journal costs it.

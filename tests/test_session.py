@@ -366,6 +366,20 @@ async def test_dropped_session_warns(connect: Connect) -> None:
     await session.aclose()
 
 
+@pytest.mark.uvloop
+async def test_uvloop() -> None:
+    """The whole session works on uvloop, in real time."""
+    polling = Polling(min_gap=0.005, max_gap=0.02, budget=1000)
+    async with (
+        Emulator(service_time=0.01) as emulator,
+        FineVoiceSession(emulator.api_key, base_url=emulator.url, polling=polling) as session,
+    ):
+        outcomes = [outcome async for outcome in session.generate_many([{"prompt": "rain", "duration": 0.1}] * 20)]
+        effects = [outcome.effect for outcome in outcomes if outcome.effect]
+        assert len(effects) == 20
+        assert (await effects[0].read())[:4] == b"RIFF"
+
+
 async def test_big_prompt_is_refused_by_the_service(session: FineVoiceSession, emulator: Emulator) -> None:
     """A prompt of a megabyte is a clear error, and the session goes on."""
     from finevoice_async import RequestRejectedError

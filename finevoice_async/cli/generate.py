@@ -45,13 +45,13 @@ async def connected(
         yield session
 
 
-def say_what_runs(session: FineVoiceSession) -> None:
+def say_what_runs(session: FineVoiceSession, journal: Path | None = None) -> None:
     """Tell, after Ctrl-C, which tasks still run and how to come back to them."""
     ids = [str(task.id) for task in session.tasks]
     if ids:
         lines = ["", "Interrupted. These tasks are paid for and still run at the service:", *(f"  {i}" for i in ids)]
-        lines.append("Pick them up in Python: await session.attach(TASK_ID)")
-        print("\n".join(lines), file=sys.stderr)
+        again = "in Python: await session.attach(TASK_ID)" if journal is None else f"with: finevoice resume {journal}"
+        print("\n".join([*lines, f"Pick them up {again}"]), file=sys.stderr)
 
 
 async def generate_one(wish: Wish, *, as_json: bool) -> int:
@@ -66,7 +66,7 @@ async def generate_one(wish: Wish, *, as_json: bool) -> int:
             path = await effect.save(wish.output, overwrite=wish.overwrite)
         except asyncio.CancelledError:
             await session.aclose()  # settles a POST under way, so that its id is known, too
-            say_what_runs(session)
+            say_what_runs(session, wish.journal)
             raise
     if as_json:
         print(json.dumps({"task_id": effect.task_id, "path": str(path), "urls": list(effect.urls)}))

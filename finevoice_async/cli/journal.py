@@ -103,7 +103,7 @@ async def resume(path: Path, folder: Path, *, base_url: str | None) -> int:
                 unknown += isinstance(outcome.error, SubmitUnknownError)
                 failed += not isinstance(outcome.error, SubmitUnknownError)
         except asyncio.CancelledError:
-            say_what_runs(session)
+            say_what_runs(session, path)
             raise
     print(f"{saved} saved, {failed} failed, {unknown} unknown", file=sys.stderr)
     if unknown:
