@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -165,7 +166,9 @@ async def test_it(finevoice_emulator):
 def test_the_fixture(tmp_path: Path) -> None:
     """A user's test that asks for `finevoice_emulator` needs neither key nor address."""
     (tmp_path / "test_mine.py").write_text(PLUGIN_TEST)
-    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "finevoice_async.pytest_plugin"]
+    # The same whether the package is installed, and so loaded by pytest itself, or not.
+    plugins = ["-p", "pytest_asyncio.plugin", "-p", "finevoice_async.pytest_plugin"]
+    command = [sys.executable, "-W", "error", "-m", "pytest", "-q", *plugins]
     options = [
         "-o",
         "asyncio_mode=auto",
@@ -176,7 +179,13 @@ def test_the_fixture(tmp_path: Path) -> None:
     ]
     root = Path(__file__).parents[2]
     run = subprocess.run(
-        [*command, *options, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=root, check=False
+        [*command, *options, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=root,
+        check=False,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 passed" in run.stdout
