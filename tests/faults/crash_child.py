@@ -51,7 +51,7 @@ async def main(url: str, key: str, path: str, folder: str, count: int, deadly: l
     """Pick up, submit the rest, save all."""
     journal = DeadlyJournal(path, *deadly) if deadly else SqliteJournal(path, LoopClock())
     polling = Polling(min_gap=0.01, max_gap=0.1, budget=1000)
-    async with FineVoiceSession(key, base_url=url, journal=journal, max_concurrency=8, polling=polling) as session:
+    async with FineVoiceSession(key, base_url=url, journal=journal, max_concurrency=4, polling=polling) as session:
         async for outcome in session.recover():
             if outcome.effect:
                 await outcome.effect.save(f"{folder}/", overwrite=True)
