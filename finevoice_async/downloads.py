@@ -6,7 +6,8 @@ import logging
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Downloads:
         self._refresh = refresh
         self._on_saved = on_saved
 
-    async def pieces(self, effect: SoundEffect) -> AsyncIterator[tuple[int, bytes]]:
+    async def pieces(self, effect: SoundEffect) -> AsyncGenerator[tuple[int, bytes], None]:
         """Give a result as (offset, bytes), resumed or begun anew (offset 0 again) when the connection is cut.
 
         Raises:
@@ -112,8 +113,9 @@ class Downloads:
         progress = _Progress(effect.url)
         while True:
             try:
-                async for offset, piece in self._attempt(progress):
-                    yield offset, piece
+                async with aclosing(self._attempt(progress)) as attempt:
+                    async for offset, piece in attempt:
+                        yield offset, piece
             except _FailedError as error:
                 failed = error
             else:
@@ -144,7 +146,7 @@ class Downloads:
         progress.attempt += 1
         await self._clock.sleep(wait)
 
-    async def _attempt(self, progress: _Progress) -> AsyncIterator[tuple[int, bytes]]:
+    async def _attempt(self, progress: _Progress) -> AsyncGenerator[tuple[int, bytes], None]:
         url = progress.url
         for _ in range(MAX_REDIRECTS + 1):
             problem = link_problem(url, local=self._local)
@@ -173,28 +175,30 @@ class Downloads:
     async def read(self, effect: SoundEffect) -> bytes:
         """Give the whole result."""
         content = bytearray()
-        async for offset, piece in self.pieces(effect):
-            del content[offset:]
-            content += piece
+        async with aclosing(self.pieces(effect)) as pieces:
+            async for offset, piece in pieces:
+                del content[offset:]
+                content += piece
         return bytes(content)
 
-    async def stream(self, effect: SoundEffect) -> AsyncIterator[bytes]:
+    async def stream(self, effect: SoundEffect) -> AsyncGenerator[bytes, None]:
         """Give the result piece by piece.
 
         Raises:
             DownloadError: It had to begin anew after pieces were given out.
         """
         given = 0
-        async for offset, piece in self.pieces(effect):
-            if offset != given:
-                raise DownloadError(
-                    "The download was cut and could not be resumed where it was; pieces were given out already. "
-                    "Begin again, or use read() or save().",
-                    task_id=effect.task_id,
-                    request=effect.request,
-                )
-            given += len(piece)
-            yield piece
+        async with aclosing(self.pieces(effect)) as pieces:
+            async for offset, piece in pieces:
+                if offset != given:
+                    raise DownloadError(
+                        "The download was cut and could not be resumed where it was; pieces were given out already. "
+                        "Begin again, or use read() or save().",
+                        task_id=effect.task_id,
+                        request=effect.request,
+                    )
+                given += len(piece)
+                yield piece
 
     async def save(self, effect: SoundEffect, path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         """Save the result under a name where it appears whole or not at all."""
@@ -204,9 +208,10 @@ class Downloads:
             target = await anyio.to_thread.run_sync(partial(choose_target, os.fspath(path), name, overwrite=overwrite))
             part = PartFile(target)
             await anyio.to_thread.run_sync(part.open)
-            async for offset, piece in self.pieces(effect):
-                if part.add(offset, piece):
-                    await anyio.to_thread.run_sync(part.flush)
+            async with aclosing(self.pieces(effect)) as pieces:
+                async for offset, piece in pieces:
+                    if part.add(offset, piece):
+                        await anyio.to_thread.run_sync(part.flush)
             digest = await anyio.to_thread.run_sync(partial(part.finish, overwrite=overwrite))
         except (OSError, ValueError) as error:
             raise _storage_error(effect, path, error) from error
@@ -257,8 +262,9 @@ class SoundEffect:
         Raises:
             DownloadError: It could not be fetched whole; what came before is not to be used.
         """
-        async for piece in self._downloads.stream(self):
-            yield piece
+        async with aclosing(self._downloads.stream(self)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Download the audio to a file, which appears whole or not at all.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from finevoice_async.errors import (
 from finevoice_async.poller import Poller
 from finevoice_async.submitter import Reservation, Submitter
 from finevoice_async.tracked import News, Tracked, Waiter
+
+log = logging.getLogger("finevoice_async")
 
 Wanted = SfxRequest | str | Mapping[str, Any]
 """What `generate_many` takes: a request, a prompt, or a dict of fields (with a `key`, if there is a journal)."""
@@ -83,6 +86,7 @@ class ManyEffects:
         self._source_error: BaseException | None = None  # raised by the caller's own iterable
         self._exhausted = False
         self._closed = False
+        self._submitting = False  # the driver holds, or waits for, what a submission needs
         self._changed = asyncio.Event()  # something for the taker or the driver to look at
 
     async def outcomes(self) -> AsyncIterator[Outcome]:
@@ -122,7 +126,7 @@ class ManyEffects:
                     await self._submit(wanted)
                     await self._room()
         except SessionClosedError:
-            pass  # what was drawn has its outcome; nothing more is drawn
+            log.info("the session closed; no more requests are drawn")
         except Exception as error:  # noqa: BLE001 - the caller's iterable may raise anything; it is raised to them
             self._source_error = error
         finally:
@@ -137,6 +141,7 @@ class ManyEffects:
         index = self._drawn
         self._drawn += 1
         request = None
+        self._submitting = True
         try:
             if isinstance(wanted, JournalRow):
                 request = wanted.request
@@ -158,6 +163,8 @@ class ManyEffects:
             if isinstance(error, SessionClosedError):
                 raise
             return
+        finally:
+            self._submitting = False
         self._submitter.launch(reserved).add_done_callback(lambda post: self._posted(index, request, post))
 
     async def _resume(self, row: JournalRow) -> Reservation | Tracked:
@@ -212,14 +219,18 @@ class ManyEffects:
         self._changed.set()
 
     def stop(self) -> None:
-        """Draw no more; what was drawn still gets its outcome."""
-        if self._driver is not None:
+        """Draw no more; what was drawn still gets its outcome.
+
+        A submission on its way hears from the submitter that the session is closed.
+        """
+        if self._driver is not None and not self._submitting:
             self._driver.cancel()
 
     async def aclose(self) -> None:
         """The caller leaves: draw no more, wait for nothing more. Idempotent."""
         self._closed = True
-        self.stop()
+        if self._driver is not None:
+            self._driver.cancel()
         for unwatch in self._unwatch.values():
             unwatch()
         self._unwatch.clear()

@@ -118,7 +118,7 @@ class Poller:
         timer = None
         if timeout is not None:
             deadline = self._clock.monotonic() + timeout
-            timer = self._clock.call_at(deadline, lambda: self._expire(record, waiter, deadline))
+            timer = self._clock.call_at(deadline, lambda: self._expire(record, waiter))
 
         def unwatch() -> None:
             if timer is not None:
@@ -128,7 +128,7 @@ class Poller:
 
         return unwatch
 
-    def _expire(self, record: Tracked, waiter: Waiter, deadline: float) -> None:
+    def _expire(self, record: Tracked, waiter: Waiter) -> None:
         """The waiter's time is up: one last poll, unless the last answer is fresh or this is the second call."""
         if waiter not in record.waiters:
             return
@@ -139,7 +139,7 @@ class Poller:
             waiter.tell(record.timeout_error())
             return
         waiter.expired = True
-        self._clock.call_at(now + LAST_ANSWER, lambda: self._expire(record, waiter, deadline))
+        self._clock.call_at(now + LAST_ANSWER, lambda: self._expire(record, waiter))
         if record.due < float("inf"):
             self._plan(record, now)
 
@@ -286,7 +286,7 @@ class Poller:
         if decision.verdict is Verdict.SLOW_DOWN:
             return self._slow_down(trouble)
         if decision.verdict is Verdict.GRACE:
-            if record.attached or age >= self._polling.grace:
+            if age >= self._polling.grace:
                 self.end(record, trouble.error(TaskNotFoundError, task_id=record.task_id, request=record.request))
                 return None
             return min(self._gap(record, age), max(self._polling.grace - age, 0.0) + self._polling.min_gap)

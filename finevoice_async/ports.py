@@ -177,13 +177,17 @@ class Journal(Protocol):
         row_id: int,
         state: EffectState,
         *,
+        seen: EffectState | None = None,
         task_id: str | None = None,
         urls: tuple[str, ...] | None = None,
         path: str | None = None,
         sha256: str | None = None,
         error: str | None = None,
     ) -> asyncio.Future[None]:
-        """Move a row to `state`, if that is a legal transition, and note what is given; None leaves a field."""
+        """Move a row to `state`, if that is a legal transition, and note what is given; None leaves a field.
+
+        With `seen`, the row must still be in that state: whoever read it earlier may be late.
+        """
         ...
 
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:

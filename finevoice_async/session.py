@@ -386,6 +386,8 @@ class FineVoiceSession:
         """
         self._bind()
         known = self._poller.tracked.get(check_task_id(task_id))
+        if self._journal is None:
+            self._state = SessionState.OPEN
         if known is None:
             known = Tracked(task_id, None, self._clock.monotonic(), attached=True)
             self._pick_up(known)

@@ -138,8 +138,14 @@ class Submitter:
         return reservation
 
     async def reserve_row(self, row: JournalRow) -> Reservation:
-        """Wait for a place and a turn for a row that exists. Cancelled, the row stays as it is."""
+        """Wait for a place and a turn for a row that exists. Cancelled, the row stays as it is.
+
+        Raises:
+            InvalidRequestError: The row is being submitted already.
+        """
         self._check_open()
+        if self.is_under_way(row.id):
+            raise InvalidRequestError(f"Row {row.id} of the journal is being submitted already.", request=row.request)
         reservation = Reservation(row.request, row.key, row)
         self._rows.add(row.id)
         try:
@@ -172,6 +178,8 @@ class Submitter:
         try:
             return await waiting
         except asyncio.CancelledError:
+            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
+                self._slots.release(waiting.result())  # it came in the same step
             self._check_open()  # cancelled by `refuse`, not by the caller
             raise
         finally:
@@ -182,16 +190,18 @@ class Submitter:
         try:
             return await asyncio.shield(begun)
         except asyncio.CancelledError:
+            late = Reservation(reservation.request, reservation.key)
+            reservation.key = None  # it stays taken until the row is withdrawn
             self._withdrawing.add(begun)
-            begun.add_done_callback(lambda row: self._withdraw(row, reservation))
+            begun.add_done_callback(lambda row: self._withdraw(row, late))
             raise
 
     def _withdraw(self, begun: asyncio.Future[JournalRow], reservation: Reservation) -> None:
         """The caller was cancelled while the row was being written: it must not be submitted after a restart."""
         self._withdrawing.discard(begun)
-        if not begun.cancelled() and begun.exception() is None and begun.result().state is EffectState.PREPARED:
+        if not begun.cancelled() and begun.exception() is None:
             reservation.row = begun.result()
-            self.give_back(reservation, "cancelled before it was sent")
+        self.give_back(reservation, "cancelled before it was sent")
 
     def _known(self, row: JournalRow, reservation: Reservation) -> Tracked | None:
         """Give the task of a row that was there before; None if it is new, or failed and may be tried again."""
@@ -268,6 +278,10 @@ class Submitter:
             if not isinstance(error, JournalError):
                 await self._note(reservation, EffectState.FAILED, error.message)
             raise
+        except Exception:
+            self._slots.release(reservation.slot)  # a bug; what became of the request is not known
+            log.exception("submission unknown: an unexpected error")
+            raise
         except asyncio.CancelledError:
             self._slots.release(reservation.slot)
             log.warning("submission unknown: the session closed before its answer came")
@@ -291,7 +305,8 @@ class Submitter:
             )
             self._rows.add(reservation.row.id)
         else:
-            await self._journal.advance(reservation.row.id, EffectState.SENDING)
+            # Only from the state in which the row was read: somebody else may have sent it meanwhile.
+            await self._journal.advance(reservation.row.id, EffectState.SENDING, seen=reservation.row.state)
 
     async def _note(self, reservation: Reservation, state: EffectState, error: str) -> None:
         """Note a failure; a journal that fails too must not hide it."""

@@ -200,3 +200,65 @@ async def test_a_journal_of_the_callers_own(connect: Connect, path: Path) -> Non
     async with connect(journal=SqliteJournal(path, LoopClock())) as session:
         await session.generate("rain")
     assert [row.state for row in await rows(path)] == [EffectState.DONE]
+
+
+async def test_two_recoveries_at_once_send_once(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """Rows read before somebody else submitted them are not submitted a second time, however that ended."""
+    journal = SqliteJournal(path, LoopClock())
+    await journal.open()
+    for number in range(6):
+        await journal.begin(SfxRequest(f"rain {number}"), key=None, state=EffectState.PREPARED)
+    await journal.aclose()
+    emulator.inject("submit.lose_reply", 2)
+    async with connect(journal=path, max_concurrency=1) as session:
+
+        async def recover() -> None:
+            async for _ in session.recover():
+                await asyncio.sleep(0)
+
+        await asyncio.gather(recover(), recover(), recover())
+        assert len(await session.unknown()) == 2
+    accepted = [task.request.prompt for task in emulator.ledger.accepted.values()]
+    assert sorted(map(str, accepted)) == [f"rain {number}" for number in range(6)]
+
+
+async def test_resubmitted_twice_at_once_is_sent_once(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """An unknown row that is being sent again is not sent a third time beside it."""
+    emulator.inject("submit.lose_reply")
+    async with connect(journal=path) as session:
+        with pytest.raises(SubmitUnknownError):
+            await session.submit("rain")
+        (row,) = await session.unknown()
+        twice = [session.resubmit(row, accept_double_charge=True) for _ in range(2)]
+        first, second = await asyncio.gather(*twice, return_exceptions=True)
+        assert isinstance(second, InvalidRequestError)
+        assert not isinstance(first, BaseException)
+        await first
+    assert len(emulator.ledger.accepted) == 2
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_key_is_free_only_when_its_row_is_withdrawn(
+    connect: Connect, path: Path, emulator: Emulator, turns: int
+) -> None:
+    """A submission cancelled while its row is written does not disturb the next one with the same key."""
+    async with connect(journal=path, max_concurrency=1) as session:
+        first = asyncio.create_task(session.submit("rain", key="a"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        first.cancel()
+        effect = await session.generate("rain", key="a")
+        await asyncio.wait([first])
+        (row,) = await session._required_journal().rows()
+        assert (row.task_id, row.state) == (effect.task_id, EffectState.DONE)
+    assert len(emulator.ledger.accepted) == 1
+
+
+async def test_a_row_just_submitted_has_its_grace(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """After a quick restart a 404 is borne as in the session that submitted: the effect is not given up."""
+    async with connect(journal=path) as session:
+        await session.submit("rain")
+    emulator.inject("poll.not_found", 2)
+    async with connect(journal=path) as session:
+        outcomes = [outcome async for outcome in session.recover()]
+    assert [outcome.error for outcome in outcomes] == [None]

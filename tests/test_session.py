@@ -27,6 +27,8 @@ from finevoice_async import (
     TaskTimeoutError,
     Timeouts,
 )
+from finevoice_async.adapters.local_slots import LocalSlots
+from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.emulator import Constant, Emulator, greedy_bound
 
 Connect = Callable[..., FineVoiceSession]
@@ -280,6 +282,63 @@ async def test_closing_frees_who_waits_for_a_place(connect: Connect, emulator: E
     with pytest.raises(SessionClosedError, match="Nothing was sent"):
         await second
     assert emulator.ledger.posts == 1
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_closing_ends_every_loop(connect: Connect, emulator: Emulator, shared: bool) -> None:
+    """A loop over many effects ends when another coroutine closes the session: each drawn request has an outcome."""
+
+    async def slow_source() -> AsyncIterator[str]:
+        yield "rain"
+        await asyncio.Event().wait()
+
+    async def take(requests: Any) -> list[Any]:
+        return [outcome async for outcome in session.generate_many(requests)]
+
+    slots = LocalSlots(2, LoopClock()) if shared else None
+    session = connect(max_concurrency=2, slots=slots)
+    async with session:
+        loops = [asyncio.create_task(take(requests)) for requests in (["rain"] * 9, slow_source())]
+        await asyncio.sleep(0.5)
+    async with asyncio.timeout(1):
+        many, one = await asyncio.gather(*loops)
+    assert {type(outcome.error) for outcome in many + one} == {SessionClosedError}
+    assert sorted(outcome.index for outcome in many) == list(range(len(many)))
+    assert len(one) == 1
+    assert slots is None or slots.used == 0
+
+
+async def test_shared_place_given_to_a_cancelled_caller(connect: Connect) -> None:
+    """A shared place that comes in the very step of the cancellation is given back."""
+    slots = LocalSlots(1, LoopClock())
+    async with connect(slots=slots) as session:
+        for turns in range(5):
+            held = slots.occupy()
+            waiting = asyncio.create_task(session.submit("rain"))
+            await asyncio.sleep(0.01)
+            slots.release(held)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await asyncio.sleep(60)
+            assert slots.used == 0
+
+
+async def test_a_bug_gives_its_place_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error in a submission reaches the caller, and costs no place."""
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError("injected")
+
+    async with connect(max_concurrency=1) as session:
+        monkeypatch.setattr(session._exchange, "submit", broken)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await session.submit("rain")
+        (outcome,) = [outcome async for outcome in session.generate_many(["rain"])]
+        assert isinstance(outcome.error.__cause__ if outcome.error else None, ZeroDivisionError)
+        assert session._own_slots.used == 0
 
 
 async def test_closing_settles_posts_for_a_bounded_time(connect: Connect, emulator: Emulator) -> None:

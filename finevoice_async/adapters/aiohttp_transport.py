@@ -137,7 +137,9 @@ class AiohttpTransport:
             ConfigurationError: The address or the key cannot work.
         """
         self._base_url = check_base_url(base_url)
-        headers = {"Authorization": f"Bearer {check_key(api_key)}", "Accept": "application/json"}
+        key = check_key(api_key)
+        self._key = key.encode()
+        headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         self._get_headers = headers
         self._post_headers = headers | {"Content-Type": "application/json"}
         # No limit on the whole call: `sock_read` guards each wait, MAX_REPLY the size.
@@ -193,7 +195,7 @@ class AiohttpTransport:
                 timeout=self._timeout,
                 trace_request_ctx=note,
             ) as response:
-                content = await read_capped(response, MAX_REPLY)
+                content = (await read_capped(response, MAX_REPLY)).replace(self._key, b"***")  # errors keep bodies
                 return Reply(response.status, response.headers, content)
         except TransportError as error:
             failure = error

@@ -210,11 +210,12 @@ def advance(
     *,
     row_id: int,
     state: EffectState,
+    seen: EffectState | None,
     urls: Sequence[str] | None,
     fields: Mapping[str, str | None],
     at: datetime,
 ) -> None:
-    """Move a row to a state, and set the fields that are not None.
+    """Move a row to a state, if it still is in the one that was `seen`, and set the fields that are not None.
 
     One statement checks and writes, so that a refusal leaves nothing behind.
     """
@@ -227,13 +228,18 @@ def advance(
     if state is EffectState.SUBMITTED and not task_id:
         raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
     given |= {"state": state.value, "updated_at": _stamp(at)}
-    settings, values = ", ".join(f"{name} = ?" for name in given), [*given.values()]
+    settings = ", ".join(f"{name} = ?" for name in given)
+    values: list[str | int] = [*given.values()]
     if task_id is not None:
         settings += f", past_task_ids = {_PAST}"  # which sees the old task_id
         values.append(task_id)
     query = f"UPDATE effects SET {settings} WHERE id = ? AND state IN ({_BEFORE[state]})"  # noqa: S608 - names of ours
+    values.append(row_id)
+    if seen is not None:
+        query += " AND state = ?"
+        values.append(seen.value)
     try:
-        moved = db.execute(query, (*values, row_id)).rowcount
+        moved = db.execute(query, values).rowcount
     except sqlite3.IntegrityError as error:
         owner = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
         raise JournalError(

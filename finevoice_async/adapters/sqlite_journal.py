@@ -204,19 +204,20 @@ class SqliteJournal:
         row_id: int,
         state: EffectState,
         *,
+        seen: EffectState | None = None,
         task_id: str | None = None,
         urls: tuple[str, ...] | None = None,
         path: str | None = None,
         sha256: str | None = None,
         error: str | None = None,
     ) -> asyncio.Future[None]:
-        """Move a row to `state`, if that is a legal transition, and note what is given; None leaves a field.
+        """Move a row to `state`, if that is legal and the row still is as `seen`; None leaves a field as it is.
 
         SUBMITTED needs a task id.
         """
         fields = {"task_id": task_id, "path": path, "sha256": sha256, "error": error}
         at = self._clock.utcnow()
-        run = partial(schema.advance, row_id=row_id, state=state, urls=urls, fields=fields, at=at)
+        run = partial(schema.advance, row_id=row_id, state=state, seen=seen, urls=urls, fields=fields, at=at)
         return self._put(run, f"row {row_id} as {state.value}", task_id)
 
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:

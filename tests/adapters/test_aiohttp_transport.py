@@ -123,6 +123,13 @@ async def test_losses_have_no_context(transport: AiohttpTransport, error: Except
     assert caught.value.__cause__ is None
 
 
+async def test_echoed_key_is_struck_out(transport: AiohttpTransport) -> None:
+    """A service that repeats the key in its answer does not bring it into an error."""
+    with aioresponses() as fake:
+        fake.post(BASE + "/v1/x", status=401, body=f"bad token {KEY}!".encode())
+        assert (await transport.post("/v1/x", b"")).body == b"bad token ***!"
+
+
 async def test_closed_transport_sends_nothing(transport: AiohttpTransport) -> None:
     """After closing, a call fails before anything is sent."""
     await transport.aclose()
