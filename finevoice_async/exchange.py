@@ -140,7 +140,7 @@ class Exchange:
     async def _call(self, reply: Awaitable[Reply]) -> Reply | Trouble:
         """Give a 2xx reply, or what went wrong."""
         try:
-            answer = await reply
+            answer = self._without_key(await reply)
         except CertificateError as error:
             return Trouble(symptom=Symptom.CERTIFICATE, what=f"The service was not reached: {error}")
         except NotSentError as error:
@@ -159,6 +159,20 @@ class Exchange:
             body=body_text(answer.body),
             retry_after=policy.parse_retry_after(answer.headers.get("retry-after"), self._clock.utcnow()),
         )
+
+    def _without_key(self, reply: Reply) -> Reply:
+        """Strike the key out of a reply that repeats it: errors keep bodies. A result stays as it is, for its links."""
+        shown = self._transport.conceal(reply.body)
+        if shown == reply.body or _has_links(reply.body):
+            return reply
+        return attrs.evolve(reply, body=shown)
+
+
+def _has_links(body: bytes) -> bool:
+    try:
+        return bool(decode_update(body).urls)
+    except UnreadableReplyError:
+        return False
 
 
 def _unreadable(reply: Reply, what: str) -> Trouble:

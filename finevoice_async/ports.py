@@ -82,6 +82,10 @@ class Transport(Protocol):
         """
         ...
 
+    def conceal(self, body: bytes) -> bytes:
+        """Strike the key out of a body that an error will keep."""
+        ...
+
     async def aclose(self) -> None:
         """Close what this transport opened. Idempotent."""
         ...

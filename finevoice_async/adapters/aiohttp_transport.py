@@ -25,6 +25,10 @@ MAX_REPLY: Final = 1024 * 1024
 MAX_SOCKETS: Final = 64
 """Connections to the service at most, whatever is in flight: polls and submissions take turns on them."""
 
+SHORTEST_KEY: Final = 8
+"""Characters of the shortest key that is struck out of what a server repeats: a shorter one guards nothing, and may
+be part of any word."""
+
 _PIECE: Final = 64 * 1024
 
 
@@ -138,7 +142,8 @@ class AiohttpTransport:
         """
         self._base_url = check_base_url(base_url)
         key = check_key(api_key)
-        self._key = key.encode()
+        spellings = {key.encode(), key.replace("/", "\\/").encode()}  # JSON may write the slash as \\/
+        self._spellings = spellings if len(key) >= SHORTEST_KEY else set()
         headers = {"Authorization": f"Bearer {key}", "Accept": "application/json"}
         self._get_headers = headers
         self._post_headers = headers | {"Content-Type": "application/json"}
@@ -195,8 +200,7 @@ class AiohttpTransport:
                 timeout=self._timeout,
                 trace_request_ctx=note,
             ) as response:
-                content = (await read_capped(response, MAX_REPLY)).replace(self._key, b"***")  # errors keep bodies
-                return Reply(response.status, response.headers, content)
+                return Reply(response.status, response.headers, await read_capped(response, MAX_REPLY))
         except TransportError as error:
             failure = error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -206,6 +210,12 @@ class AiohttpTransport:
                 raise
             failure = NotSentError(words(error))  # the caller closed their session
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error
+
+    def conceal(self, body: bytes) -> bytes:
+        """Strike the key out of a body, where a server repeats it."""
+        for spelling in self._spellings:
+            body = body.replace(spelling, b"***")
+        return body
 
     async def aclose(self) -> None:
         """Close the connections that this transport opened."""

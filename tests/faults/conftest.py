@@ -14,6 +14,12 @@ KEY = "key-that-nobody-may-see"
 
 
 @pytest.fixture
+def key() -> str:
+    """The key that nobody may see."""
+    return KEY
+
+
+@pytest.fixture
 def visit(no_leaks: object, caplog: pytest.LogCaptureFixture) -> Callable[..., FineVoiceSession]:
     """Make a session with a server, patient for short times only."""
     caplog.set_level("DEBUG")

@@ -122,6 +122,45 @@ def test_fault_16_any_json_as_poll_answer(answers: list[Any]) -> None:
         runner.run(job())
 
 
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [
+        (401, b'{"error": {"message": "bad key KEY"}}'),
+        (400, b"KEY is no key"),
+        (200, b'{"status": "failed", "error": "KEY has no credits"}'),
+        (200, b"KEY"),
+    ],
+)
+async def test_echoed_key_is_shown_nowhere(
+    visit: Visit, unseen: Callable[..., None], key: str, status: int, answer: bytes
+) -> None:
+    """A service that repeats the key, in whatever answer, does not bring it into an error."""
+
+    async def script(request: Request, peer: Peer) -> None:
+        accepted = request.method == "POST" and server.count("POST") == 1
+        peer.answer(200 if accepted else status, ACCEPTED if accepted else answer.replace(b"KEY", key.encode()))
+
+    async with RawServer(script) as server, visit(server.url) as session:
+        for _ in range(2):  # the poll fails, then the submission
+            with pytest.raises(FineVoiceError) as caught:
+                await session.generate("rain")
+            assert "***" in f"{caught.value} {caught.value.body}"
+            unseen(caught.value, session)
+
+
+async def test_a_link_with_the_key_stays_whole(visit: Visit, key: str) -> None:
+    """What was paid for is not lost for hiding the key: a link is used as it came."""
+    link = f"http://127.0.0.1:9/x.wav?key={key}"
+
+    async def script(request: Request, peer: Peer) -> None:
+        peer.answer(200, json.dumps({"task_id": "t", "status": "completed", "url": link}).encode())
+
+    async with RawServer(script) as server, visit(server.url) as session:
+        effect = await session.generate("rain")
+        assert effect.urls == (link,)
+        assert key not in repr(effect)
+
+
 async def test_fault_17_the_poller_dies(
     connect: Connect, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
