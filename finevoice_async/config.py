@@ -51,7 +51,7 @@ class Timeouts:
 
     Attributes:
         connect: For one connection, TLS included.
-        read: Between two pieces of an answer.
+        read: For an answer of the service, once it is connected; between two pieces of a download.
         task: For one effect, from the start of the wait; None waits for ever.
         close: For submissions under way when the session closes.
 

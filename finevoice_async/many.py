@@ -208,11 +208,9 @@ class ManyEffects:
         unwatch = self._unwatch.pop(index, None)
         if unwatch is not None:
             unwatch()
-        outcome = Outcome(index=index, request=record.request, task_id=record.task_id)
-        if isinstance(news, FineVoiceError):
-            self._put(attrs.evolve(outcome, error=copy.copy(news)))
-        else:
-            self._put(attrs.evolve(outcome, effect=self._make_effect(record)))
+        error = copy.copy(news) if isinstance(news, FineVoiceError) else None
+        effect = None if error is not None else self._make_effect(record)
+        self._put(Outcome(index=index, request=record.request, effect=effect, error=error, task_id=record.task_id))
 
     def _put(self, outcome: Outcome) -> None:
         self._ready[outcome.index] = outcome

@@ -32,6 +32,10 @@ log = logging.getLogger("finevoice_async")
 LAST_ANSWER = 5.0
 """Seconds that a deadline waits for the answer of one last poll: a task found ended beats the timeout."""
 
+TICK = 0.01
+"""Seconds between two rounds at least: polls due within one go out together, for a third of the loop's turns. Against
+an effect's seconds, the five milliseconds that a notice comes later are nothing."""
+
 FRESH = 0.5
 """Seconds for which an answer counts as the last word at a deadline, so that short waits do not add polls."""
 
@@ -85,6 +89,7 @@ class Poller:
         self._under_way = 0  # polls handed to the workers and not answered
         self._wake: asyncio.Future[None] | None = None  # what the coroutine sleeps on
         self._wakes_at = float("inf")
+        self._next_round = float("-inf")  # not before this
         self._coroutine: asyncio.Task[None] | None = None
         self._workers: list[asyncio.Task[None]] = []
         self._rate_limited = 0  # 429s in a row
@@ -105,7 +110,7 @@ class Poller:
         self.check(record)
         self.tracked[str(record.task_id)] = record
         gap = 0.0 if record.attached else self._gap(record, 0.0)
-        self._plan(record, self._clock.monotonic() + gap)
+        self._plan(record, record.born + gap)
 
     def watch(self, record: Tracked, waiter: Waiter, timeout: float | None) -> Callable[[], None]:
         """Let a waiter hear of a task, for `timeout` seconds at most; gives the function that ends it.
@@ -149,7 +154,7 @@ class Poller:
         self._agenda.add(record, due)
         if self._coroutine is None:
             self._coroutine = asyncio.create_task(self._guard(self._run), name="finevoice-poller")
-        elif due < self._wakes_at:
+        elif max(due, self._next_round) < self._wakes_at:
             self._wake_up()
 
     def _wake_up(self) -> None:
@@ -159,25 +164,25 @@ class Poller:
     async def _run(self) -> None:
         while True:
             now = self._clock.monotonic()
+            self._next_round = now + TICK
             self._agenda.ripen(now)
-            allowed = self._budget.available(now)
-            for _ in range(min(self._polling.concurrency - self._under_way, allowed)):
-                record = self._next(short=self._agenda.overdue > allowed)
-                if record is None:
-                    break
+            while self._under_way < self._polling.concurrency and (record := self._next(now)) is not None:
                 self._hand_out(record)
             await self._sleep(now)
 
-    def _next(self, *, short: bool) -> Tracked | None:
-        """Give whom to ask now: the first in turn, or the likeliest to have ended if the budget is short."""
-        while True:
+    def _next(self, now: float) -> Tracked | None:
+        """Give whom to ask now, if anybody: the first in turn, or, with a short budget, the likeliest to have ended."""
+        allowed = self._budget.available(now)
+        while allowed and self._agenda.overdue:
+            short = self._agenda.overdue > allowed
             record = self._agenda.likeliest(self._odds, self._rng.randrange) if short else self._agenda.first()
-            if record is None or record.end is None:
+            if record is not None and record.end is None:
+                self._budget.spend()
+                self._under_way += 1
                 return record
+        return None
 
     def _hand_out(self, record: Tracked) -> None:
-        self._budget.spend()
-        self._under_way += 1
         if self._under_way > len(self._workers):
             worker = asyncio.create_task(self._guard(self._work), name=f"finevoice-poll-{len(self._workers)}")
             self._workers.append(worker)
@@ -189,10 +194,9 @@ class Poller:
     async def _sleep(self, now: float) -> None:
         """Sleep until a poll is due and may start, or something changes."""
         due = self._agenda.next_due()
-        wakes_at = float("inf") if due is None else due
-        if self._agenda.overdue:
-            full = self._under_way >= self._polling.concurrency
-            wakes_at = float("inf") if full else min(wakes_at, self._budget.ready_at(now))
+        wakes_at = float("inf") if due is None else max(due, self._next_round)
+        if self._agenda.overdue and self._under_way < self._polling.concurrency:  # else the next free worker goes on
+            wakes_at = min(wakes_at, self._budget.ready_at(now))
         self._wakes_at = wakes_at
         self._wake = asyncio.get_running_loop().create_future()
         timer = None if wakes_at == float("inf") else self._clock.call_at(wakes_at, self._wake_up)
@@ -217,18 +221,22 @@ class Poller:
     # Asking
 
     async def _work(self) -> None:
+        record = await self._work_to_come()
         while True:
-            record = self._handed_out.popleft() if self._handed_out else await self._work_to_come()
             asked_at = self._clock.monotonic() - record.born
             answer = await self._exchange.ask(str(record.task_id))
             self._under_way -= 1
             self.polls += 1
             if record.end is None:
                 self._settle(record, asked_at, answer)
-            if self._agenda.overdue:
-                self._wake_up()  # a worker is free again
+            following = self._next(self._clock.monotonic())
+            if following is None and self._agenda.overdue:
+                self._wake_up()  # a worker is free again, and the budget is not
+            record = following or await self._work_to_come()
 
     async def _work_to_come(self) -> Tracked:
+        if self._handed_out:
+            return self._handed_out.popleft()
         work: asyncio.Future[Tracked] = asyncio.get_running_loop().create_future()
         self._idle.append(work)
         return await work

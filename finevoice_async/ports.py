@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -64,7 +64,7 @@ class LostError(TransportError):
 class Transport(Protocol):
     """HTTP to the service: one call, one plain reply. It knows nothing of the API and never tries again."""
 
-    async def post(self, path: str, body: bytes) -> Reply:
+    def post(self, path: str, body: bytes) -> Awaitable[Reply]:
         """Send a JSON body.
 
         Raises:
@@ -73,7 +73,7 @@ class Transport(Protocol):
         """
         ...
 
-    async def get(self, path: str) -> Reply:
+    def get(self, path: str) -> Awaitable[Reply]:
         """Ask for a path, which is percent-encoded already.
 
         Raises:

@@ -8,11 +8,16 @@ from datetime import UTC, datetime
 
 
 class LoopClock:
-    """Time as the running event loop counts it, so that every wait in the process agrees."""
+    """Time as the event loop counts it that uses the clock first, so that every wait in the process agrees."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # the only mutable state; looked up once
 
     def monotonic(self) -> float:
         """Give the loop's time in seconds."""
-        return asyncio.get_running_loop().time()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
 
     def utcnow(self) -> datetime:
         """Give the machine's date and time."""

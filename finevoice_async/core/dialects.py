@@ -46,7 +46,8 @@ _WORDS = {
 _NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.PROCESSING}
 
 _TASK_ID_NAMES = ("taskId", "task_id")
-_URL_NAMES = ("url", "audio_url", "audioUrl", "file_url", "fileUrl", "download_url", "downloadUrl")
+_URL_NAMES = ("url", "audio_url", "audioUrl", "file_url", "fileUrl", "download_url", "downloadUrl", "urls")
+_RANK = {name: rank for rank, name in enumerate(_URL_NAMES)}
 _ENVELOPES = ("result", "data")
 _MAX_REASON = 500  # characters of an error's text that go into a message
 
@@ -67,8 +68,9 @@ class Answer:
 
 def _levels(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Give the places where a field may stand, most specific first: the answer may be one level down."""
-    inner = [payload[name] for name in _ENVELOPES if name in payload]
-    return [level for level in inner if isinstance(level, Mapping)] + [payload]
+    levels = [payload[name] for name in _ENVELOPES if name in payload and isinstance(payload[name], Mapping)]
+    levels.append(payload)
+    return levels
 
 
 def _read_task_id(level: Mapping[str, Any]) -> str | None:
@@ -83,7 +85,7 @@ def _read_task_id(level: Mapping[str, Any]) -> str | None:
 
 def _read_status(value: object) -> TaskStatus:
     if isinstance(value, str):
-        word = value.strip().lower()
+        word = value if value in _WORDS else value.strip().lower()
         known = _WORDS.get(word)
         if known is not None:
             return known
@@ -98,10 +100,17 @@ def _read_status(value: object) -> TaskStatus:
 
 
 def _read_urls(level: Mapping[str, Any]) -> list[str]:
-    found = [level[name] for name in _URL_NAMES if name in level]
-    many = level.get("urls")
-    found += many if isinstance(many, list | tuple) else [many]
-    return [url.strip() for url in found if isinstance(url, str) and url.strip()]
+    names = [name for name in level if name in _RANK]  # few, if any: looking for all eight costs more
+    if len(names) > 1:
+        names.sort(key=_RANK.__getitem__)
+    found: list[object] = []
+    for name in names:
+        value = level[name]
+        if name == "urls" and isinstance(value, list | tuple):
+            found += value
+        else:
+            found.append(value)
+    return [link for url in found if isinstance(url, str) and (link := url.strip())]
 
 
 def _text(value: object) -> str | None:
@@ -142,31 +151,31 @@ def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def read_update(payload: Mapping[str, Any]) -> TaskUpdate:
     """Read an answer of either dialect, or of a mixture. Never fails: what makes no sense counts as absent."""
-    levels = _levels(payload)
-    status = TaskStatus.UNKNOWN
-    for level in levels:
-        if "status" in level and (status := _read_status(level["status"])) is not TaskStatus.UNKNOWN:
-            break
-    urls = tuple(dict.fromkeys(url for level in levels for url in _read_urls(level)))
-    code, reason = next(filter(any, map(_read_plain_error, levels)), (None, None))
-    if status is TaskStatus.UNKNOWN and (urls or code or reason):
-        status = TaskStatus.COMPLETED if urls else TaskStatus.FAILED
-    elif status is TaskStatus.COMPLETED and not urls and reason:
+    status, task_id = TaskStatus.UNKNOWN, None
+    code, reason = None, None
+    links: list[str] = []
+    for level in _levels(payload):
+        if status is TaskStatus.UNKNOWN and "status" in level:
+            status = _read_status(level["status"])
+        if task_id is None:
+            task_id = _read_task_id(level)
+        links += _read_urls(level)
+        # Only `error`: in an ordinary answer, a `message` or `detail` beside it says nothing about failure.
+        if not (code or reason) and level.get("error"):
+            code, reason = read_error({"error": level["error"]})
+    if status is TaskStatus.UNKNOWN and (links or code or reason):
+        status = TaskStatus.COMPLETED if links else TaskStatus.FAILED
+    elif status is TaskStatus.COMPLETED and not links and reason:
         status = TaskStatus.FAILED
     failed = status is TaskStatus.FAILED
     return TaskUpdate(
         status=status,
-        task_id=next(filter(None, map(_read_task_id, levels)), None),
-        urls=urls if status is TaskStatus.COMPLETED else (),
+        task_id=task_id,
+        urls=tuple(dict.fromkeys(links)) if status is TaskStatus.COMPLETED else (),
         code=code if failed else None,
         reason=reason if failed else None,
         raw=payload,
     )
-
-
-def _read_plain_error(level: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Read only `error`: in an ordinary answer, a `message` or `detail` beside it says nothing about failure."""
-    return read_error({"error": level["error"]}) if level.get("error") else (None, None)
 
 
 def configure_lenient(converter: cattrs.Converter) -> None:

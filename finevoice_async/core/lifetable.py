@@ -239,24 +239,28 @@ class LifeTable:
         start = min(start, stop)
         if start >= END:
             return
-        last, left = bin_of(stop), self._spread(start, stop, curve)
+        last = bin_of(stop)
+        left = self._spread(start, stop, last, curve)
         # What is left ended in the last bin, and would have been exposed to the end of it.
         room = EDGES[last + 1] - max(start, EDGES[last])
         self._add(last, left * room / WIDTHS[last], left)
 
-    def _spread(self, start: float, stop: float, curve: Curve) -> float:
+    def _spread(self, start: float, stop: float, last: int, curve: Curve) -> float:
         """Spread one end over the bins of an interval but the last; gives what is left for that one."""
-        reached, seen, done = curve.reached, self.seen, self.done
-        born, gone = curve.hazard(start), curve.hazard(stop)
+        reached, rates, seen, done = curve.reached, curve.rates, self.seen, self.done
+        first = bin_of(start)
+        born = reached[first] + (start - EDGES[first]) * rates[first]
+        gone = reached[last] + (stop - EDGES[last]) * rates[last]
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
         # The chance of an end so soon after submission; within the first bin, no age is sooner than another.
-        early = max(1 - math.exp(-curve.hazard(max(stop, YOUNGEST))), LEAST_CHANCE)
+        soonest = gone if stop >= YOUNGEST else curve.hazard(YOUNGEST)
+        early = max(1 - math.exp(-soonest), LEAST_CHANCE)
         before = max(DOUBT, CARRY * self.doubt)
         wrong, right = before * USUAL, (1 - before) * early
         self.doubt = wrong / (wrong + right)
         trust, even = (1 - self.doubt) / chance, self.doubt / max(stop - start, YOUNGEST / 1e6)
-        left, alive, age, first = 1.0, 1.0, start, bin_of(start)
-        for index in range(first, bin_of(stop)):
+        left, alive, age = 1.0, 1.0, start
+        for index in range(first, last):
             after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age
             here = trust * (alive - after) + even * width
             if here > left:  # by rounding only

@@ -138,6 +138,8 @@ def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Map
     elif request is None or isinstance(request, str):
         if request is not None and "prompt" in fields:
             raise _refuse("prompt", fields["prompt"], "must be given once")
+        if not fields:
+            return SfxRequest(request)
         merged = {"prompt": request, **fields}
     else:
         raise _refuse("request", request, "must be an SfxRequest, a prompt or a dict of fields")

@@ -19,6 +19,9 @@ TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
 
 _SNIPPET = 200  # characters of an unreadable body that go into a message
 _converter = make_lenient_converter()
+_read = _converter.get_structure_hook(TaskUpdate)  # looked up once, not for every call
+_write = _converter.get_unstructure_hook(SfxRequest)
+_plain = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # quote() leaves these characters as they are
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
@@ -43,12 +46,12 @@ class UnreadableReplyError(ValueError):
 
 def encode_request(request: SfxRequest) -> bytes:
     """Give the JSON body of a submission."""
-    return _to_json(_converter.unstructure(request)).encode()
+    return _to_json(_write(request)).encode()
 
 
 def task_path(task_id: str) -> str:
     """Give the path that asks for the task: the id is one opaque, percent-encoded segment."""
-    return TASK_PATH + quote(task_id, safe="")
+    return TASK_PATH + (task_id if _plain(task_id) else quote(task_id, safe=""))
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
@@ -72,7 +75,8 @@ def decode_update(body: bytes) -> TaskUpdate:
     Raises:
         UnreadableReplyError: The body is no JSON object.
     """
-    return _converter.structure(decode_object(body), TaskUpdate)
+    update: TaskUpdate = _read(decode_object(body), TaskUpdate)
+    return update
 
 
 def decode_refusal(body: bytes) -> tuple[str | None, str]:

@@ -100,9 +100,11 @@ async def test_post_carries_key_and_body(transport: AiohttpTransport) -> None:
         reply = await transport.post("/v1/x", b'{"a":1}')
     assert (reply.status, reply.body, reply.headers["retry-after"]) == (201, b"{}", "3")
     ((call,),) = fake.requests.values()
-    assert call.kwargs["data"] == b'{"a":1}'
-    assert call.kwargs["headers"]["Authorization"] == f"Bearer {KEY}"
+    assert await call.kwargs["data"].as_bytes() == b'{"a":1}'
+    assert call.kwargs["data"].content_type == "application/json"
     assert call.kwargs["allow_redirects"] is False
+    assert transport._own is not None
+    assert transport._own.headers["Authorization"] == f"Bearer {KEY}"
 
 
 async def test_encoded_path_stays_as_it_is(transport: AiohttpTransport) -> None:

@@ -122,6 +122,26 @@ def test_fault_16_any_json_as_poll_answer(answers: list[Any]) -> None:
         runner.run(job())
 
 
+async def test_an_answer_that_drips_ends_in_time(visit: Visit) -> None:
+    """A server that sends a byte now and then keeps no call longer than a silent one: connect + read seconds."""
+
+    async def script(request: Request, peer: Peer) -> None:
+        if request.method == "POST":
+            peer.answer(200, ACCEPTED)
+        elif server.count("GET") > 1:
+            peer.answer(200, DONE)
+        else:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while True:
+                peer.send(b" ")
+                await asyncio.sleep(2)
+
+    async with RawServer(script) as server, visit(server.url) as session:
+        began = asyncio.get_running_loop().time()
+        assert (await session.generate("rain")).task_id == "t"
+        assert asyncio.get_running_loop().time() - began < 2 + 10 + 5  # the gap, the limit, one more try
+
+
 @pytest.mark.parametrize(
     ("status", "answer"),
     [
