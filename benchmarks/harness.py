@@ -77,7 +77,8 @@ def sockets() -> int:
 def environment() -> dict[str, str]:
     """Give the environment of a child that imports from this tree."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
+    return kept | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 class Child:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
-import anyio.to_thread
+import anyio
 import attrs
 
 from finevoice_async.config import Retry

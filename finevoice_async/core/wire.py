@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -18,11 +19,15 @@ SUBMIT_PATH = "/v1/audio/sfx-generation"
 TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
 
 _SNIPPET = 200  # characters of an unreadable body that go into a message
-_converter = make_lenient_converter()
-_read = _converter.get_structure_hook(TaskUpdate)  # looked up once, not for every call
-_write = _converter.get_unstructure_hook(SfxRequest)
 _plain = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # quote() leaves these characters as they are
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps makes one a call
+
+
+@cache
+def _hooks() -> tuple[Callable[..., TaskUpdate], Callable[[SfxRequest], dict[str, Any]]]:
+    """Give what reads an update and what writes a request; made at the first call, not for the import."""
+    converter = make_lenient_converter()
+    return converter.get_structure_hook(TaskUpdate), converter.get_unstructure_hook(SfxRequest)
 
 
 @attrs.frozen
@@ -46,7 +51,7 @@ class UnreadableReplyError(ValueError):
 
 def encode_request(request: SfxRequest) -> bytes:
     """Give the JSON body of a submission."""
-    return _to_json(_write(request)).encode()
+    return _to_json(_hooks()[1](request)).encode()
 
 
 def task_path(task_id: str) -> str:
@@ -75,8 +80,7 @@ def decode_update(body: bytes) -> TaskUpdate:
     Raises:
         UnreadableReplyError: The body is no JSON object.
     """
-    update: TaskUpdate = _read(decode_object(body), TaskUpdate)
-    return update
+    return _hooks()[0](decode_object(body), TaskUpdate)
 
 
 def decode_refusal(body: bytes) -> tuple[str | None, str]:
