@@ -165,7 +165,7 @@ class Exchange:
         shown = self._transport.conceal(reply.body)
         if shown == reply.body or _has_links(reply.body):
             return reply
-        return attrs.evolve(reply, body=shown)
+        return reply._replace(body=shown)
 
 
 def _has_links(body: bytes) -> bool:

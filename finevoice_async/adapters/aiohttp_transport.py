@@ -7,7 +7,7 @@ own hold the request's headers, key included.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -100,11 +100,11 @@ async def read_capped(response: aiohttp.ClientResponse, cap: int) -> bytes:
     Raises:
         LostError: It is longer.
     """
-    length = response.content_length
-    if length is not None and length <= cap and "Content-Encoding" not in response.headers:
-        return await response.read()  # one await for the usual small answer; the parser holds it to its length
+    content = response.content
+    if content.is_eof() and content.total_bytes <= cap:
+        return content.read_nowait()  # a small answer comes in one piece, with its headers
     pieces = bytearray()
-    async for piece in response.content.iter_chunked(_PIECE):
+    async for piece in content.iter_chunked(_PIECE):
         pieces += piece
         if len(pieces) > cap:
             raise LostError(f"the reply is longer than {cap} bytes")
@@ -153,6 +153,9 @@ class AiohttpTransport:
         self._root = URL(self._base_url)
         self._prefix = self._root.raw_path.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=timeouts.connect, sock_read=None)
+        # A session of our own has these already, which is cheaper: it has one origin.
+        callers = {"headers": self._headers, "timeout": self._timeout}
+        self._options: dict[str, Any] = {"allow_redirects": False} | ({} if http is None else callers)
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
@@ -171,7 +174,7 @@ class AiohttpTransport:
         self._own = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=MAX_SOCKETS),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,  # here, and not with every request: cheaper, as this session has one origin
+            headers=self._headers,
             timeout=self._timeout,
         )
         return self._own
@@ -191,19 +194,14 @@ class AiohttpTransport:
         payload = None if body is None else _JsonBody(body)
         failure: TransportError
         try:
-            with self._deadlines.start():
-                response = await session.request(
-                    method,
-                    self._root.with_path(self._prefix + path, encoded=True),
-                    data=payload,
-                    headers=None if session is self._own else self._headers,
-                    allow_redirects=False,
-                    timeout=self._timeout,
-                )
+            with self._deadlines:
+                url = self._root.with_path(self._prefix + path, encoded=True)
+                response = await session.request(method, url, data=payload, **self._options)
                 try:
                     content = await read_capped(response, MAX_REPLY)
                 finally:
-                    response.release()
+                    if not response.closed:
+                        response.release()
                 return Reply(response.status, response.headers, content)
         except TransportError as error:
             failure = error

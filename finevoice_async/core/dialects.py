@@ -17,7 +17,7 @@ What the lenient reader believes, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -67,14 +67,15 @@ class Answer:
 # Reading
 
 
-def _levels(payload: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _levels(payload: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     """Give the places where a field may stand, most specific first: the answer may be one level down."""
-    levels = [payload[name] for name in _ENVELOPES if name in payload and isinstance(payload[name], Mapping)]
-    levels.append(payload)
-    return levels
+    result, data = payload.get("result"), payload.get("data")
+    if result is None and data is None:
+        return (payload,)
+    return (*(level for level in (result, data) if isinstance(level, dict)), payload)
 
 
-def _read_task_id(level: Mapping[str, Any]) -> str | None:
+def _read_task_id(level: dict[str, Any]) -> str | None:
     for name in _TASK_ID_NAMES:
         value = level.get(name)
         if isinstance(value, str) and value.strip():
@@ -86,7 +87,7 @@ def _read_task_id(level: Mapping[str, Any]) -> str | None:
 
 def _read_status(value: object) -> TaskStatus:
     if isinstance(value, str):
-        word = value if value in _WORDS else value.strip().lower()
+        word = value.strip().lower()
         known = _WORDS.get(word)
         if known is not None:
             return known
@@ -100,14 +101,12 @@ def _read_status(value: object) -> TaskStatus:
     return TaskStatus.UNKNOWN
 
 
-def _read_urls(level: Mapping[str, Any]) -> list[str]:
-    names = [name for name in level if name in _RANK]  # few, if any: looking for all eight costs more
-    if len(names) > 1:
-        names.sort(key=_RANK.__getitem__)
+def _read_urls(level: dict[str, Any]) -> list[str]:
+    names: Iterable[str] = _RANK.keys() & level.keys()  # few, if any: to look for all eight costs more
     found: list[object] = []
-    for name in names:
+    for name in sorted(names, key=_RANK.__getitem__):
         value = level[name]
-        if name == "urls" and isinstance(value, list | tuple):
+        if name == "urls" and isinstance(value, list):
             found += value
         else:
             found.append(value)
@@ -150,33 +149,37 @@ def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return None, reason or more
 
 
-def read_update(payload: Mapping[str, Any]) -> TaskUpdate:
+def read_update(payload: dict[str, Any]) -> TaskUpdate:
     """Read an answer of either dialect, or of a mixture. Never fails: what makes no sense counts as absent."""
     status, task_id = TaskStatus.UNKNOWN, None
-    code, reason = None, None
-    links: list[str] = []
-    for level in _levels(payload):
-        if status is TaskStatus.UNKNOWN and "status" in level:
-            status = _read_status(level["status"])
+    levels = _levels(payload)
+    for level in levels:
+        if status is TaskStatus.UNKNOWN:
+            status = _read_status(level.get("status"))
         if task_id is None:
             task_id = _read_task_id(level)
-        links += _read_urls(level)
-        # Only `error`: in an ordinary answer, a `message` or `detail` beside it says nothing about failure.
-        if not (code or reason) and level.get("error"):
-            code, reason = read_error({"error": level["error"]})
-    if status is TaskStatus.UNKNOWN and (links or code or reason):
-        status = TaskStatus.COMPLETED if links else TaskStatus.FAILED
-    elif status is TaskStatus.COMPLETED and not links and reason:
+    if status is TaskStatus.PENDING or status is TaskStatus.PROCESSING:
+        return TaskUpdate(status=status, task_id=task_id, raw=payload)
+    if status is not TaskStatus.FAILED:
+        links = [link for level in levels for link in _read_urls(level)]
+        if links:
+            urls = tuple(dict.fromkeys(links))
+            return TaskUpdate(status=TaskStatus.COMPLETED, task_id=task_id, urls=urls, raw=payload)
+    code, reason = _read_failure(levels)
+    if reason or (code and status is TaskStatus.UNKNOWN):
         status = TaskStatus.FAILED
-    failed = status is TaskStatus.FAILED
-    return TaskUpdate(
-        status=status,
-        task_id=task_id,
-        urls=tuple(dict.fromkeys(links)) if status is TaskStatus.COMPLETED else (),
-        code=code if failed else None,
-        reason=reason if failed else None,
-        raw=payload,
-    )
+    if status is not TaskStatus.FAILED:
+        return TaskUpdate(status=status, task_id=task_id, raw=payload)
+    return TaskUpdate(status=status, task_id=task_id, code=code, reason=reason, raw=payload)
+
+
+def _read_failure(levels: Iterable[dict[str, Any]]) -> tuple[str | None, str | None]:
+    """Read only `error`: in an ordinary answer, a `message` or `detail` beside it says nothing about failure."""
+    for level in levels:
+        code, reason = read_error({"error": level.get("error")})
+        if code or reason:
+            return code, reason
+    return None, None
 
 
 def configure_lenient(converter: cattrs.Converter) -> None:

@@ -44,8 +44,8 @@ VERSION = 1
 JITTER = 0.1
 """Gaps vary by so much, so that a burst of tasks is not asked for in step."""
 
-PATIENCE = 24
-"""Polls after which what was learned takes effect: seven tasks or so. A curve costs as much time as fifty gaps."""
+PATIENCE = 48
+"""Polls after which what was learned takes effect: a dozen tasks or so. A curve costs as much time as fifty gaps."""
 
 SURPRISE = 50.0
 """How many polls an end counts as that the table thought impossible, so that a changed service is followed at once."""

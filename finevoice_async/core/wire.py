@@ -6,10 +6,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
-
-import attrs
 
 from finevoice_async.core.dialects import make_lenient_converter, read_error
 from finevoice_async.core.models import SfxRequest, TaskUpdate
@@ -20,6 +18,7 @@ TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
 
 _SNIPPET = 200  # characters of an unreadable body that go into a message
 _plain = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # quote() leaves these characters as they are
+_from_json = json.JSONDecoder().decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
@@ -30,8 +29,7 @@ def _hooks() -> tuple[Callable[..., TaskUpdate], Callable[[SfxRequest], dict[str
     return converter.get_structure_hook(TaskUpdate), converter.get_unstructure_hook(SfxRequest)
 
 
-@attrs.frozen
-class Reply:
+class Reply(NamedTuple):
     """What came back over HTTP, with nothing of HTTP's machinery.
 
     Attributes:
@@ -66,12 +64,19 @@ def decode_object(body: bytes) -> dict[str, Any]:
         UnreadableReplyError: The body is anything else. The message says what.
     """
     try:
-        payload = json.loads(body)
+        payload = _parse(body)
     except (ValueError, RecursionError) as error:
         raise UnreadableReplyError(f"{describe(body)} instead of JSON") from error
     if not isinstance(payload, dict):
         raise UnreadableReplyError(f"the JSON {describe(body)} instead of an object")
     return payload
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return _from_json(body.decode())
+    except ValueError:
+        return json.loads(body)  # looks for a byte order mark and for UTF-16, which takes as long as all the rest
 
 
 def decode_update(body: bytes) -> TaskUpdate:

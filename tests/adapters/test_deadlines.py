@@ -10,7 +10,7 @@ from finevoice_async.adapters.deadlines import Deadlines
 
 
 async def _call(deadlines: Deadlines, seconds: float) -> float:
-    with deadlines.start():
+    with deadlines:
         await asyncio.sleep(seconds)
     return asyncio.get_running_loop().time()
 
