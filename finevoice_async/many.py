@@ -6,6 +6,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -80,7 +81,7 @@ class ManyEffects:
         self._drawn = 0
         self._taken = 0
         self._ready: dict[int, Outcome] = {}  # ended, not taken; by index, in the order of their end
-        self._unwatch: dict[int, Callable[[], None]] = {}  # of those that the poller watches, by index
+        self._waiters: dict[int, Waiter] = {}  # of those that the poller watches, by index
         self._fatal: FineVoiceError | None = None  # why nothing more is sent
         self._driver: asyncio.Task[None] | None = None
         self._source_error: BaseException | None = None  # raised by the caller's own iterable
@@ -198,16 +199,18 @@ class ManyEffects:
         if record.end is not None:
             self._end(index, record, record.end)
             return
-        waiter = Waiter(lambda news: self._end(index, record, news))
+        waiter = Waiter(record, partial(self._end, index, record), self._timeout)
         try:
-            self._unwatch[index] = self._poller.watch(record, waiter, self._timeout)
+            self._poller.watch(waiter)
         except FineVoiceError as error:
             self._end(index, record, error)
+        else:
+            self._waiters[index] = waiter
 
     def _end(self, index: int, record: Tracked, news: News) -> None:
-        unwatch = self._unwatch.pop(index, None)
-        if unwatch is not None:
-            unwatch()
+        waiter = self._waiters.pop(index, None)
+        if waiter is not None:
+            self._poller.unwatch(waiter)
         error = copy.copy(news) if isinstance(news, FineVoiceError) else None
         effect = None if error is not None else self._make_effect(record)
         self._put(Outcome(index=index, request=record.request, effect=effect, error=error, task_id=record.task_id))
@@ -229,9 +232,9 @@ class ManyEffects:
         self._closed = True
         if self._driver is not None:
             self._driver.cancel()
-        for unwatch in self._unwatch.values():
-            unwatch()
-        self._unwatch.clear()
+        for waiter in self._waiters.values():
+            self._poller.unwatch(waiter)
+        self._waiters.clear()
         self._ready.clear()
         if self._driver is not None:
             await asyncio.wait([self._driver])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -24,7 +25,8 @@ from finevoice_async.errors import (
     TaskNotFoundError,
 )
 from finevoice_async.exchange import Exchange, Trouble
-from finevoice_async.ports import Clock
+from finevoice_async.expiry import Expiry
+from finevoice_async.ports import Clock, Timer
 from finevoice_async.tracked import News, Tracked, Waiter
 
 log = logging.getLogger("finevoice_async")
@@ -33,8 +35,9 @@ LAST_ANSWER = 5.0
 """Seconds that a deadline waits for the answer of one last poll: a task found ended beats the timeout."""
 
 TICK = 0.01
-"""Seconds between two rounds at least: polls due within one go out together, for a third of the loop's turns. Against
-an effect's seconds, the five milliseconds that a notice comes later are nothing."""
+"""Seconds between two rounds at least: polls that fall due within one go out together, and their answers come together,
+which spares the process most of its wakes. Against an effect's seconds, the five milliseconds that a notice comes later
+are nothing."""
 
 FRESH = 0.5
 """Seconds for which an answer counts as the last word at a deadline, so that short waits do not add polls."""
@@ -88,9 +91,11 @@ class Poller:
         self._idle: list[asyncio.Future[Tracked]] = []  # what workers without work wait on
         self._under_way = 0  # polls handed to the workers and not answered
         self._wake: asyncio.Future[None] | None = None  # what the coroutine sleeps on
-        self._wakes_at = float("inf")
-        self._next_round = float("-inf")  # not before this
+        self._wakes_at = math.inf  # when the timer will wake it
+        self._timer: Timer | None = None
         self._coroutine: asyncio.Task[None] | None = None
+        self._limits: dict[float, Expiry[Waiter]] = {}  # waiters with a timeout, by its seconds
+        self._last_answers = Expiry(LAST_ANSWER, clock, self._give_up)  # waiters whose time is up
         self._workers: list[asyncio.Task[None]] = []
         self._rate_limited = 0  # 429s in a row
         self._broken: str | None = None  # what it died of
@@ -112,41 +117,50 @@ class Poller:
         gap = 0.0 if record.attached else self._gap(record, 0.0)
         self._plan(record, record.born + gap)
 
-    def watch(self, record: Tracked, waiter: Waiter, timeout: float | None) -> Callable[[], None]:
-        """Let a waiter hear of a task, for `timeout` seconds at most; gives the function that ends it.
+    def watch(self, waiter: Waiter) -> None:
+        """Let a waiter hear of its task, until its time is up or `unwatch`.
 
         Raises:
             PollError: The poller is broken.
         """
-        self.check(record)
-        record.waiters.append(waiter)
-        timer = None
-        if timeout is not None:
-            deadline = self._clock.monotonic() + timeout
-            timer = self._clock.call_at(deadline, lambda: self._expire(record, waiter))
+        self.check(waiter.record)
+        waiter.record.waiters.append(waiter)
+        if waiter.timeout is not None:
+            limit = self._limits.get(waiter.timeout)
+            if limit is None:
+                limit = self._limits[waiter.timeout] = Expiry(waiter.timeout, self._clock, self._expire)
+            limit.add(waiter)
 
-        def unwatch() -> None:
-            if timer is not None:
-                timer.cancel()
-            if waiter in record.waiters:
-                record.waiters.remove(waiter)
+    def unwatch(self, waiter: Waiter) -> None:
+        """Tell a waiter nothing more."""
+        if waiter in waiter.record.waiters:
+            waiter.record.waiters.remove(waiter)
+        if waiter.expired:
+            self._last_answers.discard(waiter)
+        elif waiter.timeout is not None and (limit := self._limits.get(waiter.timeout)) is not None:
+            limit.discard(waiter)
+            if not limit:
+                del self._limits[waiter.timeout]
 
-        return unwatch
-
-    def _expire(self, record: Tracked, waiter: Waiter) -> None:
-        """The waiter's time is up: one last poll, unless the last answer is fresh or this is the second call."""
+    def _expire(self, waiter: Waiter) -> None:
+        """The waiter's time is up: one last poll, unless the last answer is fresh."""
+        record = waiter.record
         if waiter not in record.waiters:
-            return
+            return  # it was told in the same step
         now = self._clock.monotonic()
-        fresh = record.asked_at > 0 and now - (record.born + record.asked_at) < FRESH
-        if waiter.expired or fresh:
-            record.waiters.remove(waiter)
-            waiter.tell(record.timeout_error())
+        if record.asked_at > 0 and now - (record.born + record.asked_at) < FRESH:
+            self._give_up(waiter)
             return
         waiter.expired = True
-        self._clock.call_at(now + LAST_ANSWER, lambda: self._expire(record, waiter))
+        self._last_answers.add(waiter)
         if record.due < float("inf"):
             self._plan(record, now)
+
+    def _give_up(self, waiter: Waiter) -> None:
+        record = waiter.record
+        if waiter in record.waiters:
+            record.waiters.remove(waiter)
+            waiter.tell(record.timeout_error())
 
     # Deciding
 
@@ -154,21 +168,33 @@ class Poller:
         self._agenda.add(record, due)
         if self._coroutine is None:
             self._coroutine = asyncio.create_task(self._guard(self._run), name="finevoice-poller")
-        elif max(due, self._next_round) < self._wakes_at:
-            self._wake_up()
+        else:
+            self._wake_at(due)
+
+    def _wake_at(self, when: float) -> None:
+        """Have the coroutine wake at the first tick after that, unless it wakes before."""
+        when = (math.floor(when / TICK) + 1) * TICK
+        if when < self._wakes_at:
+            self._wakes_at = when
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._clock.call_at(when, self._wake_up)
 
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     async def _run(self) -> None:
-        while True:
-            now = self._clock.monotonic()
-            self._next_round = now + TICK
-            self._agenda.ripen(now)
-            while self._under_way < self._polling.concurrency and (record := self._next(now)) is not None:
-                self._hand_out(record)
-            await self._sleep(now)
+        try:
+            while True:
+                now = self._clock.monotonic()
+                self._agenda.ripen(now)
+                while self._under_way < self._polling.concurrency and (record := self._next(now)) is not None:
+                    self._hand_out(record)
+                await self._sleep(now)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
 
     def _next(self, now: float) -> Tracked | None:
         """Give whom to ask now, if anybody: the first in turn, or, with a short budget, the likeliest to have ended."""
@@ -193,18 +219,14 @@ class Poller:
 
     async def _sleep(self, now: float) -> None:
         """Sleep until a poll is due and may start, or something changes."""
-        due = self._agenda.next_due()
-        wakes_at = float("inf") if due is None else max(due, self._next_round)
-        if self._agenda.overdue and self._under_way < self._polling.concurrency:  # else the next free worker goes on
-            wakes_at = min(wakes_at, self._budget.ready_at(now))
-        self._wakes_at = wakes_at
         self._wake = asyncio.get_running_loop().create_future()
-        timer = None if wakes_at == float("inf") else self._clock.call_at(wakes_at, self._wake_up)
-        try:
-            await self._wake
-        finally:
-            if timer is not None:
-                timer.cancel()
+        self._wakes_at = math.inf
+        due = self._agenda.next_due()
+        if due is not None:
+            self._wake_at(due)
+        if self._agenda.overdue and self._under_way < self._polling.concurrency:  # else the next free worker goes on
+            self._wake_at(self._budget.ready_at(now))
+        await self._wake
 
     def _odds(self, record: Tracked) -> float:
         return self.schedule.odds(record.asked_at, self._clock.monotonic() - record.born, record.duration)
@@ -247,8 +269,7 @@ class Poller:
         if gap is None or record.end is not None:
             return
         for waiter in [waiter for waiter in record.waiters if waiter.expired]:
-            record.waiters.remove(waiter)
-            waiter.tell(record.timeout_error())
+            self._give_up(waiter)
         now = self._clock.monotonic()
         if not record.waiters and now - record.born > ABANDON_AFTER:
             log.warning("task %s is given up after %.0f s; its place counts as free", record.task_id, ABANDON_AFTER)

@@ -95,11 +95,12 @@ class SfxTask:
         end = self._record.end
         if end is None:
             heard: asyncio.Future[News] = asyncio.get_running_loop().create_future()
-            unwatch = self._poller.watch(self._record, Waiter(_teller(heard)), seconds)
+            waiter = Waiter(self._record, _teller(heard), seconds)
+            self._poller.watch(waiter)
             try:
                 end = await heard
             finally:
-                unwatch()
+                self._poller.unwatch(waiter)
         if isinstance(end, FineVoiceError):
             raise copy.copy(end)
         return self._make_effect(self._record)
@@ -127,11 +128,12 @@ class SfxTask:
         if record.end is not None or record.status is not status:
             return None
         heard: asyncio.Future[News] = asyncio.get_running_loop().create_future()
-        unwatch = self._poller.watch(record, Waiter(_teller(heard), every=True), None)
+        waiter = Waiter(record, _teller(heard), every=True)
+        self._poller.watch(waiter)
         try:
             return await heard
         finally:
-            unwatch()
+            self._poller.unwatch(waiter)
 
 
 def _teller(heard: asyncio.Future[News]) -> Callable[[News], None]:

@@ -21,12 +21,16 @@ class Waiter:
     """Somebody who wants to hear of a task. Each has one of their own: cancelling it touches nobody else's.
 
     Attributes:
+        record: The task.
         tell: Called once with the end (or an error); with every change of state, too, if `every`.
+        timeout: How long to wait, in seconds; None for ever.
         every: Hear of changes on the way.
-        expired: The deadline has passed; the next answer is the last word.
+        expired: The time is up; the next answer is the last word.
     """
 
+    record: Tracked
     tell: Callable[[News], None]
+    timeout: float | None = None
     every: bool = False
     expired: bool = False
 

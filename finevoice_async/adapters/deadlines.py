@@ -14,14 +14,14 @@ class Deadlines:
     """A context for each call; `TimeoutError` leaves it when the call's time is up.
 
     Every call has the same time from its start, so that the oldest is the next to run out of it. It works as
-    `asyncio.timeout` does: it cancels the call's task, and takes the cancellation back. A task makes one call at a time.
+    `asyncio.timeout` does: it cancels the call's task, and takes the cancellation back. A task may be in one call.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         # All mutable state:
         self._loop: asyncio.AbstractEventLoop | None = None  # looked up once
-        self._calls: dict[asyncio.Task[object], tuple[float, int]] = {}  # oldest first: its end, and `cancelling` before
+        self._calls: dict[asyncio.Task[object], tuple[float, int]] = {}  # oldest first: end, `cancelling` before
         self._expired: set[asyncio.Task[object]] = set()  # of these, whose time was up
         self._timer: asyncio.TimerHandle | None = None
 
