@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 
@@ -90,16 +90,15 @@ class ManyEffects:
         self._submitting = False  # the driver holds, or waits for, what a submission needs
         self._changed = asyncio.Event()  # something for the taker or the driver to look at
 
-    async def outcomes(self) -> AsyncIterator[Outcome]:
-        """Give the outcomes; cleans up when the caller leaves early."""
+    def __aiter__(self) -> Self:
         self._driver = asyncio.create_task(self._drive(), name="finevoice-many")
-        try:
-            while (outcome := await self._next()) is not None:
-                yield outcome
-            if self._source_error is not None:
-                raise self._source_error
-        finally:
-            await self.aclose()
+        return self
+
+    async def __anext__(self) -> Outcome:
+        outcome = await self._next()
+        if outcome is not None:
+            return outcome
+        raise self._source_error or StopAsyncIteration
 
     async def _next(self) -> Outcome | None:
         while True:
@@ -166,7 +165,7 @@ class ManyEffects:
             return
         finally:
             self._submitting = False
-        self._submitter.launch(reserved).add_done_callback(lambda post: self._posted(index, request, post))
+        self._submitter.launch(reserved, partial(self._posted, index, request))
 
     async def _resume(self, row: JournalRow) -> Reservation | Tracked:
         """Take up a row of the journal: submit it if it was never sent, else follow its task."""

@@ -245,13 +245,14 @@ class Poller:
     async def _work(self) -> None:
         record = await self._work_to_come()
         while True:
-            asked_at = self._clock.monotonic() - record.born
+            asked_at = self._clock.monotonic()
             answer = await self._exchange.ask(str(record.task_id))
+            now = self._clock.monotonic()
             self._under_way -= 1
             self.polls += 1
             if record.end is None:
-                self._settle(record, asked_at, answer)
-            following = self._next(self._clock.monotonic())
+                self._settle(record, answer, asked_at, now)
+            following = self._next(now)
             if following is None and self._agenda.overdue:
                 self._wake_up()  # a worker is free again, and the budget is not
             record = following or await self._work_to_come()
@@ -263,21 +264,23 @@ class Poller:
         self._idle.append(work)
         return await work
 
-    def _settle(self, record: Tracked, asked_at: float, answer: TaskUpdate | Trouble) -> None:
+    def _settle(self, record: Tracked, answer: TaskUpdate | Trouble, asked_at: float, now: float) -> None:
         """Take an answer in: end the task, or say when to ask again."""
-        gap = self._bear(record, answer) if isinstance(answer, Trouble) else self._believe(record, asked_at, answer)
+        if isinstance(answer, Trouble):
+            gap = self._bear(record, answer, now)
+        else:
+            gap = self._believe(record, answer, asked_at, now)
         if gap is None or record.end is not None:
             return
         for waiter in [waiter for waiter in record.waiters if waiter.expired]:
             self._give_up(waiter)
-        now = self._clock.monotonic()
         if not record.waiters and now - record.born > ABANDON_AFTER:
             log.warning("task %s is given up after %.0f s; its place counts as free", record.task_id, ABANDON_AFTER)
             self.end(record, record.timeout_error())
             return
         self._plan(record, now + gap)
 
-    def _believe(self, record: Tracked, asked_at: float, update: TaskUpdate) -> float | None:
+    def _believe(self, record: Tracked, update: TaskUpdate, asked_at: float, now: float) -> float | None:
         """Take an update in; gives the gap until the next poll, None if the task has ended."""
         self._budget.answered()
         self._rate_limited = 0
@@ -288,18 +291,18 @@ class Poller:
                 return self._polling.min_gap
         if update.status.ended:
             if not record.attached:
-                age = self._clock.monotonic() - record.born
-                self.schedule.finished(record.asked_at, age, record.duration)
+                self.schedule.finished(record.asked_at, now - record.born, record.duration)
             record.status = update.status
             self.end(record, record.ended_by(update))
             return None
         if update.status is TaskStatus.UNKNOWN and record.status is not TaskStatus.UNKNOWN:
             log.warning("task %s is in a state that nobody documented; taken as running", record.task_id)
+        age = asked_at - record.born
         if not record.attached:
-            self.schedule.running(record.asked_at, asked_at, record.duration)
-        record.asked_at = asked_at
+            self.schedule.running(record.asked_at, age, record.duration)
+        record.asked_at = age
         self._change(record, update)
-        return self._gap(record, asked_at)
+        return self._gap(record, age)
 
     def _change(self, record: Tracked, update: TaskUpdate) -> None:
         if record.status is update.status:
@@ -308,12 +311,12 @@ class Poller:
         for waiter in [waiter for waiter in record.waiters if waiter.every]:
             waiter.tell(update)
 
-    def _bear(self, record: Tracked, trouble: Trouble) -> float | None:
+    def _bear(self, record: Tracked, trouble: Trouble, now: float) -> float | None:
         """Take a failed poll in; gives the gap until the next, None if the task is given up."""
         decision = policy.decide(Call.POLL, trouble.symptom, self._exchange.retry)
-        age = self._clock.monotonic() - record.born
+        age = now - record.born
         if decision.verdict is Verdict.SLOW_DOWN:
-            return self._slow_down(trouble)
+            return self._slow_down(trouble, now)
         if decision.verdict is Verdict.GRACE:
             if age >= self._polling.grace:
                 self.end(record, trouble.error(TaskNotFoundError, task_id=record.task_id, request=record.request))
@@ -335,14 +338,14 @@ class Poller:
         pause = policy.wait_before_retry(record.failures, self._exchange.retry, self._rng.random(), trouble.retry_after)
         return max(self._polling.min_gap, pause)
 
-    def _slow_down(self, trouble: Trouble) -> float:
+    def _slow_down(self, trouble: Trouble, now: float) -> float:
         """The service says 429: the whole poller waits."""
         self._rate_limited += 1
         pause = policy.wait_before_retry(
             self._rate_limited, self._exchange.retry, self._rng.random(), trouble.retry_after
         )
         log.info("polls are rate limited; none for %.2f s", pause)
-        self._budget.slow_down(self._clock.monotonic() + pause)
+        self._budget.slow_down(now + pause)
         return max(self._polling.min_gap, pause)
 
     def end(self, record: Tracked, end: News) -> None:

@@ -10,6 +10,7 @@ import os
 import random
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -352,12 +353,14 @@ class FineVoiceSession:
             ordered: Give outcomes in the order of the requests.
         """
         await self._open()
-        async for outcome in self._outcomes(requests, ahead=2 * self._max_concurrency, ordered=ordered):
-            yield outcome
+        async with self._many(requests, ahead=2 * self._max_concurrency, ordered=ordered) as run:
+            async for outcome in run:
+                yield outcome
 
-    async def _outcomes(
+    @asynccontextmanager
+    async def _many(
         self, wanted: Iterable[Wanted] | AsyncIterable[Wanted | JournalRow], *, ahead: int, ordered: bool
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncIterator[ManyEffects]:
         run = ManyEffects(
             wanted,
             ahead=ahead,
@@ -369,8 +372,7 @@ class FineVoiceSession:
         )
         self._runs.add(run)
         try:
-            async for outcome in run.outcomes():
-                yield outcome
+            yield run
         finally:
             self._runs.discard(run)
             await run.aclose()
@@ -430,8 +432,9 @@ class FineVoiceSession:
         """
         await self._open()
         rows = left_behind(self._required_journal(), self._submitter.is_under_way)
-        async for outcome in self._outcomes(rows, ahead=RECOVER_AHEAD, ordered=False):
-            yield outcome
+        async with self._many(rows, ahead=RECOVER_AHEAD, ordered=False) as run:
+            async for outcome in run:
+                yield outcome
 
     async def unknown(self) -> list[JournalRow]:
         """Give the journal's rows that may have been accepted and paid for, and whose task ids are not known.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -249,18 +250,22 @@ class Submitter:
             raise SessionClosedError("The session is closed. Nothing was sent.")
         self._poller.check()
 
-    def launch(self, reservation: Reservation) -> asyncio.Task[Tracked]:
+    def launch(
+        self, reservation: Reservation, on_posted: Callable[[asyncio.Task[Tracked]], None] | None = None
+    ) -> asyncio.Task[Tracked]:
         """Start the POST of a reservation, which takes over all that the reservation holds."""
         post = asyncio.create_task(self._post(reservation), name="finevoice-post")
         self.posts.add(post)
-        post.add_done_callback(self._posted)
+        post.add_done_callback(partial(self._posted, on_posted))
         return post
 
-    def _posted(self, post: asyncio.Task[Tracked]) -> None:
+    def _posted(self, on_posted: Callable[[asyncio.Task[Tracked]], None] | None, post: asyncio.Task[Tracked]) -> None:
         self.posts.discard(post)
         self._turns.release()
         if not post.cancelled():
             post.exception()  # retrieved: whoever waits raises it, and a cancelled waiter has had it logged
+        if on_posted is not None:
+            on_posted(post)
 
     async def _post(self, reservation: Reservation) -> Tracked:
         request = reservation.request

@@ -253,7 +253,7 @@ class LifeTable:
         gone = reached[last] + (stop - EDGES[last]) * rates[last]
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
         # The chance of an end so soon after submission; within the first bin, no age is sooner than another.
-        soonest = gone if stop >= YOUNGEST else curve.hazard(YOUNGEST)
+        soonest = gone if last else reached[1]
         early = max(1 - math.exp(-soonest), LEAST_CHANCE)
         before = max(DOUBT, CARRY * self.doubt)
         wrong, right = before * USUAL, (1 - before) * early
