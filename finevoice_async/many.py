@@ -196,17 +196,16 @@ class ManyEffects:
 
     def _follow(self, index: int, record: Tracked) -> None:
         if record.end is not None:
-            self._end(index, record, record.end)
+            self.end(index, record, record.end)
             return
-        waiter = Waiter(record, partial(self._end, index, record), self._timeout)
+        self._waiters[index] = waiter = _Follower(record, self._timeout, run=self, index=index)
         try:
             self._poller.watch(waiter)
         except FineVoiceError as error:
-            self._end(index, record, error)
-        else:
-            self._waiters[index] = waiter
+            self.end(index, record, error)
 
-    def _end(self, index: int, record: Tracked, news: News) -> None:
+    def end(self, index: int, record: Tracked, news: News) -> None:
+        """Make the outcome of a task that has ended, or of which no more can be learned."""
         waiter = self._waiters.pop(index, None)
         if waiter is not None:
             self._poller.unwatch(waiter)
@@ -237,6 +236,17 @@ class ManyEffects:
         self._ready.clear()
         if self._driver is not None:
             await asyncio.wait([self._driver])
+
+
+@attrs.define(eq=False)
+class _Follower(Waiter):
+    """Tells a run of the end of its task. An object with slots, not a closure: there are as many as tasks in flight."""
+
+    run: ManyEffects = attrs.field(kw_only=True)
+    index: int = attrs.field(kw_only=True)
+
+    def tell(self, news: News) -> None:
+        self.run.end(self.index, self.record, news)
 
 
 def _read(wanted: Wanted) -> tuple[SfxRequest, str | None]:

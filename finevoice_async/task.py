@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Generator
 from datetime import datetime
 from typing import Final
 
+import attrs
+
 from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
 from finevoice_async.core.schedule import Estimate
 from finevoice_async.downloads import SoundEffect
@@ -94,13 +96,7 @@ class SfxTask:
         seconds = self._timeout if isinstance(timeout, _SessionDefault) else timeout
         end = self._record.end
         if end is None:
-            heard: asyncio.Future[News] = asyncio.get_running_loop().create_future()
-            waiter = Waiter(self._record, _teller(heard), seconds)
-            self._poller.watch(waiter)
-            try:
-                end = await heard
-            finally:
-                self._poller.unwatch(waiter)
+            end = await self._hear(_Listener(self._record, seconds))
         if isinstance(end, FineVoiceError):
             raise copy.copy(end)
         return self._make_effect(self._record)
@@ -127,21 +123,25 @@ class SfxTask:
         """Wait until the state is another than `status`; None if it changed while the caller was busy."""
         if record.end is not None or record.status is not status:
             return None
-        heard: asyncio.Future[News] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(record, _teller(heard), every=True)
-        self._poller.watch(waiter)
+        return await self._hear(_Listener(record, every=True))
+
+    async def _hear(self, listener: _Listener) -> News:
+        self._poller.watch(listener)
         try:
-            return await heard
+            return await listener.heard
         finally:
-            self._poller.unwatch(waiter)
+            self._poller.unwatch(listener)
 
 
-def _teller(heard: asyncio.Future[News]) -> Callable[[News], None]:
-    def tell(news: News) -> None:
-        if not heard.done():
-            heard.set_result(news)
+@attrs.define(eq=False)
+class _Listener(Waiter):
+    """Waits for the first news."""
 
-    return tell
+    heard: asyncio.Future[News] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future(), init=False)
+
+    def tell(self, news: News) -> None:
+        if not self.heard.done():
+            self.heard.set_result(news)
 
 
 def _last_update(record: Tracked) -> TaskUpdate:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from datetime import datetime
 
 import attrs
@@ -22,17 +21,19 @@ class Waiter:
 
     Attributes:
         record: The task.
-        tell: Called once with the end (or an error); with every change of state, too, if `every`.
         timeout: How long to wait, in seconds; None for ever.
         every: Hear of changes on the way.
         expired: The time is up; the next answer is the last word.
     """
 
     record: Tracked
-    tell: Callable[[News], None]
     timeout: float | None = None
     every: bool = False
     expired: bool = False
+
+    def tell(self, news: News) -> None:
+        """Hear the end, or an error, once; with every change of state, too, if `every`."""
+        raise NotImplementedError
 
 
 @attrs.define(eq=False)

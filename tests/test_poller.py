@@ -21,6 +21,7 @@ from finevoice_async import (
 from finevoice_async.core.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator, LogNormal
 from finevoice_async.poller import ABANDON_AFTER
+from finevoice_async.tracked import Waiter
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -154,6 +155,29 @@ async def test_deadline_holds_while_a_poll_hangs(connect: Connect, emulator: Emu
         with pytest.raises(TaskTimeoutError):
             await task.wait(timeout=4)
         assert 4 <= now() - began <= 9.1
+
+
+async def test_a_deadline_in_the_step_of_the_end_is_silent(connect: Connect, emulator: Emulator) -> None:
+    """Whoever was told the end, and has not run since, does not hear of the timeout too."""
+    emulator.service_time = Constant(20.0)
+    async with connect(polling=Polling.fixed(2)) as session:
+        task = await session.submit("bell")
+        record = session._poller.tracked[str(task.id)]
+        heard: list[object] = []
+
+        class Ear(Waiter):
+            def tell(self, news: object) -> None:
+                heard.append(news)
+
+        first, second = Ear(record, timeout=5), Ear(record, timeout=9)
+        session._poller.watch(first)
+        session._poller.watch(second)
+        await asyncio.sleep(4.5)
+        emulator.inject("poll.hang", 5)
+        await asyncio.sleep(1)  # the first waits for its last answer
+        record.tell(record.closed_error())
+        await asyncio.sleep(10)
+        assert [type(news) for news in heard] == [SessionClosedError] * 2
 
 
 async def test_short_waits_add_no_polls(connect: Connect, emulator: Emulator) -> None:
