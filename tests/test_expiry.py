@@ -1,4 +1,4 @@
-"""Time limits that share a timer: in order, forgotten when they should be, no timer when there is nothing to wait for."""
+"""Time limits that share a timer: in order, forgotten when they should be, no timer without anything to wait for."""
 
 from __future__ import annotations
 
