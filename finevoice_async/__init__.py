@@ -4,7 +4,7 @@ from finevoice_async.config import Polling, Retry, Timeouts
 from finevoice_async.core.effects import EffectState, JournalRow
 from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
 from finevoice_async.core.schedule import Estimate
-from finevoice_async.downloads import SoundEffect
+from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import (
     AuthenticationError,
     ConfigurationError,

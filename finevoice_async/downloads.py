@@ -6,11 +6,10 @@ import logging
 import os
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import anyio
@@ -20,8 +19,9 @@ from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
 from finevoice_async.core.audio import EndCheck
 from finevoice_async.core.files import file_name, link_problem
-from finevoice_async.core.models import SfxRequest, shorten
+from finevoice_async.core.models import shorten
 from finevoice_async.core.retry import Call, Symptom, Verdict
+from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import DownloadError
 from finevoice_async.ports import (
     Body,
@@ -42,7 +42,7 @@ MAX_RESULT = 256 * 1024 * 1024
 MAX_REDIRECTS = 5
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Progress:
     """How far one download has come, over all its attempts."""
 
@@ -222,66 +222,6 @@ class Downloads:
         log.info("task %s saved", effect.task_id)
         await self._on_saved(effect, target, digest)
         return target
-
-
-@attrs.frozen(kw_only=True)
-class SoundEffect:
-    """A finished effect: where it is, and how to get it.
-
-    Attributes:
-        task_id: The service's id; None if the answer to the submission carried the result and no id.
-        url: Where the result lies: the first of `urls`.
-        urls: All results.
-        request: What was asked for, if this session knows it.
-        raw: The service's last answer, as decoded from JSON.
-    """
-
-    task_id: str | None
-    urls: tuple[str, ...] = attrs.field(repr=False)  # links may carry a signature
-    request: SfxRequest | None
-    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
-    row_id: int | None = attrs.field(default=None, repr=False, eq=False)  # its row in the journal
-    _downloads: Downloads = attrs.field(repr=False, eq=False)
-
-    @property
-    def url(self) -> str:
-        """Where the result lies."""
-        return self.urls[0]
-
-    async def read(self) -> bytes:
-        """Download the audio into memory.
-
-        Raises:
-            DownloadError: It could not be fetched whole.
-        """
-        return await self._downloads.read(self)
-
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Download the audio piece by piece.
-
-        Raises:
-            DownloadError: It could not be fetched whole; what came before is not to be used.
-        """
-        async with aclosing(self._downloads.stream(self)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Download the audio to a file, which appears whole or not at all.
-
-        Args:
-            path: The file; or a folder (it exists, or the path ends in a slash), for a name made of the prompt and
-                the task id.
-            overwrite: Replace the file if it exists.
-
-        Returns:
-            Where it was saved.
-
-        Raises:
-            DownloadError: It could not be fetched or stored, or the file exists.
-            JournalError: It was saved, but the journal could not note it.
-        """
-        return await self._downloads.save(self, path, overwrite=overwrite)
 
 
 def _storage_error(effect: SoundEffect, path: str | os.PathLike[str], error: Exception) -> DownloadError:

@@ -54,7 +54,7 @@ ADVICE: dict[type[FineVoiceError], str] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Trouble:
     """What went wrong with one call, in words that hold no secret."""
 

@@ -13,7 +13,7 @@ import attrs
 
 from finevoice_async.core.effects import EffectState, JournalRow
 from finevoice_async.core.models import SfxRequest, as_request, shorten
-from finevoice_async.downloads import SoundEffect
+from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import (
     AuthenticationError,
     FineVoiceError,

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import attrs
@@ -27,7 +27,7 @@ from finevoice_async.core.effects import EffectState, JournalRow
 from finevoice_async.core.files import is_local
 from finevoice_async.core.models import TaskUpdate, as_request, check_task_id
 from finevoice_async.core.schedule import make_schedule
-from finevoice_async.downloads import Downloads, SoundEffect
+from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import (
     ConfigurationError,
     JournalError,
@@ -43,6 +43,9 @@ from finevoice_async.recovery import check_resubmit, left_behind, revive, unknow
 from finevoice_async.submitter import Submitter
 from finevoice_async.task import SfxTask
 from finevoice_async.tracked import Tracked
+
+if TYPE_CHECKING:
+    from finevoice_async.downloads import Downloads
 
 log = logging.getLogger("finevoice_async")
 
@@ -162,23 +165,17 @@ class FineVoiceSession:
             journal=self._journal,
             revive=self._revive,
         )
-        local = is_local(self._transport.base_url)
-        self._fetcher = AiohttpFetcher(timeouts, local=local)
-        self._downloads = Downloads(
-            self._fetcher,
-            local=local,
-            retry=retry,
-            clock=self._clock,
-            rng=rng,
-            refresh=self._fresh_urls,
-            on_saved=self._saved,
-        )
+        self._local = is_local(self._transport.base_url)
+        self._fetcher = AiohttpFetcher(timeouts, local=self._local)
+        self._retry = retry
+        self._rng = rng
         # All other mutable state:
         self._state = SessionState.NEW
         self._loop: asyncio.AbstractEventLoop | None = None  # the one it belongs to, from the first use on
         self._pid = os.getpid()
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._fetching: Downloads | None = None  # made when the first result is fetched
         self._runs: set[ManyEffects] = set()  # loops of generate_many
         self._completed = 0
         self._failed = 0
@@ -487,6 +484,21 @@ class FineVoiceSession:
             row_id=record.row_id,
             downloads=self._downloads,
         )
+
+    def _downloads(self) -> Downloads:
+        if self._fetching is None:
+            from finevoice_async.downloads import Downloads  # with files and threads, a fifth of the import's time
+
+            self._fetching = Downloads(
+                self._fetcher,
+                local=self._local,
+                retry=self._retry,
+                clock=self._clock,
+                rng=self._rng,
+                refresh=self._fresh_urls,
+                on_saved=self._saved,
+            )
+        return self._fetching
 
     def _pick_up(self, record: Tracked) -> None:
         """Ask for a task that runs at the service already, in a place of the plan."""

@@ -12,7 +12,7 @@ import attrs
 
 from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
 from finevoice_async.core.schedule import Estimate
-from finevoice_async.downloads import SoundEffect
+from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import FineVoiceError
 from finevoice_async.poller import Poller
 from finevoice_async.tracked import News, Tracked, Waiter

@@ -8,6 +8,11 @@ from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.expiry import Expiry
 
 
+def has_timer(expiry: Expiry[str]) -> bool:
+    """Tell whether the loop will call it."""
+    return expiry._timer is not None
+
+
 async def test_each_item_goes_after_its_own_time(no_leaks: object) -> None:
     """Two that are due together go together, a later one later; a discarded one never."""
     gone: list[tuple[str, float]] = []
@@ -36,10 +41,10 @@ async def test_no_timer_without_items(no_leaks: object) -> None:
     expiry.add("one")
     expiry.add("two")
     expiry.discard("one")
-    assert expiry._timer is not None
+    assert has_timer(expiry)
     expiry.discard("two")
     expiry.discard("two")
-    assert expiry._timer is None
+    assert not has_timer(expiry)
     await asyncio.sleep(20)
     assert gone == []
 
@@ -61,4 +66,4 @@ async def test_items_may_leave_while_others_expire(no_leaks: object) -> None:
     expiry.add("later")
     await asyncio.sleep(100)
     assert gone == ["a", "a'", "a''"]
-    assert expiry._timer is None
+    assert not has_timer(expiry)

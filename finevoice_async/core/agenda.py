@@ -90,7 +90,7 @@ class Agenda(Generic[T]):
         return heap[0][0] if heap else None
 
 
-@attrs.define
+@attrs.define(eq=False)
 class PollBudget:
     """A token bucket of polls, whose rate sinks when the service says 429 and recovers with its answers.
 

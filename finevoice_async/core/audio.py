@@ -30,7 +30,7 @@ def mp3_frame_length(header: bytes | bytearray) -> int | None:
     return samples_by_8 * kilobits * 1000 // _RATES[version][rate] + (header[2] >> 1 & 1)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class EndCheck:
     """Reads along with a download and says at the end whether it was whole. Keeps some bytes, not the stream."""
 

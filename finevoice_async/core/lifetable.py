@@ -123,7 +123,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Curve:
     """A survival curve: constant hazard within each bin.
 
@@ -172,7 +172,7 @@ class Curve:
         return list(accumulate(steps, initial=0.0))
 
 
-@attrs.define
+@attrs.define(repr=False)
 class LifeTable:
     """The counts, per bin of ages.
 

@@ -171,7 +171,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
-@attrs.define
+@attrs.define(eq=False)
 class RetryBudget:
     """The session's allowance for retries: a storm of failures must not become a storm of retries.
 

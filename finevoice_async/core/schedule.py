@@ -143,7 +143,7 @@ class FixedSchedule:
         return dict(self.kept)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Plan:
     """The rule at the head of this module, worked out for one curve and one cost: a poll is two bisections.
 

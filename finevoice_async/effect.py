@@ -1,0 +1,76 @@
+"""A finished effect, as the user gets it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from finevoice_async.core.models import SfxRequest
+
+if TYPE_CHECKING:
+    from finevoice_async.downloads import Downloads  # imported where the first result is fetched: not all programs do
+
+
+@attrs.frozen(kw_only=True)
+class SoundEffect:
+    """A finished effect: where it is, and how to get it.
+
+    Attributes:
+        task_id: The service's id; None if the answer to the submission carried the result and no id.
+        url: Where the result lies: the first of `urls`.
+        urls: All results.
+        request: What was asked for, if this session knows it.
+        raw: The service's last answer, as decoded from JSON.
+    """
+
+    task_id: str | None
+    urls: tuple[str, ...] = attrs.field(repr=False)  # links may carry a signature
+    request: SfxRequest | None
+    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
+    row_id: int | None = attrs.field(default=None, repr=False, eq=False)  # its row in the journal
+    _downloads: Callable[[], Downloads] = attrs.field(repr=False, eq=False)
+
+    @property
+    def url(self) -> str:
+        """Where the result lies."""
+        return self.urls[0]
+
+    async def read(self) -> bytes:
+        """Download the audio into memory.
+
+        Raises:
+            DownloadError: It could not be fetched whole.
+        """
+        return await self._downloads().read(self)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Download the audio piece by piece.
+
+        Raises:
+            DownloadError: It could not be fetched whole; what came before is not to be used.
+        """
+        async with aclosing(self._downloads().stream(self)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Download the audio to a file, which appears whole or not at all.
+
+        Args:
+            path: The file; or a folder (it exists, or the path ends in a slash), for a name made of the prompt and
+                the task id.
+            overwrite: Replace the file if it exists.
+
+        Returns:
+            Where it was saved.
+
+        Raises:
+            DownloadError: It could not be fetched or stored, or the file exists.
+            JournalError: It was saved, but the journal could not note it.
+        """
+        return await self._downloads().save(self, path, overwrite=overwrite)
