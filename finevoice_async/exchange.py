@@ -140,13 +140,16 @@ class Exchange:
     async def _call(self, reply: Awaitable[Reply]) -> Reply | Trouble:
         """Give a 2xx reply, or what went wrong."""
         try:
-            answer = self._without_key(await reply)
+            answer = await reply
         except CertificateError as error:
             return Trouble(symptom=Symptom.CERTIFICATE, what=f"The service was not reached: {error}")
         except NotSentError as error:
             return Trouble(symptom=Symptom.NOT_SENT, what=f"The service was not reached: {error}")
         except TransportError as error:
             return Trouble(symptom=Symptom.LOST, what=f"No answer came back: {error}")
+        shown = self._transport.conceal(answer.body)
+        if shown != answer.body and not _has_links(answer.body):
+            answer = answer._replace(body=shown)  # errors keep bodies; a result stays as it is, for its links
         symptom = policy.symptom_of(answer.status)
         if symptom is None:
             return answer
@@ -159,13 +162,6 @@ class Exchange:
             body=body_text(answer.body),
             retry_after=policy.parse_retry_after(answer.headers.get("retry-after"), self._clock.utcnow()),
         )
-
-    def _without_key(self, reply: Reply) -> Reply:
-        """Strike the key out of a reply that repeats it: errors keep bodies. A result stays as it is, for its links."""
-        shown = self._transport.conceal(reply.body)
-        if shown == reply.body or _has_links(reply.body):
-            return reply
-        return reply._replace(body=shown)
 
 
 def _has_links(body: bytes) -> bool:

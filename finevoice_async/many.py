@@ -120,11 +120,13 @@ class ManyEffects:
             if isinstance(self._requests, AsyncIterable):
                 async for wanted in self._requests:
                     await self._submit(wanted)
-                    await self._room()
+                    while self._drawn - self._taken >= self._ahead:
+                        await self._wait()
             else:
                 for wanted in self._requests:
                     await self._submit(wanted)
-                    await self._room()
+                    while self._drawn - self._taken >= self._ahead:
+                        await self._wait()
         except SessionClosedError:
             log.info("the session closed; no more requests are drawn")
         except Exception as error:  # noqa: BLE001 - the caller's iterable may raise anything; it is raised to them
@@ -132,10 +134,6 @@ class ManyEffects:
         finally:
             self._exhausted = True
             self._changed.set()
-
-    async def _room(self) -> None:
-        while self._drawn - self._taken >= self._ahead:
-            await self._wait()
 
     async def _submit(self, wanted: Wanted | JournalRow) -> None:
         index = self._drawn

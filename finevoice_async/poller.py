@@ -198,10 +198,10 @@ class Poller:
 
     def _next(self, now: float) -> Tracked | None:
         """Give whom to ask now, if anybody: the first in turn, or, with a short budget, the likeliest to have ended."""
-        allowed = self._budget.available(now)
-        while allowed and self._agenda.overdue:
-            short = self._agenda.overdue > allowed
-            record = self._agenda.likeliest(self._odds, self._rng.randrange) if short else self._agenda.first()
+        agenda = self._agenda
+        while agenda.overdue and (allowed := self._budget.available(now)):
+            short = agenda.overdue > allowed
+            record = agenda.likeliest(self._odds, self._rng.randrange) if short else agenda.first()
             if record is not None and record.end is None:
                 self._budget.spend()
                 self._under_way += 1

@@ -119,7 +119,8 @@ class Submitter:
         to wait for or to look up: `launch` writes it otherwise.
         """
         self._check_open()
-        await self._take_key(key)
+        if key is not None:
+            await self._take_key(key)
         reservation = Reservation(request, key)
         try:
             if key is None:
@@ -169,11 +170,11 @@ class Submitter:
 
         A wait for places of the session's own ends when they are closed, without a task of its own.
         """
+        if self._owns_slots:
+            return await self._slots.acquire()
         slot = self._slots.try_acquire()
         if slot is not None:
             return slot
-        if self._owns_slots:
-            return await self._slots.acquire()
         waiting = asyncio.ensure_future(self._slots.acquire())
         self._waiting.add(waiting)
         try:
@@ -216,10 +217,8 @@ class Submitter:
             return None
         return self.revive(row)
 
-    async def _take_key(self, key: str | None) -> None:
+    async def _take_key(self, key: str) -> None:
         """Wait until no other submission with this key is under way: the second finds the first one's row."""
-        if key is None:
-            return
         if self._journal is None:
             raise ConfigurationError("A key needs a journal: FineVoiceSession(journal=...). Nothing was sent.")
         while (pending := self._by_key.get(key)) is not None:

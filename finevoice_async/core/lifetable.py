@@ -115,7 +115,8 @@ def spans(at_edges: Sequence[float], reach: int) -> Iterator[float]:
 
 def bin_of(age: float) -> int:
     """Give the bin of an age; the last one is open."""
-    return min(bisect_right(EDGES, age), BINS) - 1
+    index = bisect_right(EDGES, age) - 1
+    return index if index < BINS else BINS - 1
 
 
 def is_number(value: object) -> bool:
@@ -240,25 +241,26 @@ class LifeTable:
         if start >= END:
             return
         last = bin_of(stop)
-        left = self._spread(start, stop, last, curve)
-        # What is left ended in the last bin, and would have been exposed to the end of it.
-        room = EDGES[last + 1] - max(start, EDGES[last])
-        self._add(last, left * room / WIDTHS[last], left)
-
-    def _spread(self, start: float, stop: float, last: int, curve: Curve) -> float:
-        """Spread one end over the bins of an interval but the last; gives what is left for that one."""
-        reached, rates, seen, done = curve.reached, curve.rates, self.seen, self.done
-        first = bin_of(start)
-        born = reached[first] + (start - EDGES[first]) * rates[first]
-        gone = reached[last] + (stop - EDGES[last]) * rates[last]
-        chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
+        gone = curve.reached[last] + (stop - EDGES[last]) * curve.rates[last]
         # The chance of an end so soon after submission; within the first bin, no age is sooner than another.
-        soonest = gone if last else reached[1]
+        soonest = gone if last else curve.reached[1]
         early = max(1 - math.exp(-soonest), LEAST_CHANCE)
         before = max(DOUBT, CARRY * self.doubt)
         wrong, right = before * USUAL, (1 - before) * early
         self.doubt = wrong / (wrong + right)
-        trust, even = (1 - self.doubt) / chance, self.doubt / max(stop - start, YOUNGEST / 1e6)
+        left, room = 1.0, EDGES[last + 1] - start
+        if start < EDGES[last]:
+            left, room = self._spread(start, stop, last, gone, curve), WIDTHS[last]
+        # What is left ended in the last bin, and would have been exposed to the end of it.
+        self._add(last, left * room / WIDTHS[last], left)
+
+    def _spread(self, start: float, stop: float, last: int, gone: float, curve: Curve) -> float:
+        """Spread one end over the bins of an interval but the last; gives what is left for that one."""
+        reached, seen, done = curve.reached, self.seen, self.done
+        first = bin_of(start)
+        born = reached[first] + (start - EDGES[first]) * curve.rates[first]
+        chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
+        trust, even = (1 - self.doubt) / chance, self.doubt / (stop - start)
         left, alive, age = 1.0, 1.0, start
         for index in range(first, last):
             after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age

@@ -44,8 +44,8 @@ VERSION = 1
 JITTER = 0.1
 """Gaps vary by so much, so that a burst of tasks is not asked for in step."""
 
-PATIENCE = 48
-"""Polls after which what was learned takes effect: a dozen tasks or so. A curve costs as much time as fifty gaps."""
+PATIENCE = 60
+"""Polls after which what was learned takes effect: fifteen tasks or so. A curve costs as much time as fifty gaps."""
 
 SURPRISE = 50.0
 """How many polls an end counts as that the table thought impossible, so that a changed service is followed at once."""
@@ -143,18 +143,23 @@ class FixedSchedule:
         return dict(self.kept)
 
 
-@attrs.frozen(eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class _Plan:
     """The rule at the head of this module, worked out for one curve and one cost: a poll is two bisections.
 
     Attributes:
         levels: Per bin, by how much the cumulative hazard must grow for a poll in it.
         reachable: The highest cumulative hazard, of a task at its last poll, whose next poll is due by the bin's end.
+        first: The gap of a task just submitted: every task asks for it.
     """
 
     curve: Curve
     levels: list[float]
     reachable: list[float]
+    first: float = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.first = self.gap(0.0)
 
     @classmethod
     def make(cls, curve: Curve, cost: float) -> _Plan:
@@ -212,7 +217,8 @@ class LearnedSchedule:
         plan = self._plans.get(cost)
         if plan is None:
             plan = self._plans[cost] = _Plan.make(self._curve, cost)
-        return min(max(plan.gap(max(age, 0.0) / unit) * unit, polling.min_gap), polling.max_gap)
+        wait = (plan.first if age <= 0 else plan.gap(age / unit)) * unit
+        return min(max(wait, polling.min_gap), polling.max_gap)
 
     def running(self, last: float, age: float, duration: float | None = None) -> None:
         """Learn that a task was found running."""
