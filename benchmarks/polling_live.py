@@ -3,9 +3,9 @@
     PYTHONPATH=. python benchmarks/polling_live.py [--quick] [--check]
 
 The emulator, in a process of its own, makes effects with lognormal service times (median 8 s, sigma 0.35), and the
-whole world runs 20 times faster: service times, `poll_cost`, and the schedule's clamps are divided by 20. The figures
-are multiplied back. The simulation is `benchmarks/polling.py`'s on the same law. What differs is the client: HTTP, the
-event loop, the worker that is free or not; its part of the lag is stated.
+whole world runs 20 times faster: service times, `poll_cost`, the schedule's clamps and the poller's tick are divided by
+20. The figures are multiplied back. The simulation is `benchmarks/polling.py`'s on the same law. What differs is the
+client: HTTP, the event loop, the worker that is free or not; its part of the lag is stated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from finevoice_async import FineVoiceSession, Polling
+from finevoice_async import FineVoiceSession, Polling, poller
 from finevoice_async.core.lifetable import EDGES
 from finevoice_async.emulator import Emulator, LogNormal
 
@@ -90,6 +90,7 @@ def main() -> int:
         poll_cost=cost, busy_poll_cost=cost, min_gap=0.5 / FASTER, max_gap=30 / FASTER, budget=1000, memory=50
     )
     assert EDGES[1] < MEDIAN / FASTER, "the table cannot tell ages this small apart"
+    poller.TICK /= FASTER
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(theirs,), daemon=True)
