@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -25,6 +27,20 @@ def test_all_is_sorted_and_complete() -> None:
     """`__all__` is sorted, and names what the module holds."""
     assert list(finevoice_async.__all__) == sorted(finevoice_async.__all__)
     assert all(hasattr(finevoice_async, name) for name in finevoice_async.__all__)
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import finevoice_async", ["anyio", "cattrs", "sqlite3", "numpy", "aiohttp.web", "finevoice_async.downloads"]),
+        ("sys.argv = ['finevoice', '--help']; from finevoice_async.cli import main; main()", ["numpy", "aiohttp.web"]),
+    ],
+)
+def test_imports_what_it_needs_and_no_more(code: str, unwanted: list[str]) -> None:
+    """What costs time to import waits until it is used."""
+    report = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); "
+    ran = subprocess.run([sys.executable, "-c", report + code], capture_output=True, text=True, check=True)
+    assert set(unwanted).isdisjoint(ran.stdout.split())
 
 
 def test_every_error_is_exported_and_in_the_tree() -> None:
