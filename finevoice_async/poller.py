@@ -35,9 +35,12 @@ LAST_ANSWER = 5.0
 """Seconds that a deadline waits for the answer of one last poll: a task found ended beats the timeout."""
 
 TICK = 0.01
-"""Seconds between two rounds at least: polls that fall due within one go out together, and their answers come together,
-which spares the process most of its wakes. Against an effect's seconds, the five milliseconds that a notice comes later
-are nothing."""
+"""Seconds between two rounds: polls that fall due within one go out together, and their answers come together, which
+spares the process most of its wakes. Against an effect's seconds, the five milliseconds that a notice comes later are
+nothing."""
+
+TICK_SHARE = 0.2
+"""A tick is at most this share of the shortest gap: a service that is asked every few milliseconds is a fast one."""
 
 FRESH = 0.5
 """Seconds for which an answer counts as the last word at a deadline, so that short waits do not add polls."""
@@ -82,6 +85,7 @@ class Poller:
         self._rng = rng
         self._is_busy = is_busy
         self._on_end = on_end
+        self._tick = min(TICK, TICK_SHARE * min(polling.min_gap, polling.interval or math.inf))
         # All mutable state:
         self.tracked: dict[str, Tracked] = {}  # by task id, in the order of submission; ended ones leave
         self.polls = 0  # how many were made
@@ -173,7 +177,7 @@ class Poller:
 
     def _wake_at(self, when: float) -> None:
         """Have the coroutine wake at the first tick after that, unless it wakes before."""
-        when = (math.floor(when / TICK) + 1) * TICK
+        when = (math.floor(when / self._tick) + 1) * self._tick
         if when < self._wakes_at:
             self._wakes_at = when
             if self._timer is not None:
