@@ -58,6 +58,9 @@ LABELS = {
     "aiohttp": "aiohttp by hand",
     "httpx": "httpx by hand",
 }
+LABEL_STEP = 1.3
+"""How many times higher than the label below it one stands in the picture, at least."""
+
 REQUIRED = {5: 4.0, 100: 10.0, 1_000: 40.0}
 """How many times more any peer must cost, by tasks in flight."""
 
@@ -432,6 +435,15 @@ def missed(cells: Sequence[Cell], slack: float) -> list[str]:
     return problems
 
 
+def _label_heights(ends: dict[str, tuple[int, float]]) -> dict[str, float]:
+    """Give each line's label a height beside the line's end where it covers no other label."""
+    heights: dict[str, float] = {}
+    below: dict[int, float] = {}
+    for name, (flight, cpu) in sorted(ends.items(), key=lambda item: item[1][1]):
+        heights[name] = below[flight] = max(cpu, LABEL_STEP * below.get(flight, 0.0))
+    return heights
+
+
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Draw CPU an effect against tasks in flight, of the cells with the most effects."""
     os.environ.setdefault("MPLBACKEND", "Agg")
@@ -441,20 +453,20 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     for cell in cells:
         for name in cell.runs:
             points.setdefault(name, {})[cell.in_flight] = cell.cpu(name).median  # cells come by growing effects
+    points.pop("finevoice gather", None)
+    heights = _label_heights({name: max(by_flight.items()) for name, by_flight in points.items()})
     for name, by_flight in points.items():
-        if name == "finevoice gather":
-            continue
         ours = name == "finevoice"
         flights = sorted(by_flight)
         style = {"linewidth": 2.5, "zorder": 3} if ours else {"linewidth": 1.2}
         line = axes.plot(flights, [by_flight[flight] for flight in flights], marker="o", **style)[0]
         axes.annotate(
             "finevoice_async" if ours else LABELS.get(name, name),
-            (flights[-1], by_flight[flights[-1]]),
+            (flights[-1], heights[name]),
             xytext=(6, 0),
             textcoords="offset points",
             color=line.get_color(),
-            va="top" if ours else "bottom",
+            va="center",
             fontweight="bold" if ours else "normal",
         )
     axes.set(xscale="log", yscale="log", xlabel="tasks in flight", ylabel="client CPU an effect, ms")
