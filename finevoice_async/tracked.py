@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import ABC, abstractmethod
 from datetime import datetime
 
 import attrs
@@ -16,7 +17,7 @@ News = TaskUpdate | FineVoiceError
 
 
 @attrs.define(eq=False)
-class Waiter:
+class Waiter(ABC):
     """Somebody who wants to hear of a task. Each has one of their own: cancelling it touches nobody else's.
 
     Attributes:
@@ -31,9 +32,9 @@ class Waiter:
     every: bool = False
     expired: bool = False
 
+    @abstractmethod
     def tell(self, news: News) -> None:
         """Hear the end, or an error, once; with every change of state, too, if `every`."""
-        raise NotImplementedError
 
 
 @attrs.define(eq=False)

@@ -40,6 +40,15 @@ async def test_fixed_interval_is_kept(connect: Connect, emulator: Emulator) -> N
     assert emulator.ledger.accepted[str(task.id)].polls in (10, 11, 12)
 
 
+async def test_short_gaps_are_kept(connect: Connect, emulator: Emulator) -> None:
+    """The ticks that gather polls do not lengthen gaps of milliseconds."""
+    emulator.service_time = Constant(0.1)
+    async with connect(polling=Polling.fixed(0.005)) as session:
+        task = await session.submit("click")
+        await task
+    assert emulator.ledger.accepted[str(task.id)].polls > 14
+
+
 async def test_learned_schedule_asks_less(connect: Connect, emulator: Emulator) -> None:
     """After some effects the learned schedule needs fewer polls than the fixed interval, with less lag."""
     emulator.service_time = LogNormal(median=8, scaled=False)

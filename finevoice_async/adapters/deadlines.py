@@ -38,13 +38,14 @@ class Deadlines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task = asyncio.current_task(self._loop)
-        assert task is not None  # noqa: S101 - as above
-        _, cancelling = self._calls.pop(task)
+        call = None if task is None else self._calls.pop(task, None)
+        if task is None or call is None:
+            return  # thrown away together with its loop: no task runs this
         if task not in self._expired:
             return
         self._expired.remove(task)
         # Somebody else may have cancelled the task, too: then that is what it hears.
-        if task.uncancel() <= cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
+        if task.uncancel() <= call[1] and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
 
     def _look(self) -> None:

@@ -49,7 +49,6 @@ _NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.
 _TASK_ID_NAMES = ("taskId", "task_id")
 _URL_NAMES = ("url", "audio_url", "audioUrl", "file_url", "fileUrl", "download_url", "downloadUrl", "urls")
 _RANK = {name: rank for rank, name in enumerate(_URL_NAMES)}
-_ENVELOPES = ("result", "data")
 _MAX_REASON = 500  # characters of an error's text that go into a message
 
 

@@ -68,3 +68,15 @@ async def test_the_task_can_be_cancelled_after_a_timeout(no_leaks: object) -> No
     with pytest.raises(TimeoutError):
         await job()
     deadlines.close()
+
+
+async def test_a_call_thrown_away_is_silent(no_leaks: object) -> None:
+    """A coroutine that is closed outside its task, as when its loop is dropped, leaves without an error."""
+    deadlines = Deadlines(10)
+    call = _call(deadlines, 100)
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(1)
+    call.close()
+    with pytest.raises(RuntimeError):  # asyncio's word for a task whose coroutine is gone
+        await asyncio.wait_for(task, 200)
+    deadlines.close()
