@@ -253,7 +253,7 @@ class Submitter:
         self, reservation: Reservation, on_posted: Callable[[asyncio.Task[Tracked]], None] | None = None
     ) -> asyncio.Task[Tracked]:
         """Start the POST of a reservation, which takes over all that the reservation holds."""
-        post = asyncio.create_task(self._post(reservation), name="finevoice-post")
+        post = asyncio.create_task(self._post(reservation))
         self.posts.add(post)
         post.add_done_callback(partial(self._posted, on_posted))
         return post

@@ -48,7 +48,6 @@ _NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.
 
 _TASK_ID_NAMES = ("taskId", "task_id")
 _URL_NAMES = ("url", "audio_url", "audioUrl", "file_url", "fileUrl", "download_url", "downloadUrl", "urls")
-_RANK = {name: rank for rank, name in enumerate(_URL_NAMES)}
 _MAX_REASON = 500  # characters of an error's text that go into a message
 
 
@@ -86,6 +85,9 @@ def _read_task_id(level: dict[str, Any]) -> str | None:
 
 def _read_status(value: object) -> TaskStatus:
     if isinstance(value, str):
+        known = _WORDS.get(value)
+        if known is not None:
+            return known
         word = value.strip().lower()
         known = _WORDS.get(word)
         if known is not None:
@@ -101,14 +103,14 @@ def _read_status(value: object) -> TaskStatus:
 
 
 def _read_urls(level: dict[str, Any]) -> list[str]:
-    names: Iterable[str] = _RANK.keys() & level.keys()  # few, if any: to look for all eight costs more
     found: list[object] = []
-    for name in sorted(names, key=_RANK.__getitem__):
-        value = level[name]
-        if name == "urls" and isinstance(value, list):
-            found += value
-        else:
-            found.append(value)
+    for name in _URL_NAMES:
+        if name in level:
+            value = level[name]
+            if name == "urls" and isinstance(value, list):
+                found += value
+            else:
+                found.append(value)
     return [link for url in found if isinstance(url, str) and (link := url.strip())]
 
 

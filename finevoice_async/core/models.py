@@ -133,14 +133,14 @@ def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Map
             return request
         request = attrs.asdict(request)
         merged: dict[str, Any] = request | dict(fields)
-    elif isinstance(request, Mapping):
-        merged = dict(request) | dict(fields)
     elif request is None or isinstance(request, str):
         if request is not None and "prompt" in fields:
             raise _refuse("prompt", fields["prompt"], "must be given once")
         if not fields:
             return SfxRequest(request)
         merged = {"prompt": request, **fields}
+    elif isinstance(request, Mapping):
+        merged = dict(request) | dict(fields)
     else:
         raise _refuse("request", request, "must be an SfxRequest, a prompt or a dict of fields")
     for name in merged:

@@ -18,7 +18,7 @@ TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
 
 _SNIPPET = 200  # characters of an unreadable body that go into a message
 _plain = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # quote() leaves these characters as they are
-_from_json = json.JSONDecoder().decode
+_from_json = json.JSONDecoder().raw_decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
@@ -74,9 +74,13 @@ def decode_object(body: bytes) -> dict[str, Any]:
 
 def _parse(body: bytes) -> object:
     try:
-        return _from_json(body.decode())
+        text = body.decode()
+        payload, end = _from_json(text)
+        if not text[end:].strip():
+            return payload
     except ValueError:
-        return json.loads(body)  # looks for a byte order mark and for UTF-16, which takes as long as all the rest
+        pass
+    return json.loads(body)  # looks for white space, a byte order mark and UTF-16, which takes as long as all the rest
 
 
 def decode_update(body: bytes) -> TaskUpdate:
