@@ -44,6 +44,7 @@ _WORDS = {
     "cancelled": TaskStatus.FAILED,
     "canceled": TaskStatus.FAILED,
 }
+_RUNNING = (TaskStatus.PENDING, TaskStatus.PROCESSING)
 _NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.PROCESSING}
 
 _TASK_ID_NAMES = ("taskId", "task_id")
@@ -83,7 +84,7 @@ def _read_task_id(level: dict[str, Any]) -> str | None:
     return None
 
 
-def _read_status(value: object) -> TaskStatus:
+def _read_status(value: object) -> TaskStatus | None:
     if isinstance(value, str):
         known = _WORDS.get(value)
         if known is not None:
@@ -99,7 +100,7 @@ def _read_status(value: object) -> TaskStatus:
             return known
         if 400 <= value < 600:
             return TaskStatus.FAILED
-    return TaskStatus.UNKNOWN
+    return None
 
 
 def _read_urls(level: dict[str, Any]) -> list[str]:
@@ -152,14 +153,12 @@ def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def read_update(payload: dict[str, Any]) -> TaskUpdate:
     """Read an answer of either dialect, or of a mixture. Never fails: what makes no sense counts as absent."""
-    status, task_id = TaskStatus.UNKNOWN, None
+    status = task_id = None
     levels = _levels(payload)
     for level in levels:
-        if status is TaskStatus.UNKNOWN:
-            status = _read_status(level.get("status"))
-        if task_id is None:
-            task_id = _read_task_id(level)
-    if status is TaskStatus.PENDING or status is TaskStatus.PROCESSING:
+        status = status or _read_status(level.get("status"))
+        task_id = task_id or _read_task_id(level)
+    if status and status in _RUNNING:
         return TaskUpdate(status=status, task_id=task_id, raw=payload)
     if status is not TaskStatus.FAILED:
         links = [link for level in levels for link in _read_urls(level)]
@@ -167,11 +166,9 @@ def read_update(payload: dict[str, Any]) -> TaskUpdate:
             urls = tuple(dict.fromkeys(links))
             return TaskUpdate(status=TaskStatus.COMPLETED, task_id=task_id, urls=urls, raw=payload)
     code, reason = _read_failure(levels)
-    if reason or (code and status is TaskStatus.UNKNOWN):
-        status = TaskStatus.FAILED
-    if status is not TaskStatus.FAILED:
-        return TaskUpdate(status=status, task_id=task_id, raw=payload)
-    return TaskUpdate(status=status, task_id=task_id, code=code, reason=reason, raw=payload)
+    if status is TaskStatus.FAILED or reason or (code and status is None):
+        return TaskUpdate(status=TaskStatus.FAILED, task_id=task_id, code=code, reason=reason, raw=payload)
+    return TaskUpdate(status=status or TaskStatus.UNKNOWN, task_id=task_id, raw=payload)
 
 
 def _read_failure(levels: Iterable[dict[str, Any]]) -> tuple[str | None, str | None]:
