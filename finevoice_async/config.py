@@ -93,7 +93,7 @@ class Polling:
     busy_poll_cost: float = attrs.field(default=0.2, validator=_positive)  # shortest makespan at 5 places
     min_gap: float = attrs.field(default=0.5, validator=_positive)  # no law measured gains from asking sooner
     max_gap: float = attrs.field(default=30.0, validator=_positive)  # the longest silence a person bears
-    budget: float = attrs.field(default=50.0, validator=_positive)  # 10,000 tasks of minutes; 1 % of a core
+    budget: float = attrs.field(default=50.0, validator=_positive)  # 10,000 tasks of minutes; 2 % of a core
     memory: float = attrs.field(default=50.0, validator=_positive)  # forgets a change of pace within 200 effects
     state: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     interval: float | None = attrs.field(default=None, validator=_optional_positive)

@@ -20,7 +20,7 @@ from finevoice_async import (
 )
 from finevoice_async.core.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator, LogNormal
-from finevoice_async.poller import ABANDON_AFTER
+from finevoice_async.poller import ABANDON_AFTER, TICK
 from finevoice_async.tracked import Waiter
 
 Connect = Callable[..., FineVoiceSession]
@@ -47,6 +47,46 @@ async def test_short_gaps_are_kept(connect: Connect, emulator: Emulator) -> None
         task = await session.submit("click")
         await task
     assert emulator.ledger.accepted[str(task.id)].polls > 14
+
+
+async def test_polls_go_out_together(connect: Connect, emulator: Emulator) -> None:
+    """Tasks that were submitted at any moment are asked in rounds, one each tick."""
+    emulator.service_time = Constant(2.0)
+    async with connect(max_concurrency=50, polling=Polling.fixed(2.5)) as session:
+        tasks = []
+        for number in range(50):
+            tasks.append(await session.submit("wind"))
+            await asyncio.sleep(0.007 + 0.0003 * number)
+        await asyncio.gather(*tasks)
+    hair = TICK / 5  # of virtual time, while requests are under way
+    phases = [((task.noticed_at or 0.0) + hair) % TICK for task in emulator.ledger.accepted.values()]
+    assert max(phases) < 3 * hair
+
+
+async def test_rounds_do_not_lengthen_gaps(connect: Connect, emulator: Emulator) -> None:
+    """To wait for the next tick makes no gap longer on average."""
+    emulator.service_time = Constant(1000.0)
+    async with connect(polling=Polling.fixed(2.5), timeouts=Timeouts(task=None)) as session:
+        await session.generate("wind")
+    polls = emulator.ledger.polls
+    assert 396 <= polls <= 404
+
+
+async def test_who_waits_for_one_answer_waits_for_no_tick(connect: Connect, emulator: Emulator) -> None:
+    """An attached task is asked for at once, and so is one whose waiter's time is up."""
+    emulator.service_time = Constant(10.0)
+    async with connect(polling=Polling.fixed(4.0)) as session:
+        task = await session.submit("wind")
+        await asyncio.sleep(3 + TICK / 2)
+        began = now()
+        with pytest.raises(TaskTimeoutError):
+            await task.wait(TICK / 10)
+        assert now() - began < TICK / 4
+        await asyncio.sleep(10 + TICK / 2)
+        async with connect() as other:
+            began = now()
+            await other.attach(str(task.id))
+            assert now() - began < TICK / 4
 
 
 async def test_learned_schedule_asks_less(connect: Connect, emulator: Emulator) -> None:
