@@ -100,9 +100,15 @@ class Submitter:
         return await self._finish(reserved)
 
     async def _finish(self, reserved: Reservation) -> Tracked:
-        post = self.launch(reserved)
+        posted: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # half the cost of `asyncio.wait`
+
+        def tell(_: asyncio.Task[Tracked]) -> None:
+            if not posted.done():
+                posted.set_result(None)
+
+        post = self.launch(reserved, tell)
         try:
-            await asyncio.wait([post])
+            await posted
         except asyncio.CancelledError:
             post.add_done_callback(_log_orphan)
             raise
