@@ -35,7 +35,8 @@ from typing import Any, Protocol
 import attrs
 
 from finevoice_async.config import Polling
-from finevoice_async.core.lifetable import BINS, EDGES, END, Curve, DurationFit, LifeTable, spans
+from finevoice_async.core.durationfit import DurationFit
+from finevoice_async.core.lifetable import BINS, EDGES, END, Curve, LifeTable, spans
 from finevoice_async.errors import ConfigurationError
 
 VERSION = 1
