@@ -33,7 +33,9 @@ def test_task_path_is_one_segment(task_id: str, path: str) -> None:
     assert task_path(task_id) == path
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"5", b'"x"', b"<html>", b"{", b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"5", b'"x"', b"<html>", b"{", b"{} {}", b"\xff\xfe", b"[" * 100_000]
+)
 def test_no_object_is_unreadable(body: bytes) -> None:
     """Everything but a JSON object is unreadable, and said in few words."""
     with pytest.raises(UnreadableReplyError) as caught:
@@ -68,8 +70,10 @@ def test_describe_is_short_and_printable(body: bytes) -> None:
 
 @given(st.dictionaries(st.text(), st.text()))
 def test_objects_are_decoded(value: dict[str, str]) -> None:
-    """Every JSON object is one."""
-    assert decode_object(json.dumps(value).encode()) == value
+    """Every JSON object is one, in whatever way JSON may be written."""
+    text = json.dumps(value)
+    for body in (text.encode(), f"\r\n {text} \n".encode(), text.encode("utf-8-sig"), text.encode("utf-16")):
+        assert decode_object(body) == value
 
 
 def test_long_text_is_cut() -> None:
