@@ -83,7 +83,9 @@ async def test_who_waits_for_one_answer_waits_for_no_tick(connect: Connect, emul
             await task.wait(TICK / 10)
         assert now() - began < TICK / 4
         await asyncio.sleep(10 + TICK / 2)
-        async with connect() as other:
+        async with connect(polling=Polling.fixed(4.0)) as other:
+            await other.submit("wind")  # so that its poller sleeps already
+            await asyncio.sleep(TICK / 2)
             began = now()
             await other.attach(str(task.id))
             assert now() - began < TICK / 4

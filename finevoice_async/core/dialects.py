@@ -86,10 +86,7 @@ def _read_task_id(level: dict[str, Any]) -> str | None:
 
 def _read_status(value: object) -> TaskStatus | None:
     if isinstance(value, str):
-        known = _WORDS.get(value)
-        if known is not None:
-            return known
-        word = value.strip().lower()
+        word = value if value in _WORDS else value.strip().lower()
         known = _WORDS.get(word)
         if known is not None:
             return known

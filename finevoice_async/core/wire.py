@@ -76,7 +76,7 @@ def _parse(body: bytes) -> object:
     try:
         text = body.decode()
         payload, end = _from_json(text)
-        if not text[end:].strip():
+        if not text[end:].strip(" \t\r\n"):  # what JSON calls white space
             return payload
     except ValueError:
         pass

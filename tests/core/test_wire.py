@@ -34,7 +34,7 @@ def test_task_path_is_one_segment(task_id: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"null", b"5", b'"x"', b"<html>", b"{", b"{} {}", b"\xff\xfe", b"[" * 100_000]
+    "body", [b"", b"[]", b"null", b"5", b'"x"', b"<html>", b"{", b"{} {}", b"{}\xc2\xa0", b"\xff\xfe", b"[" * 100_000]
 )
 def test_no_object_is_unreadable(body: bytes) -> None:
     """Everything but a JSON object is unreadable, and said in few words."""
