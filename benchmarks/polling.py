@@ -26,7 +26,7 @@ from typing import Protocol
 import attrs
 
 from finevoice_async.config import Polling
-from finevoice_async.core.schedule import LearnedSchedule, Schedule
+from finevoice_async.core.polling.schedule import LearnedSchedule, Schedule
 
 COST = 0.4
 """Seconds of lag that one poll is worth: the default of `Polling`."""

@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from finevoice_async import FineVoiceSession, Polling, poller
-from finevoice_async.core.lifetable import EDGES
+from finevoice_async.core.polling.lifetable import EDGES
 from finevoice_async.emulator import Emulator, LogNormal
 
 MEDIAN, SIGMA, POLL_COST = 8.0, 0.35, 0.4
@@ -56,7 +56,7 @@ async def live(url: str, key: str, polling: Polling, effects: int) -> float:
 
 def simulated(times: list[float], polling: Polling) -> tuple[float, float]:
     """Play the same service times on a virtual clock; give polls and mean lag of those that count."""
-    from finevoice_async.core.schedule import make_schedule
+    from finevoice_async.core.polling.schedule import make_schedule
 
     schedule = make_schedule(polling)
     polls, lags = [], []

@@ -1,9 +1,10 @@
 """Many sound effects at once from FineVoice: none paid for twice, none lost."""
 
 from finevoice_async.config import Polling, Retry, Timeouts
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
-from finevoice_async.core.schedule import Estimate
+from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.polling.schedule import Estimate
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import (
     AuthenticationError,
@@ -23,7 +24,7 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
-from finevoice_async.many import Outcome
+from finevoice_async.outcomes import Outcome
 from finevoice_async.session import FineVoiceSession, Stats
 from finevoice_async.task import SfxTask
 

@@ -1,10 +1,14 @@
-"""Options: small frozen values, in seconds and bytes. Each default says where it comes from."""
+"""Options: small frozen values, in seconds and bytes. Each default says where it comes from.
+
+Also the rules for the key and the service's address.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -15,6 +19,42 @@ BASE_URL = "https://apis.finevoice.ai"
 
 BASE_URL_VARIABLE = "FINEVOICE_BASE_URL"
 API_KEY_VARIABLE = "FINEVOICE_API_KEY"
+
+
+def check_api_key(key: str | None) -> str:
+    """Return the key if a header can carry it.
+
+    Raises:
+        ConfigurationError: It is missing, blank, or not printable ASCII. The message never shows it.
+    """
+    where = f"Keys come from your FineVoice account; give one as api_key or in {API_KEY_VARIABLE}."
+    if not isinstance(key, str) or not key.strip():
+        raise ConfigurationError(f"There is no API key. {where} To try without one, run `finevoice demo`.")
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(f"The API key must be printable ASCII without spaces. {where}")
+    return key
+
+
+def check_base_url(url: str) -> str:
+    """Return the address without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no plain http or https address.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        plain = not (parts.query or parts.fragment or parts.username or parts.password)
+    except (ValueError, AttributeError, TypeError):
+        usable = plain = False
+    if not usable or not plain:
+        shown = "one with these parts" if usable else repr(url)[:60]  # the parts may hold a password
+        raise ConfigurationError(
+            f"The base URL must be an http or https address without user, query and fragment, not {shown}. It comes "
+            f"from base_url or {BASE_URL_VARIABLE}."
+        )
+    return url.rstrip("/")
 
 
 def _refuse(owner: object, field: attrs.Attribute[Any], value: object, rule: str) -> ConfigurationError:

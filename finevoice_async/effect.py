@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 
 if TYPE_CHECKING:
-    from finevoice_async.downloads import Downloads  # imported where the first result is fetched: not all programs do
+    from finevoice_async.engine.downloads import (
+        Downloads,  # imported where the first result is fetched: not all programs do
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finevoice_async.core.models import SfxRequest
+    from finevoice_async.core.requests import SfxRequest
 
 MAX_BODY = 64 * 1024
 """Bytes of a reply that an error keeps, at most."""

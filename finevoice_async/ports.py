@@ -8,9 +8,12 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest
+import attrs
+
+from finevoice_async.core.ledger import EffectState, JournalRow, Move
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.wire import Reply
+from finevoice_async.errors import JournalError
 
 
 class Timer(Protocol):
@@ -25,11 +28,11 @@ class Clock(Protocol):
     """Time, injected: tests bring a clock of their own."""
 
     def monotonic(self) -> float:
-        """Give seconds that never run backwards, whatever happens to the date."""
+        """Return seconds that never run backwards, whatever happens to the date."""
         ...
 
     def utcnow(self) -> datetime:
-        """Give the date and time, for people and for HTTP dates."""
+        """Return the date and time, for people and for HTTP dates."""
         ...
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
@@ -41,26 +44,6 @@ class Clock(Protocol):
         ...
 
 
-class TransportError(Exception):
-    """A call brought no reply. Carries words only, never the library's exception, which may hold the key."""
-
-
-class NotSentError(TransportError):
-    """The connection itself failed (DNS, refused, connect timeout, TLS handshake): nothing was sent."""
-
-
-class CertificateError(NotSentError):
-    """The server's certificate is not trusted: nothing was sent, and trying again does not help."""
-
-
-class RefusedAddressError(NotSentError):
-    """A link leads where results must not be fetched from: no connection was made."""
-
-
-class LostError(TransportError):
-    """The connection failed once something may have been sent, or the reply could not be read."""
-
-
 class Transport(Protocol):
     """HTTP to the service: one call, one plain reply. It knows nothing of the API and never tries again."""
 
@@ -68,8 +51,7 @@ class Transport(Protocol):
         """Send a JSON body.
 
         Raises:
-            NotSentError: Certainly nothing was sent.
-            LostError: Something may have been sent.
+            Failure: There is no reply. NOT_SENT or CERTIFICATE: certainly nothing was sent.
         """
         ...
 
@@ -77,8 +59,7 @@ class Transport(Protocol):
         """Ask for a path, which is percent-encoded already.
 
         Raises:
-            NotSentError: The service was not reached.
-            LostError: There was no reply, or an unreadable one.
+            Failure: There is no reply.
         """
         ...
 
@@ -98,7 +79,7 @@ class Body(Protocol):
     headers: Mapping[str, str]
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes. Raises `LostError` if the connection fails on the way."""
+        """Return the body as it comes. Raises `Failure` if the connection fails on the way."""
         ...
 
 
@@ -109,9 +90,7 @@ class Fetcher(Protocol):
         """Ask for a link.
 
         Raises:
-            RefusedAddressError: The address is not allowed.
-            NotSentError: The server was not reached.
-            LostError: It gave no readable reply.
+            Failure: The address is not allowed (INVALID), or there is no reply.
         """
         ...
 
@@ -121,89 +100,117 @@ class Fetcher(Protocol):
 
 
 class Slots(Protocol):
-    """The places of the plan: how many tasks may run at the service at once."""
+    """The slots of the plan: how many tasks may run at the service at once."""
 
     def try_acquire(self) -> object | None:
-        """Take a place if one is free now and nobody waits for it; else give None."""
+        """Take a slot if one is free now and nobody waits for it; else return None."""
         ...
 
     async def acquire(self) -> object:
-        """Wait for a place and take it. First come, first served; a cancelled wait takes none."""
+        """Wait for a slot and take it. First come, first served; a cancelled wait takes none."""
         ...
 
     def occupy(self) -> object:
-        """Take a place at once, free or not: for a task that runs at the service already."""
+        """Take a slot at once, free or not: for a task that runs at the service already."""
         ...
 
     def release(self, slot: object) -> None:
-        """Give a place back. Returns at once; what must be told to others happens behind."""
+        """Return a place back. Returns at once; what must be told to others happens behind."""
         ...
 
     def slow_down(self, seconds: float) -> None:
-        """Use fewer places for a while: the service said 429."""
+        """Use fewer slots for a while: the service said 429."""
         ...
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """How many wait for a slot."""
         ...
 
     async def aclose(self) -> None:
-        """Give everything back. Idempotent."""
+        """Return everything back. Idempotent."""
         ...
 
 
+@attrs.frozen
+class Begun:
+    """What `Journal.begin` found.
+
+    Attributes:
+        row: The row, as it stands now.
+        is_mine: It was written for this call; else it was there before, and is as it was.
+    """
+
+    row: JournalRow
+    is_mine: bool
+
+
+class TaskIdTakenError(JournalError):
+    """The task id belongs to another row. Nothing was written."""
+
+
 class Journal(Protocol):
-    """What must survive a crash: one row an effect.
+    """What must survive a crash: one row an effect, moved by `core.ledger`.
 
     Writes are put in order by the call itself and committed soon after; the future that a write gives is done once
     the commit is on disk. No method blocks the event loop. Every failure is a `JournalError`.
     """
 
     async def open(self) -> None:
-        """Open the file and become its only owner.
+        """Open it and become its only owner. What an earlier owner left as SENDING is UNKNOWN from now on.
 
         Raises:
             JournalError: It is no journal, is damaged, newer, in use, or cannot be written.
         """
         ...
 
-    def begin(self, request: SfxRequest, *, key: str | None, state: EffectState) -> asyncio.Future[JournalRow]:
-        """Write a new row in `state` (PREPARED or SENDING).
+    def begin(
+        self, request: SfxRequest, *, key: str | None, state: EffectState, again: Move = Move.QUEUE
+    ) -> asyncio.Future[Begun]:
+        """Write a new row in `state` (QUEUED or SENDING).
 
-        If a row with this key exists already, that row is given as it is and nothing is written: compare its
-        `state` and `request`.
+        If a row with this key exists, it is moved by `again` (QUEUE or RETRY) and gets this request, where that move
+        may start from its state; else it stays as it is. Either way it is given: compare its `state` and `request`.
         """
         ...
 
-    def advance(
+    def move(
         self,
         row_id: int,
-        state: EffectState,
+        move: Move,
         *,
-        seen: EffectState | None = None,
         task_id: str | None = None,
         urls: tuple[str, ...] | None = None,
         path: str | None = None,
         sha256: str | None = None,
         error: str | None = None,
-    ) -> asyncio.Future[None]:
-        """Move a row to `state`, if that is a legal transition, and note what is given; None leaves a field.
+    ) -> asyncio.Future[bool]:
+        """Make a move, if the row is in a state that it may start from, and note what is given; None leaves a field.
 
-        With `seen`, the row must still be in that state: whoever read it earlier may be late.
+        The result tells whether it was made. A move to SENDING puts the task id of an earlier submission aside, and
+        forgets its links and error.
+
+        Raises:
+            TaskIdTakenError: The task id belongs to another row.
         """
         ...
 
-    async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
-        """Give the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
+    async def row(
+        self, *, row_id: int | None = None, key: str | None = None, task_id: str | None = None
+    ) -> JournalRow | None:
+        """Return the row with this number, key or task id (one is given), as it stands now."""
         ...
 
-    async def counts(self) -> dict[EffectState, int]:
-        """Give the number of rows in each state that has any."""
+    async def row_ids(self, *states: EffectState) -> list[int]:
+        """Return the numbers of the rows in these states, in order."""
+        ...
+
+    async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
+        """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
         ...
 
     async def load(self, name: str) -> str | None:
-        """Give the text stored under a name, if any."""
+        """Return the text stored under a name, if any."""
         ...
 
     def store(self, name: str, text: str) -> asyncio.Future[None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.models import TaskStatus, TaskUpdate
+from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.records import Tracked
 from finevoice_async.errors import InvalidRequestError, SubmitUnknownError, TaskFailedError
 from finevoice_async.ports import Clock, Journal
-from finevoice_async.tracked import Tracked
 
 PAGE = 500
 """Rows read at once: a journal may hold any number."""
@@ -51,7 +51,7 @@ def revive(row: JournalRow, clock: Clock) -> Tracked:
 
 
 async def pages(journal: Journal, *states: EffectState) -> AsyncIterator[JournalRow]:
-    """Give every row in these states, a page at a time."""
+    """Return every row in these states, a page at a time."""
     after = 0
     while rows := await journal.rows(*states, after=after, limit=PAGE):
         for row in rows:
@@ -60,14 +60,14 @@ async def pages(journal: Journal, *states: EffectState) -> AsyncIterator[Journal
 
 
 async def unknown_rows(journal: Journal, is_under_way: Callable[[int], bool]) -> AsyncIterator[JournalRow]:
-    """Give the rows that may have been paid for: in SENDING, and not because of this very session."""
+    """Return the rows that may have been paid for: in SENDING, and not because of this very session."""
     async for row in pages(journal, EffectState.SENDING):
         if not is_under_way(row.id):
             yield row
 
 
 async def left_behind(journal: Journal, is_under_way: Callable[[int], bool]) -> AsyncIterator[JournalRow]:
-    """Give the rows to pick up: what is unknown, then what runs and holds places, and last what is to be sent."""
+    """Return the rows to pick up: what is unknown, then what runs and holds places, and last what is to be sent."""
     async for row in unknown_rows(journal, is_under_way):
         yield row
     for state in (EffectState.SUBMITTED, EffectState.DONE, EffectState.PREPARED):

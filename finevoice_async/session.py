@@ -23,11 +23,16 @@ from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Polling, Retry, Timeouts
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.files import is_local
-from finevoice_async.core.models import TaskUpdate, as_request, check_task_id
-from finevoice_async.core.schedule import make_schedule
+from finevoice_async.core.addresses import is_local
+from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.polling.schedule import make_schedule
+from finevoice_async.core.requests import as_request
+from finevoice_async.core.tasks import TaskUpdate, check_task_id
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.exchange import Exchange
+from finevoice_async.engine.poller import Poller
+from finevoice_async.engine.records import Tracked
+from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
     ConfigurationError,
     JournalError,
@@ -35,17 +40,13 @@ from finevoice_async.errors import (
     TaskFailedError,
     TaskNotFoundError,
 )
-from finevoice_async.exchange import Exchange
-from finevoice_async.many import ManyEffects, Outcome, Wanted, check_key_name
-from finevoice_async.poller import Poller
+from finevoice_async.outcomes import ManyEffects, Outcome, Wanted, check_key_name
 from finevoice_async.ports import Clock, Journal, Slots
 from finevoice_async.recovery import check_resubmit, left_behind, revive, unknown_rows
-from finevoice_async.submitter import Submitter
 from finevoice_async.task import SfxTask
-from finevoice_async.tracked import Tracked
 
 if TYPE_CHECKING:
-    from finevoice_async.downloads import Downloads
+    from finevoice_async.engine.downloads import Downloads
 
 log = logging.getLogger("finevoice_async")
 
@@ -285,7 +286,7 @@ class FineVoiceSession:
             await self._fetcher.aclose()
 
     def _give_places_back(self) -> None:
-        """Give places to whoever shares them; their tasks run on, but nobody here will see them end."""
+        """Return places to whoever shares them; their tasks run on, but nobody here will see them end."""
         for record in self._poller.tracked.values():
             if record.slot is not None:
                 self._slots.release(record.slot)
@@ -375,7 +376,7 @@ class FineVoiceSession:
             await run.aclose()
 
     def attach(self, task_id: str) -> SfxTask:
-        """Give a handle on a task that another session submitted, or this one.
+        """Return a handle on a task that another session submitted, or this one.
 
         The task takes a place of the plan until it is known to have ended.
 
@@ -411,7 +412,7 @@ class FineVoiceSession:
         )
 
     def polling_state(self) -> dict[str, Any]:
-        """Give what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""
+        """Return what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""
         return self._poller.schedule.state()
 
     # The journal
@@ -434,7 +435,7 @@ class FineVoiceSession:
                 yield outcome
 
     async def unknown(self) -> list[JournalRow]:
-        """Give the journal's rows that may have been accepted and paid for, and whose task ids are not known.
+        """Return the journal's rows that may have been accepted and paid for, and whose task ids are not known.
 
         Raises:
             ConfigurationError: The session has no journal.
@@ -461,7 +462,7 @@ class FineVoiceSession:
         return self._journal
 
     def _revive(self, row: JournalRow) -> Tracked:
-        """Give the task of a row, asked for again if its end is not known."""
+        """Return the task of a row, asked for again if its end is not known."""
         known = self._poller.tracked.get(row.task_id or "")
         if known is None:
             known = revive(row, self._clock)
@@ -487,7 +488,9 @@ class FineVoiceSession:
 
     def _downloads(self) -> Downloads:
         if self._fetching is None:
-            from finevoice_async.downloads import Downloads  # with files and threads, a fifth of the import's time
+            from finevoice_async.engine.downloads import (
+                Downloads,  # with files and threads, a fifth of the import's time
+            )
 
             self._fetching = Downloads(
                 self._fetcher,

@@ -10,12 +10,13 @@ from typing import Final
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
-from finevoice_async.core.schedule import Estimate
+from finevoice_async.core.polling.schedule import Estimate
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.poller import Poller
+from finevoice_async.engine.records import News, Tracked, Waiter
 from finevoice_async.errors import FineVoiceError
-from finevoice_async.poller import Poller
-from finevoice_async.tracked import News, Tracked, Waiter
 
 
 class _SessionDefault:
@@ -70,7 +71,7 @@ class SfxTask:
         return self._record.end is not None
 
     def estimate(self) -> Estimate | None:
-        """Give how many more seconds it will take, by what this session has learned: the median and the 90 % point.
+        """Return how many more seconds it will take, by what this session has learned: the median and the 90 % point.
 
         None before anything was learned, after the end, and for an attached task, whose age is not known.
         """
@@ -102,7 +103,7 @@ class SfxTask:
         return self._make_effect(self._record)
 
     async def updates(self) -> AsyncIterator[TaskUpdate]:
-        """Give the state now, then each change of it, the end included; of an ended task the last state.
+        """Return the state now, then each change of it, the end included; of an ended task the last state.
 
         Raises:
             FineVoiceError: The state can be learned no more; as for `wait`, but without a timeout, and a failed task
@@ -145,7 +146,7 @@ class _Listener(Waiter):
 
 
 def _last_update(record: Tracked) -> TaskUpdate:
-    """Give the end as an update.
+    """Return the end as an update.
 
     Raises:
         FineVoiceError: It ended without one: the service does not know it, or gave no link.

@@ -24,7 +24,7 @@ from finevoice_async import (
 )
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator import Emulator
 
 Connect = Callable[..., FineVoiceSession]

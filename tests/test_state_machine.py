@@ -23,7 +23,7 @@ from finevoice_async import (
     SubmitUnknownError,
     Timeouts,
 )
-from finevoice_async.core.effects import EffectState
+from finevoice_async.core.ledger import EffectState
 from finevoice_async.emulator import FAULTS, Emulator, LogNormal
 
 EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "200"))

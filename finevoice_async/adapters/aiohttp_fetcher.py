@@ -18,7 +18,7 @@ from yarl import URL
 
 from finevoice_async.adapters.aiohttp_transport import translate
 from finevoice_async.config import Timeouts
-from finevoice_async.core.files import is_public
+from finevoice_async.core.addresses import is_public
 from finevoice_async.ports import NotSentError, RefusedAddressError, TransportError
 
 MAX_SOCKETS = 32
@@ -44,7 +44,7 @@ class Body:
         self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.headers.items()}
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """Give the body as it comes.
+        """Return the body as it comes.
 
         Raises:
             LostError: The connection failed on the way.

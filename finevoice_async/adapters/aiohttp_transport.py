@@ -17,7 +17,7 @@ from yarl import URL
 
 from finevoice_async.adapters.deadlines import Deadlines
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, Timeouts
-from finevoice_async.core.models import shorten
+from finevoice_async.core.text import shorten
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import ConfigurationError
 from finevoice_async.ports import CertificateError, LostError, NotSentError, TransportError
@@ -36,7 +36,7 @@ _PIECE: Final = 64 * 1024
 
 
 def check_key(key: str | None) -> str:
-    """Give the key back if a header can carry it.
+    """Return the key back if a header can carry it.
 
     Raises:
         ConfigurationError: It is missing, blank, or not printable ASCII. The message never shows it.
@@ -51,7 +51,7 @@ def check_key(key: str | None) -> str:
 
 
 def check_base_url(url: str) -> str:
-    """Give the address back without a slash at its end.
+    """Return the address back without a slash at its end.
 
     Raises:
         ConfigurationError: It is no plain http or https address.
@@ -80,7 +80,7 @@ def words(error: BaseException) -> str:
 
 
 def translate(error: Exception, *, sent: bool) -> TransportError:
-    """Give this library's error for one of aiohttp's.
+    """Return this library's error for one of aiohttp's.
 
     `sent`: something of the request may have been written. A connector error comes before that by its nature; both
     must agree before a call counts as not sent.

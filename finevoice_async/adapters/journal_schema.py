@@ -17,8 +17,8 @@ from typing import Any
 
 import attrs
 
-from finevoice_async.core.effects import TRANSITIONS, EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.ledger import TRANSITIONS, EffectState, JournalRow
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 
 APPLICATION_ID = int.from_bytes(b"FVsx")
@@ -254,7 +254,7 @@ def advance(
 
 
 def rows(db: sqlite3.Connection, *, states: Sequence[EffectState], after: int, limit: int) -> list[JournalRow]:
-    """Give the rows in these states (none: in any) with an id above `after`."""
+    """Return the rows in these states (none: in any) with an id above `after`."""
     wanted = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
     query = f"{_SELECT} WHERE id > ? {wanted} ORDER BY id LIMIT ?"
     return [_read_row(values) for values in db.execute(query, (after, *(state.value for state in states), limit))]
@@ -267,7 +267,7 @@ def counts(db: sqlite3.Connection) -> dict[EffectState, int]:
 
 
 def load(db: sqlite3.Connection, *, name: str) -> str | None:
-    """Give the text under a name."""
+    """Return the text under a name."""
     found = db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
     return None if found is None else str(found[0])
 

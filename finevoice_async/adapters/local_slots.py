@@ -84,7 +84,7 @@ class LocalSlots:
         return self
 
     def release(self, slot: object) -> None:  # noqa: ARG002 - places of one process are all alike
-        """Give a place back."""
+        """Return a place back."""
         self._used -= 1
         self._hand_out()
 

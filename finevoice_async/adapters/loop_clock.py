@@ -14,13 +14,13 @@ class LoopClock:
         self._loop: asyncio.AbstractEventLoop | None = None  # the only mutable state; looked up once
 
     def monotonic(self) -> float:
-        """Give the loop's time in seconds."""
+        """Return the loop's time in seconds."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop.time()
 
     def utcnow(self) -> datetime:
-        """Give the machine's date and time."""
+        """Return the machine's date and time."""
         return datetime.now(UTC)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:

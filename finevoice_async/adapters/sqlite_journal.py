@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 import attrs
 
 from finevoice_async.adapters import journal_schema as schema
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest, shorten
+from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.text import shorten
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Clock
 
@@ -221,15 +222,15 @@ class SqliteJournal:
         return self._put(run, f"row {row_id} as {state.value}", task_id)
 
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
-        """Give the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
+        """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
         return await self._put(partial(schema.rows, states=states, after=after, limit=limit))
 
     async def counts(self) -> dict[EffectState, int]:
-        """Give the number of rows in each state that has any."""
+        """Return the number of rows in each state that has any."""
         return await self._put(schema.counts)
 
     async def load(self, name: str) -> str | None:
-        """Give the text stored under a name, if any."""
+        """Return the text stored under a name, if any."""
         return await self._put(partial(schema.load, name=name))
 
     def store(self, name: str, text: str) -> asyncio.Future[None]:

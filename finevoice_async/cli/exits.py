@@ -48,5 +48,5 @@ _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
 
 
 def exit_code(error: Exception) -> int:
-    """Give the exit code of an error."""
+    """Return the exit code of an error."""
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), 1)

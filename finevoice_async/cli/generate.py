@@ -31,7 +31,7 @@ class Wish:
 async def connected(
     *, emulator: bool, base_url: str | None = None, journal: Path | None = None, **options: Any
 ) -> AsyncIterator[FineVoiceSession]:
-    """Give a session with the service, or with an emulator of its own."""
+    """Return a session with the service, or with an emulator of its own."""
     if not emulator:
         async with FineVoiceSession(base_url=base_url, journal=journal, **options) as session:
             yield session

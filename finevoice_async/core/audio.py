@@ -19,7 +19,7 @@ _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 
 
 
 def mp3_frame_length(header: bytes | bytearray) -> int | None:
-    """Give the bytes of the MP3 frame with this four-byte header, None if it is none."""
+    """Return the bytes of the MP3 frame with this four-byte header, None if it is none."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE6 != 0xE2:  # sync, layer III
         return None
     version, bitrate, rate = header[1] >> 3 & 3, header[2] >> 4, header[2] >> 2 & 3
@@ -91,7 +91,7 @@ class EndCheck:
         del pending[:at]
 
     def problem(self) -> str | None:
-        """Give what is missing at the end of the stream, None if nothing is known to be."""
+        """Return what is missing at the end of the stream, None if nothing is known to be."""
         if self._size == 0:
             return "the body is empty"
         if self._expected is not None and self._size < self._expected:

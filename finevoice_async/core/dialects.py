@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 
 if TYPE_CHECKING:
     import cattrs  # imported where a converter is made: it is a third of this package's import time
@@ -67,7 +68,7 @@ class Answer:
 
 
 def _levels(payload: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Give the places where a field may stand, most specific first: the answer may be one level down."""
+    """Return the places where a field may stand, most specific first: the answer may be one level down."""
     result, data = payload.get("result"), payload.get("data")
     if result is None and data is None:
         return (payload,)
@@ -132,7 +133,7 @@ def _read_details(details: object) -> str | None:
 
 
 def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Give the error's code and its words, each None where the answer has none.
+    """Return the error's code and its words, each None where the answer has none.
 
     Knows the service's own forms and those of common gateways: `error` as object or text, `message`, `detail`,
     `details`.

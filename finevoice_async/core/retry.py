@@ -1,6 +1,6 @@
 """What is tried again, what never is, and when: the decision table, the waits and the budget.
 
-The table is the whole policy. A call's symptom and its kind give a verdict; nothing else decides. It is strict for
+The table is the whole policy. A failure's kind and the call's give an action; nothing else decides. It is strict for
 submissions because the service bills what it accepts and has no idempotency key: once a POST may have left, only the
 caller can send it again.
 """
@@ -15,6 +15,7 @@ from email.utils import parsedate_to_datetime
 import attrs
 
 from finevoice_async.config import Retry
+from finevoice_async.core.failures import FailureKind
 from finevoice_async.errors import (
     AuthenticationError,
     DownloadError,
@@ -37,24 +38,7 @@ class Call(enum.Enum):
     DOWNLOAD = "download"
 
 
-class Symptom(enum.Enum):
-    """How a call can go wrong."""
-
-    NOT_SENT = "not sent"  # DNS, refused, connect timeout, TLS handshake: the connection itself failed
-    CERTIFICATE = "certificate"  # the server is not who it says
-    LOST = "lost"  # the connection or the reply was lost once anything may have been written
-    UNREADABLE = "unreadable"  # 2xx, but not what it should be
-    REDIRECT = "redirect"  # 3xx
-    INVALID = "invalid"  # 400, 413, 422 and other 4xx
-    FORBIDDEN = "forbidden"  # 401, 403
-    CREDITS = "credits"  # 402
-    MISSING = "missing"  # 404, 410
-    CONFLICT = "conflict"  # 408, 409: the gateway lost its patience, or holds a twin
-    RATE = "rate"  # 429
-    SERVER = "server"  # 5xx: a gateway may have passed the call on
-
-
-class Verdict(enum.Enum):
+class Action(enum.Enum):
     """What to do about it."""
 
     AGAIN = "again"  # after a backoff
@@ -69,7 +53,7 @@ class Verdict(enum.Enum):
 class Decision:
     """A cell of the table: what to do, and the error when nothing more is to be done."""
 
-    verdict: Verdict
+    action: Action
     error: type[FineVoiceError]
 
 
@@ -77,62 +61,62 @@ def _row(submit: Decision, poll: Decision, download: Decision) -> dict[Call, Dec
     return {Call.SUBMIT: submit, Call.POLL: poll, Call.DOWNLOAD: download}
 
 
-_UNKNOWN = Decision(Verdict.STOP, SubmitUnknownError)
-_POLL_AGAIN = Decision(Verdict.AGAIN, PollError)
-_POLL_STOP = Decision(Verdict.STOP, PollError)
-_FETCH_AGAIN = Decision(Verdict.AGAIN, DownloadError)
-_FETCH_STOP = Decision(Verdict.STOP, DownloadError)
-_FETCH_REFRESH = Decision(Verdict.REFRESH, DownloadError)
-_REFUSED_KEY = Decision(Verdict.STOP, AuthenticationError)
-_REJECTED = Decision(Verdict.STOP, RequestRejectedError)
+_UNKNOWN = Decision(Action.STOP, SubmitUnknownError)
+_POLL_AGAIN = Decision(Action.AGAIN, PollError)
+_POLL_STOP = Decision(Action.STOP, PollError)
+_FETCH_AGAIN = Decision(Action.AGAIN, DownloadError)
+_FETCH_STOP = Decision(Action.STOP, DownloadError)
+_FETCH_REFRESH = Decision(Action.REFRESH, DownloadError)
+_REFUSED_KEY = Decision(Action.STOP, AuthenticationError)
+_REJECTED = Decision(Action.STOP, RequestRejectedError)
 
-TABLE: dict[Symptom, dict[Call, Decision]] = {
-    Symptom.NOT_SENT: _row(Decision(Verdict.AGAIN, SubmitNotSentError), _POLL_AGAIN, _FETCH_AGAIN),
-    Symptom.CERTIFICATE: _row(Decision(Verdict.STOP, SubmitNotSentError), _POLL_STOP, _FETCH_STOP),
-    Symptom.LOST: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
-    Symptom.UNREADABLE: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
-    Symptom.REDIRECT: _row(_UNKNOWN, _POLL_STOP, Decision(Verdict.FOLLOW, DownloadError)),
-    Symptom.INVALID: _row(_REJECTED, _POLL_STOP, _FETCH_STOP),
-    Symptom.FORBIDDEN: _row(_REFUSED_KEY, _REFUSED_KEY, _FETCH_REFRESH),
-    Symptom.CREDITS: _row(Decision(Verdict.STOP, InsufficientCreditsError), _POLL_STOP, _FETCH_STOP),
-    Symptom.MISSING: _row(_REJECTED, Decision(Verdict.GRACE, TaskNotFoundError), _FETCH_REFRESH),
-    Symptom.CONFLICT: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
-    Symptom.RATE: _row(
-        Decision(Verdict.SLOW_DOWN, RateLimitError), Decision(Verdict.SLOW_DOWN, PollError), _FETCH_AGAIN
+TABLE: dict[FailureKind, dict[Call, Decision]] = {
+    FailureKind.NOT_SENT: _row(Decision(Action.AGAIN, SubmitNotSentError), _POLL_AGAIN, _FETCH_AGAIN),
+    FailureKind.CERTIFICATE: _row(Decision(Action.STOP, SubmitNotSentError), _POLL_STOP, _FETCH_STOP),
+    FailureKind.LOST: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
+    FailureKind.UNREADABLE: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
+    FailureKind.REDIRECT: _row(_UNKNOWN, _POLL_STOP, Decision(Action.FOLLOW, DownloadError)),
+    FailureKind.INVALID: _row(_REJECTED, _POLL_STOP, _FETCH_STOP),
+    FailureKind.FORBIDDEN: _row(_REFUSED_KEY, _REFUSED_KEY, _FETCH_REFRESH),
+    FailureKind.CREDITS: _row(Decision(Action.STOP, InsufficientCreditsError), _POLL_STOP, _FETCH_STOP),
+    FailureKind.MISSING: _row(_REJECTED, Decision(Action.GRACE, TaskNotFoundError), _FETCH_REFRESH),
+    FailureKind.CONFLICT: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
+    FailureKind.RATE: _row(
+        Decision(Action.SLOW_DOWN, RateLimitError), Decision(Action.SLOW_DOWN, PollError), _FETCH_AGAIN
     ),
-    Symptom.SERVER: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
+    FailureKind.SERVER: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
 }
 
 _BY_STATUS = {
-    401: Symptom.FORBIDDEN,
-    402: Symptom.CREDITS,
-    403: Symptom.FORBIDDEN,
-    404: Symptom.MISSING,
-    408: Symptom.CONFLICT,
-    409: Symptom.CONFLICT,
-    410: Symptom.MISSING,
-    429: Symptom.RATE,
+    401: FailureKind.FORBIDDEN,
+    402: FailureKind.CREDITS,
+    403: FailureKind.FORBIDDEN,
+    404: FailureKind.MISSING,
+    408: FailureKind.CONFLICT,
+    409: FailureKind.CONFLICT,
+    410: FailureKind.MISSING,
+    429: FailureKind.RATE,
 }
-_BY_CLASS = {3: Symptom.REDIRECT, 4: Symptom.INVALID, 5: Symptom.SERVER}
+_BY_CLASS = {3: FailureKind.REDIRECT, 4: FailureKind.INVALID, 5: FailureKind.SERVER}
 
 
-def symptom_of(status: int) -> Symptom | None:
-    """Give what an HTTP status means; None for 2xx. An impossible status is an unreadable reply."""
+def kind_of(status: int) -> FailureKind | None:
+    """Return what an HTTP status means; None for 2xx. An impossible status is an unreadable reply."""
     if 200 <= status < 300:
         return None
-    return _BY_STATUS.get(status) or _BY_CLASS.get(status // 100, Symptom.UNREADABLE)
+    return _BY_STATUS.get(status) or _BY_CLASS.get(status // 100, FailureKind.UNREADABLE)
 
 
-def decide(call: Call, symptom: Symptom, retry: Retry) -> Decision:
+def decide(call: Call, kind: FailureKind, retry: Retry) -> Decision:
     """Look the cell up. `resend_unknown` is the caller's word that paying twice is fine."""
-    decision = TABLE[symptom][call]
-    if retry.resend_unknown and decision.error is SubmitUnknownError and symptom is not Symptom.REDIRECT:
-        return Decision(Verdict.AGAIN, SubmitUnknownError)
+    decision = TABLE[kind][call]
+    if retry.resend_unknown and decision.error is SubmitUnknownError and kind is not FailureKind.REDIRECT:
+        return Decision(Action.AGAIN, SubmitUnknownError)
     return decision
 
 
 def backoff(attempt: int, retry: Retry, luck: float) -> float:
-    """Give the wait in seconds after failed attempt number `attempt` (from 1), with full jitter.
+    """Return the wait in seconds after failed attempt number `attempt` (from 1), with full jitter.
 
     `luck` is drawn evenly from [0, 1). Full jitter spreads a crowd best (AWS Architecture Blog, "Exponential
     Backoff And Jitter", 2015).
@@ -142,7 +126,7 @@ def backoff(attempt: int, retry: Retry, luck: float) -> float:
 
 
 def wait_before_retry(attempt: int, retry: Retry, luck: float, retry_after: float | None) -> float:
-    """Give the wait in seconds: what the service asked for, else the backoff.
+    """Return the wait in seconds: what the service asked for, else the backoff.
 
     A tenth of jitter goes on top of the service's number, so that clients told the same do not return together.
     """

@@ -7,24 +7,20 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from finevoice_async.core.dialects import make_lenient_converter, read_error
-from finevoice_async.core.models import SfxRequest, TaskUpdate
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.errors import MAX_BODY
 
-SUBMIT_PATH = "/v1/audio/sfx-generation"
-TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
-
 _SNIPPET = 200  # characters of an unreadable body that go into a message
-_plain = re.compile(r"[A-Za-z0-9_.~-]+").fullmatch  # quote() leaves these characters as they are
 _from_json = json.JSONDecoder().raw_decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
 @cache
 def _hooks() -> tuple[Callable[..., TaskUpdate], Callable[[SfxRequest], dict[str, Any]]]:
-    """Give what reads an update and what writes a request; made at the first call, not for the import."""
+    """Return what reads an update and what writes a request; made at the first call, not for the import."""
     converter = make_lenient_converter()
     return converter.get_structure_hook(TaskUpdate), converter.get_unstructure_hook(SfxRequest)
 
@@ -36,11 +32,13 @@ class Reply(NamedTuple):
         status: The HTTP status.
         headers: Found by their lower-case names.
         body: The bytes, decompressed.
+        whole: False if the body was cut: it broke off, or was longer than anybody should have to read.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    whole: bool = True
 
 
 class UnreadableReplyError(ValueError):
@@ -48,13 +46,8 @@ class UnreadableReplyError(ValueError):
 
 
 def encode_request(request: SfxRequest) -> bytes:
-    """Give the JSON body of a submission."""
+    """Return the JSON body of a submission."""
     return _to_json(_hooks()[1](request)).encode()
-
-
-def task_path(task_id: str) -> str:
-    """Give the path that asks for the task: the id is one opaque, percent-encoded segment."""
-    return TASK_PATH + (task_id if _plain(task_id) else quote(task_id, safe=""))
 
 
 def decode_object(body: bytes) -> dict[str, Any]:
@@ -93,7 +86,7 @@ def decode_update(body: bytes) -> TaskUpdate:
 
 
 def decode_refusal(body: bytes) -> tuple[str | None, str]:
-    """Give the error code and the words of a refusal, whatever its body looks like."""
+    """Return the error code and the words of a refusal, whatever its body looks like."""
     try:
         payload = decode_object(body)
     except UnreadableReplyError:
@@ -103,12 +96,12 @@ def decode_refusal(body: bytes) -> tuple[str | None, str]:
 
 
 def body_text(body: bytes) -> str:
-    """Give the part of a body that an error keeps, as text."""
+    """Return the part of a body that an error keeps, as text."""
     return body[:MAX_BODY].decode("utf-8", "replace")
 
 
 def describe(body: bytes) -> str:
-    """Give a short, printable description of a body that made no sense."""
+    """Return a short, printable description of a body that made no sense."""
     text = body_text(body[: _SNIPPET * 20]).strip()
     if not text:
         return "an empty body"

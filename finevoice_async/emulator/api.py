@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator.faults import Fault, FaultPlan
 from finevoice_async.emulator.handlers import Handlers, cut, now, reset
 from finevoice_async.emulator.ledger import Accepted

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import attrs
 
-from finevoice_async.core.wire import SUBMIT_PATH
+from finevoice_async.core.requests import SUBMIT_PATH
 
 FaultValue = float | str
 """What a fault may be given: a number or a text, as its entry in `FAULTS` says."""
@@ -175,7 +175,7 @@ class FaultPlan:
             self._chances[kind].clear()
 
     def next(self, kind: str, *, without: tuple[str, ...] = ()) -> Fault | None:
-        """Give the fault that the next request of a kind meets, if any.
+        """Return the fault that the next request of a kind meets, if any.
 
         Args:
             kind: `submit`, `poll`, `task` or `download`.

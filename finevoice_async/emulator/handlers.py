@@ -18,7 +18,7 @@ _LINGER_ZERO = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # closing d
 
 
 def now() -> float:
-    """Give the event loop's time: the only clock there is, so that tests may replace it."""
+    """Return the event loop's time: the only clock there is, so that tests may replace it."""
     return asyncio.get_running_loop().time()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 
 DEFAULT_DURATION = 5.0
 """Seconds of an effect that asked for no length; the vendor's example has 5."""
@@ -67,19 +67,19 @@ class Constant:
             raise ValueError(f"seconds must be 0 or above, not {self.seconds}")
 
     def __call__(self, request: SfxRequest, rng: random.Random) -> float:  # noqa: ARG002 - the signature of a law
-        """Give the time."""
+        """Return the time."""
         return self.seconds
 
 
 def as_law(service_time: ServiceLaw | float | None) -> ServiceLaw:
-    """Give the law that a caller means: none is the default, a number of seconds is constant."""
+    """Return the law that a caller means: none is the default, a number of seconds is constant."""
     if service_time is None:
         return LogNormal()
     return service_time if callable(service_time) else Constant(float(service_time))
 
 
 def greedy_bound(times: Iterable[float], places: int) -> float:
-    """Give the makespan of these service times, in their order, each begun as soon as a place is free.
+    """Return the makespan of these service times, in their order, each begun as soon as a place is free.
 
     Raises:
         ValueError: There is no place.

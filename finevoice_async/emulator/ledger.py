@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 
 MAX_STRAYS = 100
 """Addresses that are kept of requests that went nowhere; more are only counted."""
@@ -103,7 +103,7 @@ class Ledger:
         return [task.drawn for task in self.accepted.values()]
 
     def running(self, now: float) -> int:
-        """Give how many tasks run: accepted, and their end not reached.
+        """Return how many tasks run: accepted, and their end not reached.
 
         Args:
             now: The event loop's time; never before a time that was asked for earlier.

@@ -8,7 +8,7 @@ from collections import OrderedDict
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator.laws import DEFAULT_DURATION
 from finevoice_async.emulator.synth import synthesise
 
@@ -51,7 +51,7 @@ class Library:
         return self._bytes
 
     async def get(self, request: SfxRequest) -> AudioFile:
-        """Give the file of a request; a thread makes it if it is not there."""
+        """Return the file of a request; a thread makes it if it is not there."""
         key = (request.prompt or request.source_url, request.negative_prompt, request.duration or DEFAULT_DURATION)
         if key not in self._files:
             async with self._making:

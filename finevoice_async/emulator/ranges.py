@@ -12,7 +12,7 @@ class UnsatisfiableRangeError(ValueError):
 
 
 def read_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Give the first byte and the one past the last, None for the whole file.
+    """Return the first byte and the one past the last, None for the whole file.
 
     Args:
         header: The Range header's value; several ranges at once count as none, which the RFC allows.

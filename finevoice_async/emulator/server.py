@@ -10,7 +10,8 @@ from typing import Self
 
 from aiohttp import web
 
-from finevoice_async.core.wire import SUBMIT_PATH, TASK_PATH
+from finevoice_async.core.requests import SUBMIT_PATH
+from finevoice_async.core.tasks import TASK_PATH
 from finevoice_async.emulator.api import MAX_BODY, ApiHandlers
 from finevoice_async.emulator.faults import Fault, FaultPlan, FaultValue, Probabilities
 from finevoice_async.emulator.files import FileHandlers
@@ -146,7 +147,7 @@ class Emulator:
         self._faults.cancel()
 
     def bound(self, places: int) -> float:
-        """Give the greedy makespan of what was accepted so far, in seconds, at this many places."""
+        """Return the greedy makespan of what was accepted so far, in seconds, at this many places."""
         return self._service.bound(places)
 
     async def __aenter__(self) -> Self:

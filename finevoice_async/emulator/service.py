@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from finevoice_async.core.dialects import Answer
-from finevoice_async.core.models import SfxRequest, TaskStatus
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator.faults import FaultPlan
 from finevoice_async.emulator.laws import ServiceLaw, greedy_bound
 from finevoice_async.emulator.ledger import Accepted, Ledger
@@ -125,7 +126,7 @@ class Service:
         link.expired, link.status = True, status
 
     def find(self, name: str, now: float) -> Accepted | int:
-        """Give the task whose result has this file name, or the HTTP status of the refusal."""
+        """Return the task whose result has this file name, or the HTTP status of the refusal."""
         task_id, _, version = name.removesuffix(".wav").rpartition(".")
         task = self.ledger.accepted.get(task_id)
         if task is None or task.fails or now < task.ends_at:
@@ -137,5 +138,5 @@ class Service:
         return task if version == current else 404
 
     def bound(self, places: int) -> float:
-        """Give the least makespan of what was accepted: each task as soon as one of the places is free."""
+        """Return the least makespan of what was accepted: each task as soon as one of the places is free."""
         return greedy_bound(self.ledger.service_times, places)

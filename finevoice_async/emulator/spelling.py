@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from finevoice_async.core.dialects import Answer, make_quickstart_converter, make_reference_converter
-from finevoice_async.core.models import TaskStatus
+from finevoice_async.core.tasks import TaskStatus
 
 DIALECTS = ("reference", "quickstart", "mixed")
 
@@ -49,7 +49,7 @@ class Speller:
         return self._dialect == "quickstart" or (self._dialect == "mixed" and self._rng.random() < 0.5)
 
     def spell(self, answer: Answer, now: float, *, to_submission: bool = False) -> dict[str, Any]:
-        """Give the JSON object of an answer.
+        """Return the JSON object of an answer.
 
         Args:
             answer: What to say. Links beside a task that runs are said only in mixtures: older services hand them

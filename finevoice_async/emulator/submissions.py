@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import InvalidRequestError
 
 _FIELDS = {

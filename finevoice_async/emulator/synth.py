@@ -189,7 +189,7 @@ def _words(text: str) -> list[str]:
 
 
 def _instruments(text: str) -> list[Instrument]:
-    """Give the instruments of a text, each once, in the order of their words; plurals and the like count."""
+    """Return the instruments of a text, each once, in the order of their words; plurals and the like count."""
     found = []
     for word in _words(text):
         stems = [word, *(word.removesuffix(ending) for ending in _ENDINGS)]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import MAX_BATCH, SqliteJournal
-from finevoice_async.core.effects import TRANSITIONS, EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.ledger import TRANSITIONS, EffectState, JournalRow
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Journal
 

@@ -20,8 +20,8 @@ import pytest
 from finevoice_async.adapters import journal_schema, sqlite_journal
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.core.effects import EffectState
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 
 pytestmark = pytest.mark.real_time  # there is nothing to wait for but the disk
@@ -192,8 +192,8 @@ import asyncio, gc, os, signal, sys
 from pathlib import Path
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.core.effects import EffectState as S
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.ledger import EffectState as S
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 path = Path(sys.argv[1])
 async def opened():

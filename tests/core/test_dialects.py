@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finevoice_async.core.dialects import Answer, make_quickstart_converter, make_reference_converter, read_error
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.core.wire import UnreadableReplyError, decode_update
 
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.files import extension, file_name, is_local, is_public, link_problem, slug
+from finevoice_async.core.addresses import is_local, is_public, link_problem
+from finevoice_async.core.filenames import extension, file_name, slug
 
 NASTY = ["=cmd", "<script>", "../../x", "a\x00b", "CON", "x" * 10_000, "\u202egnp.exe", "雨", "..", "/", "", "\ud800"]
 

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.models import SfxRequest, TaskStatus, as_request, check_task_id, shorten, without_secrets
+from finevoice_async.core.addresses import without_secrets
+from finevoice_async.core.requests import SfxRequest, as_request
+from finevoice_async.core.tasks import TaskStatus, check_task_id
+from finevoice_async.core.text import shorten
 from finevoice_async.core.wire import encode_request
 from finevoice_async.errors import InvalidRequestError
 

@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.wire import (
-    UnreadableReplyError,
-    body_text,
-    decode_object,
-    decode_refusal,
-    describe,
-    task_path,
-)
+from finevoice_async.core.tasks import task_path
+from finevoice_async.core.wire import UnreadableReplyError, body_text, decode_object, decode_refusal, describe
 
 
 @pytest.mark.parametrize(

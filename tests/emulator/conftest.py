@@ -9,8 +9,9 @@ import aiohttp
 import attrs
 import pytest
 
-from finevoice_async.core.models import TaskUpdate
-from finevoice_async.core.wire import SUBMIT_PATH, decode_update
+from finevoice_async.core.requests import SUBMIT_PATH
+from finevoice_async.core.tasks import TaskUpdate
+from finevoice_async.core.wire import decode_update
 from finevoice_async.emulator import Emulator
 
 

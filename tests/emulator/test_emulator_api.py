@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from finevoice_async.core.models import TaskStatus
-from finevoice_async.core.wire import SUBMIT_PATH
+from finevoice_async.core.requests import SUBMIT_PATH
+from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator import Constant, Emulator
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from finevoice_async.core.models import TaskStatus
+from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator import FAULTS, Emulator
 
 if TYPE_CHECKING:

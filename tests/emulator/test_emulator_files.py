@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator import Emulator
 from finevoice_async.emulator.library import Library
 from finevoice_async.emulator.ranges import UnsatisfiableRangeError, read_range

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finevoice_async.core.models import SfxRequest
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator import Accepted, Constant, Emulator, Ledger, LogNormal, ServiceLaw, greedy_bound
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from finevoice_async.core.models import SfxRequest, TaskStatus
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator import Emulator
 
 if TYPE_CHECKING:

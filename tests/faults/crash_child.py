@@ -17,7 +17,7 @@ from typing import Any
 from finevoice_async import FineVoiceSession, Polling, SubmitUnknownError
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.core.effects import EffectState
+from finevoice_async.core.ledger import EffectState
 
 
 class DeadlyJournal(SqliteJournal):

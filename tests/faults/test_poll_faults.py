@@ -26,7 +26,7 @@ from finevoice_async import (
     TaskTimeoutError,
     Timeouts,
 )
-from finevoice_async.core.schedule import LearnedSchedule
+from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator
 
 Visit = Callable[..., FineVoiceSession]

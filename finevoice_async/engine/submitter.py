@@ -14,8 +14,12 @@ from typing import Any
 
 import attrs
 
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.exchange import ADVICE, Exchange
+from finevoice_async.engine.poller import Poller
+from finevoice_async.engine.records import Tracked
 from finevoice_async.errors import (
     ConfigurationError,
     FineVoiceError,
@@ -24,10 +28,7 @@ from finevoice_async.errors import (
     SessionClosedError,
     SubmitUnknownError,
 )
-from finevoice_async.exchange import ADVICE, Exchange
-from finevoice_async.poller import Poller
 from finevoice_async.ports import Clock, Journal, Slots
-from finevoice_async.tracked import Tracked
 
 log = logging.getLogger("finevoice_async")
 
@@ -212,7 +213,7 @@ class Submitter:
         self.give_back(reservation, "cancelled before it was sent")
 
     def _known(self, row: JournalRow, reservation: Reservation) -> Tracked | None:
-        """Give the task of a row that was there before; None if it is new, or failed and may be tried again."""
+        """Return the task of a row that was there before; None if it is new, or failed and may be tried again."""
         if row.request != reservation.request:
             raise InvalidRequestError(
                 f"The key {row.key!r} belongs to another request in the journal. Nothing was sent.", task_id=row.task_id
@@ -359,7 +360,7 @@ class Submitter:
             waiting.cancel()
 
     async def settle(self, timeout: float) -> None:
-        """Give the POSTs under way `timeout` seconds, then cut them off."""
+        """Return the POSTs under way `timeout` seconds, then cut them off."""
         under_way: list[asyncio.Future[Any]] = [*self.posts, *self._withdrawing]
         if under_way:
             await asyncio.wait(under_way, timeout=timeout)

@@ -15,19 +15,19 @@ from collections.abc import Awaitable, Callable
 
 from finevoice_async.config import Polling
 from finevoice_async.core import retry as policy
-from finevoice_async.core.agenda import Agenda, PollBudget
-from finevoice_async.core.models import TaskStatus, TaskUpdate
+from finevoice_async.core.polling.agenda import Agenda, PollBudget
+from finevoice_async.core.polling.schedule import Estimate, Schedule, jittered
 from finevoice_async.core.retry import Call, Verdict
-from finevoice_async.core.schedule import Estimate, Schedule, jittered
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.exchange import Exchange, Trouble
+from finevoice_async.engine.expiry import Expiry
+from finevoice_async.engine.records import News, Tracked, Waiter
 from finevoice_async.errors import (
     AuthenticationError,
     PollError,
     TaskNotFoundError,
 )
-from finevoice_async.exchange import Exchange, Trouble
-from finevoice_async.expiry import Expiry
 from finevoice_async.ports import Clock, Timer
-from finevoice_async.tracked import News, Tracked, Waiter
 
 log = logging.getLogger("finevoice_async")
 
@@ -209,7 +209,7 @@ class Poller:
                 self._timer.cancel()
 
     def _next(self, now: float) -> Tracked | None:
-        """Give whom to ask now, if anybody: the first in turn, or, with a short budget, the likeliest to have ended."""
+        """Return whom to ask now, if anybody: the first in turn, or, with a short budget, the likeliest to have ended."""
         agenda = self._agenda
         while agenda.overdue and (allowed := self._budget.available(now)):
             short = agenda.overdue > allowed
@@ -244,7 +244,7 @@ class Poller:
         return self.schedule.odds(record.asked_at, self._clock.monotonic() - record.born, record.duration)
 
     def estimate(self, record: Tracked) -> Estimate | None:
-        """Give how much longer a task will take; None before anything is known, and for an attached task."""
+        """Return how much longer a task will take; None before anything is known, and for an attached task."""
         if record.attached or record.end is not None:
             return None
         return self.schedule.estimate(self._clock.monotonic() - record.born, record.duration)

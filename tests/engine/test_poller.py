@@ -18,10 +18,10 @@ from finevoice_async import (
     TaskTimeoutError,
     Timeouts,
 )
-from finevoice_async.core.schedule import LearnedSchedule
+from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator, LogNormal
-from finevoice_async.poller import ABANDON_AFTER, TICK
-from finevoice_async.tracked import Waiter
+from finevoice_async.engine.poller import ABANDON_AFTER, TICK
+from finevoice_async.engine.records import Waiter
 
 Connect = Callable[..., FineVoiceSession]
 

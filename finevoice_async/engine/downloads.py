@@ -17,11 +17,13 @@ import attrs
 
 from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
+from finevoice_async.core.addresses import link_problem
 from finevoice_async.core.audio import EndCheck
-from finevoice_async.core.files import file_name, link_problem
-from finevoice_async.core.models import shorten
+from finevoice_async.core.filenames import file_name
 from finevoice_async.core.retry import Call, Symptom, Verdict
+from finevoice_async.core.text import shorten
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.part_file import PartFile, choose_target
 from finevoice_async.errors import DownloadError
 from finevoice_async.ports import (
     Body,
@@ -32,7 +34,6 @@ from finevoice_async.ports import (
     RefusedAddressError,
     TransportError,
 )
-from finevoice_async.storage import PartFile, choose_target
 
 log = logging.getLogger("finevoice_async")
 
@@ -105,7 +106,7 @@ class Downloads:
         self._on_saved = on_saved
 
     async def pieces(self, effect: SoundEffect) -> AsyncGenerator[tuple[int, bytes], None]:
-        """Give a result as (offset, bytes), resumed or begun anew (offset 0 again) when the connection is cut.
+        """Return a result as (offset, bytes), resumed or begun anew (offset 0 again) when the connection is cut.
 
         Raises:
             DownloadError: It could not be fetched whole.
@@ -173,7 +174,7 @@ class Downloads:
         raise _FailedError(Symptom.INVALID, f"its link was redirected more than {MAX_REDIRECTS} times")
 
     async def read(self, effect: SoundEffect) -> bytes:
-        """Give the whole result."""
+        """Return the whole result."""
         content = bytearray()
         async with aclosing(self.pieces(effect)) as pieces:
             async for offset, piece in pieces:
@@ -182,7 +183,7 @@ class Downloads:
         return bytes(content)
 
     async def stream(self, effect: SoundEffect) -> AsyncGenerator[bytes, None]:
-        """Give the result piece by piece.
+        """Return the result piece by piece.
 
         Raises:
             DownloadError: It had to begin anew after pieces were given out.
@@ -255,7 +256,7 @@ def _resume_headers(progress: _Progress) -> dict[str, str]:
 
 
 def _check_status(body: Body, clock: Clock) -> str | None:
-    """Give the address of a redirect, None for a body to read; anything else is a failed attempt."""
+    """Return the address of a redirect, None for a body to read; anything else is a failed attempt."""
     symptom = policy.symptom_of(body.status)
     if symptom is Symptom.REDIRECT and "location" in body.headers:
         return body.headers["location"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from finevoice_async.core.lifetable import is_number
+from finevoice_async.core.polling.lifetable import is_number
 
 RIDGE = 0.25
 """The slope of time on duration needs evidence to leave 0: the variance of log times over that of slopes."""
@@ -61,17 +61,17 @@ class DurationFit:
         self.pivot += (x - self.pivot) / self.count
 
     def slope(self) -> float:
-        """Give by which power of the duration the time grows."""
+        """Return by which power of the duration the time grows."""
         return min(max(self.weight * self.cov / (self.weight * self.var + RIDGE), 0.0), STEEPEST)
 
     def unit(self, duration: float | None) -> float:
-        """Give how many times longer than one of typical duration a task takes; 1 for an unknown duration."""
+        """Return how many times longer than one of typical duration a task takes; 1 for an unknown duration."""
         if duration is None or not 0 < duration < math.inf:
             return 1.0
         return math.exp(min(max(self.slope() * (math.log(duration) - self.pivot), -3.0), 3.0))
 
     def moments(self) -> dict[str, float]:
-        """Give all but the memory, as plain data."""
+        """Return all but the memory, as plain data."""
         return {name: getattr(self, name) for name in _MOMENTS}
 
     def load(self, moments: Mapping[str, float]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.expiry import Expiry
+from finevoice_async.engine.expiry import Expiry
 
 
 def has_timer(expiry: Expiry[str]) -> bool:

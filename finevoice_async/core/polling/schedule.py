@@ -35,8 +35,8 @@ from typing import Any, Protocol
 import attrs
 
 from finevoice_async.config import Polling
-from finevoice_async.core.durationfit import DurationFit
-from finevoice_async.core.lifetable import BINS, EDGES, END, Curve, LifeTable, spans
+from finevoice_async.core.polling.durationfit import DurationFit
+from finevoice_async.core.polling.lifetable import BINS, EDGES, END, Curve, LifeTable, spans
 from finevoice_async.errors import ConfigurationError
 
 VERSION = 1
@@ -77,14 +77,13 @@ class Estimate:
 class Schedule(Protocol):
     """When to poll. Ages are seconds since submission; `last` is the age at the poll before, 0 if there was none."""
 
-    def gap(self, age: float, duration: float | None = None, *, busy: bool = False, price: float = 1.0) -> float:
-        """Give the seconds until the next poll of a task known to be running.
+    def gap(self, age: float, duration: float | None = None, *, busy: bool = False) -> float:
+        """Return the seconds until the next poll of a task known to be running.
 
         Args:
             age: The task's age at its last poll.
             duration: The effect's length in seconds, if known.
             busy: Requests wait for a place, so that notice is worth more.
-            price: How many times dearer than usual a poll is.
         """
         ...
 
@@ -97,15 +96,15 @@ class Schedule(Protocol):
         ...
 
     def odds(self, last: float, age: float, duration: float | None = None) -> float:
-        """Give what the wait since the last poll has cost: of many overdue tasks, the largest is asked first."""
+        """Return what the wait since the last poll has cost: of many overdue tasks, the largest is asked first."""
         ...
 
     def estimate(self, age: float, duration: float | None = None) -> Estimate | None:
-        """Give how long a running task will still take, None before anything is known."""
+        """Return how long a running task will still take, None before anything is known."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Give what was learned as plain data."""
+        """Return what was learned as plain data."""
         ...
 
 
@@ -121,8 +120,8 @@ class FixedSchedule:
     interval: float
     kept: Mapping[str, Any] = attrs.field(factory=lambda: {"version": VERSION}, repr=False)
 
-    def gap(self, age: float, duration: float | None = None, *, busy: bool = False, price: float = 1.0) -> float:  # noqa: ARG002
-        """Give the interval."""
+    def gap(self, age: float, duration: float | None = None, *, busy: bool = False) -> float:  # noqa: ARG002
+        """Return the interval."""
         return self.interval
 
     def running(self, last: float, age: float, duration: float | None = None) -> None:
@@ -132,7 +131,7 @@ class FixedSchedule:
         """Learn nothing."""
 
     def odds(self, last: float, age: float, duration: float | None = None) -> float:  # noqa: ARG002
-        """Give the time since the last poll."""
+        """Return the time since the last poll."""
         return age - last
 
     def estimate(self, age: float, duration: float | None = None) -> Estimate | None:  # noqa: ARG002
@@ -140,7 +139,7 @@ class FixedSchedule:
         return None
 
     def state(self) -> dict[str, Any]:
-        """Give what it was given."""
+        """Return what it was given."""
         return dict(self.kept)
 
 
@@ -207,13 +206,13 @@ class LearnedSchedule:
     def __repr__(self) -> str:
         return f"<LearnedSchedule of {self._ends} ends>"
 
-    def gap(self, age: float, duration: float | None = None, *, busy: bool = False, price: float = 1.0) -> float:
-        """Give the seconds until the next poll of a task known to be running; see `Schedule`."""
+    def gap(self, age: float, duration: float | None = None, *, busy: bool = False) -> float:
+        """Return the seconds until the next poll of a task known to be running; see `Schedule`."""
         polling = self._polling
         unit = self._fit.unit(duration)
         cost = polling.busy_poll_cost if busy else polling.poll_cost
-        if price != unit:  # dearer polls and shorter units are the same thing to the table
-            steps = round(PER_STEP * math.log(price / unit))
+        if unit != 1.0:  # shorter units make polls dearer
+            steps = round(-PER_STEP * math.log(unit))
             cost *= math.exp(min(max(steps, -MOST_STEPS), MOST_STEPS) / PER_STEP)
         plan = self._plans.get(cost)
         if plan is None:
@@ -238,12 +237,12 @@ class LearnedSchedule:
         self._learned(1.0 + SURPRISE * self._table.doubt**2)
 
     def odds(self, last: float, age: float, duration: float | None = None) -> float:
-        """Give what the wait since the last poll has cost: of many overdue tasks, the largest is asked first."""
+        """Return what the wait since the last poll has cost: of many overdue tasks, the largest is asked first."""
         unit = self._fit.unit(duration)
         return self._curve.odds(max(last, 0.0) / unit, age / unit) * unit
 
     def estimate(self, age: float, duration: float | None = None) -> Estimate | None:
-        """Give how long a running task will still take, None before anything is known."""
+        """Return how long a running task will still take, None before anything is known."""
         if not self._ends:
             return None
         unit = self._fit.unit(duration)
@@ -253,7 +252,7 @@ class LearnedSchedule:
         return Estimate(median, p90)
 
     def state(self) -> dict[str, Any]:
-        """Give what was learned as plain data for `Polling(state=...)`."""
+        """Return what was learned as plain data for `Polling(state=...)`."""
         return {
             "version": VERSION,
             "ends": self._ends,
@@ -280,7 +279,7 @@ class LearnedSchedule:
 
 
 def make_schedule(polling: Polling) -> Schedule:
-    """Give the schedule that the options ask for.
+    """Return the schedule that the options ask for.
 
     Raises:
         ConfigurationError: The saved state is damaged, or of another version.
@@ -294,7 +293,7 @@ def make_schedule(polling: Polling) -> Schedule:
 
 
 def jittered(gap: float, u: float) -> float:
-    """Give a gap anywhere within 5 % of this one, for a `u` drawn evenly from 0 to 1."""
+    """Return a gap anywhere within 5 % of this one, for a `u` drawn evenly from 0 to 1."""
     return gap * (1 + JITTER * (u - 0.5))
 
 

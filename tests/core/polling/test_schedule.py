@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finevoice_async.config import Polling
-from finevoice_async.core.lifetable import BINS, RATIO
-from finevoice_async.core.schedule import (
+from finevoice_async.core.polling.lifetable import BINS, RATIO
+from finevoice_async.core.polling.schedule import (
     FixedSchedule,
     LearnedSchedule,
     Schedule,

@@ -11,9 +11,13 @@ from typing import Any, Final, Self
 
 import attrs
 
-from finevoice_async.core.effects import EffectState, JournalRow
-from finevoice_async.core.models import SfxRequest, as_request, shorten
+from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.requests import SfxRequest, as_request
+from finevoice_async.core.text import shorten
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.poller import Poller
+from finevoice_async.engine.records import News, Tracked, Waiter
+from finevoice_async.engine.submitter import Reservation, Submitter
 from finevoice_async.errors import (
     AuthenticationError,
     FineVoiceError,
@@ -21,9 +25,6 @@ from finevoice_async.errors import (
     InvalidRequestError,
     SessionClosedError,
 )
-from finevoice_async.poller import Poller
-from finevoice_async.submitter import Reservation, Submitter
-from finevoice_async.tracked import News, Tracked, Waiter
 
 log = logging.getLogger("finevoice_async")
 
@@ -256,7 +257,7 @@ def _read(wanted: Wanted) -> tuple[SfxRequest, str | None]:
 
 
 def check_key_name(key: object) -> str | None:
-    """Give a caller's key back if it can name a row.
+    """Return a caller's key back if it can name a row.
 
     Raises:
         InvalidRequestError: It is neither None nor a string that is not blank.

@@ -83,7 +83,7 @@ class Agenda(Generic[T]):
         return ripe.pop()
 
     def next_due(self) -> float | None:
-        """Give the next due time, or None if there is none."""
+        """Return the next due time, or None if there is none."""
         heap = self._heap
         while heap and heap[0][2].due != heap[0][0]:
             heapq.heappop(heap)
@@ -113,7 +113,7 @@ class PollBudget:
         return max(self.rate, 1.0)
 
     def available(self, now: float) -> int:
-        """Give how many polls may start now."""
+        """Return how many polls may start now."""
         if now < self._paused_until:
             return 0
         if now > self._filled_at:
@@ -127,7 +127,7 @@ class PollBudget:
         self._tokens -= 1
 
     def ready_at(self, now: float) -> float:
-        """Give when the next poll may start."""
+        """Return when the next poll may start."""
         return max(now, self._paused_until, self._filled_at + max(0.0, 1 - self._tokens) / self._current)
 
     def slow_down(self, until: float) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.agenda import SAMPLE, Agenda, PollBudget
+from finevoice_async.core.polling.agenda import SAMPLE, Agenda, PollBudget
 
 
 @attrs.define(eq=False)

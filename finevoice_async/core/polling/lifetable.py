@@ -90,7 +90,7 @@ WIDTHS = tuple(end - start for start, end in pairwise(EDGES))
 
 
 def spans(at_edges: Sequence[float], reach: int) -> Iterator[float]:
-    """Give for each bin by how much a quantity grows from `reach` bins before it to `reach` bins after it.
+    """Return for each bin by how much a quantity grows from `reach` bins before it to `reach` bins after it.
 
     Slices and `map`, not a loop: this is done every few polls.
 
@@ -103,7 +103,7 @@ def spans(at_edges: Sequence[float], reach: int) -> Iterator[float]:
 
 
 def bin_of(age: float) -> int:
-    """Give the bin of an age; the last one is open."""
+    """Return the bin of an age; the last one is open."""
     index = bisect_right(EDGES, age) - 1
     return index if index < BINS else BINS - 1
 
@@ -126,17 +126,17 @@ class Curve:
     rates: list[float]
 
     def hazard(self, age: float) -> float:
-        """Give the cumulative hazard up to an age."""
+        """Return the cumulative hazard up to an age."""
         index = bin_of(age)
         return self.reached[index] + (age - EDGES[index]) * self.rates[index]
 
     def age(self, hazard: float) -> float:
-        """Give the age by which the cumulative hazard is so much."""
+        """Return the age by which the cumulative hazard is so much."""
         index = min(bisect_right(self.reached, hazard), BINS) - 1
         return EDGES[index] + (hazard - self.reached[index]) / self.rates[index]
 
     def odds(self, start: float, stop: float) -> float:
-        """Give the integral of ``1/S - 1`` between two ages, for a task that was running at the first.
+        """Return the integral of ``1/S - 1`` between two ages, for a task that was running at the first.
 
         It is what the wait since that poll has cost so far: at each moment the odds that the task had already ended.
         Past the table's end nothing is known that could tell two tasks apart, so it stops there.
@@ -148,7 +148,7 @@ class Curve:
         return max(alive * (self._inverse(stop) - self._inverse(start)) - (stop - start), 0.0)
 
     def _inverse(self, age: float) -> float:
-        """Give the integral of ``1/S`` from birth to an age."""
+        """Return the integral of ``1/S`` from birth to an age."""
         index = bin_of(age)
         start, rate = self.reached[index], self.rates[index]
         # Within a bin 1/S grows exponentially; expm1 keeps its digits where the hazard is small.
@@ -194,7 +194,7 @@ class LifeTable:
             raise ValueError("has a count out of its range")
 
     def curve(self) -> Curve:
-        """Give the survival curve of the counts as they stand."""
+        """Return the survival curve of the counts as they stand."""
         done, seen = (list(accumulate(counts, initial=0.0)) for counts in (self.done, self.seen))
         near = map(truediv, spans(done, AROUND), spans(seen, AROUND))
         shares = [(d + LEAN * lean) / (s + LEAN) for d, s, lean in zip(self.done, self.seen, near, strict=True)]

@@ -9,7 +9,8 @@ from datetime import datetime
 
 import attrs
 
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.errors import FineVoiceError, PollError, SessionClosedError, TaskFailedError, TaskTimeoutError
 
 News = TaskUpdate | FineVoiceError
@@ -95,7 +96,7 @@ class Tracked:
         )
 
     def ended_by(self, update: TaskUpdate) -> News:
-        """Give what waiters hear of an ended task: the update, or an error if there is no result in it."""
+        """Return what waiters hear of an ended task: the update, or an error if there is no result in it."""
         if update.status is TaskStatus.FAILED:
             words = update.reason or "the service gave no reason"
             code = f" (code {update.code})" if update.code else ""

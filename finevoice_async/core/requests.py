@@ -1,8 +1,7 @@
-"""What goes in and what comes out: requests, task states, updates."""
+"""All that is sound effects: the request, its fields and their rules, its path and its spelling on the wire."""
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,34 +9,27 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from finevoice_async.core.addresses import without_secrets
+from finevoice_async.core.text import shorten
 from finevoice_async.errors import InvalidRequestError
+
+SUBMIT_PATH = "/v1/audio/sfx-generation"
+
+WIRE_NAMES = {
+    "prompt": "prompt",
+    "negative_prompt": "negative_prompt",  # snake case, unlike its neighbours
+    "source_url": "sourceUrl",
+    "source_type": "sourceType",
+    "duration": "duration",
+    "use_async": "useAsync",
+}
+"""How the endpoint spells each field; the vendor's reference page."""
 
 MAX_DURATION = 30.0
 """Seconds; the vendor's reference page: "Maximum is 30 seconds"."""
 
 SOURCE_TYPES = ("image", "video")
 """The vendor's reference page: "Supported: image, video"."""
-
-MAX_TASK_ID = 512
-"""Characters. Real ids have under 40; anything near this is no id, and would not fit a request line for long."""
-
-
-def shorten(value: object, limit: int = 60) -> str:
-    """Give `repr(value)`, cut in the middle of a long one: prompts may hold megabytes."""
-    text = repr(value[: limit * 2]) if isinstance(value, str) else repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 5]}...{text[-2:]}"
-
-
-def without_secrets(url: str | None) -> str | None:
-    """Give a URL without user, query and fragment, which may carry a signature or a password."""
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        return "(not a URL)"
-    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
 
 
 def _show_url(url: str | None) -> str:
@@ -147,72 +139,3 @@ def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Map
         if name not in FIELDS:
             raise _refuse("field name", name, f"must be one of {', '.join(sorted(FIELDS))}")
     return SfxRequest(**merged)
-
-
-def check_task_id(task_id: object) -> str:
-    """Give the task id back if it can be one path segment of a request.
-
-    Raises:
-        InvalidRequestError: It is no string, blank, over 512 characters, has control characters, or is `.` or
-            `..`, which servers read as another path. The error keeps it as `task_id`, shortened.
-    """
-    if not isinstance(task_id, str) or not task_id.strip():
-        raise InvalidRequestError(f"A task id must be a string that is not blank, not {shorten(task_id)}.")
-    if len(task_id) > MAX_TASK_ID:
-        rule = f"has {len(task_id)} characters; at most {MAX_TASK_ID} are allowed"
-    elif not task_id.isprintable():
-        rule = "has control characters"
-    elif task_id in (".", ".."):
-        rule = "would be read as another path"
-    else:
-        return task_id
-    raise InvalidRequestError(f"The task id {shorten(task_id)} {rule}.", task_id=task_id[:MAX_TASK_ID])
-
-
-class TaskStatus(enum.Enum):
-    """The states of a task, as the service tells them.
-
-    ::
-
-        UNKNOWN ──► PENDING ◄──► PROCESSING ──► COMPLETED
-           └───────────┴─────────────┴────────► FAILED
-
-    An ended state is never left: a late answer cannot bring a task back. Any other change is believed, because
-    the service may restart a task.
-    """
-
-    PENDING = "pending"  # accepted, waiting at the service
-    PROCESSING = "processing"  # being made
-    COMPLETED = "completed"  # the result can be fetched
-    FAILED = "failed"  # ended without a result
-    UNKNOWN = "unknown"  # not asked yet, or a word that nobody has documented: taken as still running
-
-    @property
-    def ended(self) -> bool:
-        """True once the state can change no more."""
-        return self is TaskStatus.COMPLETED or self is TaskStatus.FAILED
-
-    def then(self, told: TaskStatus) -> TaskStatus:
-        """Give the state after the service told `told`: the one table of transitions."""
-        return self if self.ended else told
-
-
-@attrs.frozen(kw_only=True)
-class TaskUpdate:
-    """What one answer of the service says about a task, in either dialect.
-
-    Attributes:
-        status: The state of the task.
-        task_id: The id in the answer, if there was one.
-        urls: Links to the results; empty unless completed.
-        code: The service's error code, if it failed.
-        reason: The service's words for the failure.
-        raw: The answer as it was decoded from JSON.
-    """
-
-    status: TaskStatus
-    task_id: str | None = None
-    urls: tuple[str, ...] = ()
-    code: str | None = None
-    reason: str | None = None
-    raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)

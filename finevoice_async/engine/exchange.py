@@ -10,17 +10,16 @@ import attrs
 
 from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
-from finevoice_async.core.models import SfxRequest, TaskStatus, TaskUpdate, check_task_id
+from finevoice_async.core.requests import SUBMIT_PATH, SfxRequest
 from finevoice_async.core.retry import Call, Decision, RetryBudget, Symptom, Verdict
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate, check_task_id, task_path
 from finevoice_async.core.wire import (
-    SUBMIT_PATH,
     Reply,
     UnreadableReplyError,
     body_text,
     decode_refusal,
     decode_update,
     encode_request,
-    task_path,
 )
 from finevoice_async.errors import (
     AuthenticationError,
@@ -138,7 +137,7 @@ class Exchange:
             return _unreadable(answer, str(error))
 
     async def _call(self, reply: Awaitable[Reply]) -> Reply | Trouble:
-        """Give a 2xx reply, or what went wrong."""
+        """Return a 2xx reply, or what went wrong."""
         try:
             answer = await reply
         except CertificateError as error:

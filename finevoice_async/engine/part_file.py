@@ -14,7 +14,7 @@ _WRITE_SIZE = 1024 * 1024  # bytes gathered before they are written
 
 
 def choose_target(path: str, name: str, *, overwrite: bool) -> Path:
-    """Give the file to write: `path`, or `name` inside it if it is a folder or ends like one.
+    """Return the file to write: `path`, or `name` inside it if it is a folder or ends like one.
 
     Raises:
         FileExistsError: It exists, and `overwrite` is False.
@@ -113,7 +113,7 @@ class PartFile:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Give the file its second name unless that exists; False where the file system has no links."""
+    """Return the file its second name unless that exists; False where the file system has no links."""
     try:
         os.link(source, target)
     except FileExistsError:

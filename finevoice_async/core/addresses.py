@@ -1,39 +1,21 @@
-"""Names for files, and which links and addresses a result may be fetched from: rules without I/O."""
+"""Which links and addresses a result may be fetched from, and how they are shown: rules without I/O."""
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
-import re
-import unicodedata
-from urllib.parse import unquote, urlsplit
-
-_MAX_SLUG = 40
-_MAX_ID = 48
+from urllib.parse import urlsplit
 
 
-def slug(text: str) -> str:
-    """Give lower-case ASCII words joined by hyphens: safe in every file system, whatever the text holds."""
-    plain = unicodedata.normalize("NFKD", text[:400]).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:_MAX_SLUG].rstrip("-")
-
-
-def file_name(prompt: str | None, task_id: str | None, url: str) -> str:
-    """Give a safe name for a result: words of the prompt, the task id, the link's kind of file."""
-    safe_id = re.sub(r"[^A-Za-z0-9_-]+", "-", task_id or "")[:_MAX_ID].strip("-")
-    if safe_id != task_id:  # another id may read the same now
-        safe_id = f"{safe_id}-{hashlib.sha256((task_id or url).encode('utf-8', 'replace')).hexdigest()[:8]}".lstrip("-")
-    return f"{slug(prompt or '') or 'effect'}-{safe_id}{extension(url)}"
-
-
-def extension(url: str) -> str:
-    """Give the file extension of a link, `.mp3` if it has none that is plain."""
+def without_secrets(url: str | None) -> str | None:
+    """Return a URL without user, query and fragment, which may carry a signature or a password."""
+    if url is None:
+        return None
     try:
-        path = unquote(urlsplit(url).path)
+        parts = urlsplit(url)
+        host = parts.hostname or ""
     except ValueError:
-        return ".mp3"
-    match = re.search(r"\.([A-Za-z0-9]{2,4})$", path)
-    return f".{match[1].lower()}" if match else ".mp3"
+        return "(not a URL)"
+    return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")
 
 
 def is_public(address: str) -> bool:
@@ -61,7 +43,7 @@ def is_local(base_url: str) -> bool:
 
 
 def link_problem(url: str, *, local: bool) -> str | None:
-    """Give why a result link must not be followed, None if it may. The address behind it is checked at connect."""
+    """Return why a result link must not be followed, None if it may. The address behind it is checked at connect."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

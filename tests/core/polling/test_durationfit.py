@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finevoice_async.core.durationfit import STEEPEST, DurationFit
+from finevoice_async.core.polling.durationfit import STEEPEST, DurationFit
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finevoice_async.core.lifetable import (
+from finevoice_async.core.polling.lifetable import (
     BINS,
     EDGES,
     END,

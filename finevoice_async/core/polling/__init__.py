@@ -1,0 +1,1 @@
+"""When to poll. Knows numbers only: no request, no task."""
