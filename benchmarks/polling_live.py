@@ -18,9 +18,10 @@ import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
-from finevoice_async import FineVoiceSession, Polling, poller
+from finevoice_async import FineVoiceSession, Polling
 from finevoice_async.core.polling.lifetable import EDGES
 from finevoice_async.emulator import Emulator, LogNormal
+from finevoice_async.engine import poller
 
 MEDIAN, SIGMA, POLL_COST = 8.0, 0.35, 0.4
 FASTER = 20.0

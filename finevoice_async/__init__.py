@@ -6,6 +6,7 @@ from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.records import Stats
 from finevoice_async.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -25,7 +26,7 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.outcomes import Outcome
-from finevoice_async.session import FineVoiceSession, Stats
+from finevoice_async.session import FineVoiceSession
 from finevoice_async.task import SfxTask
 
 __all__ = [

@@ -5,8 +5,8 @@ Also the rules for the key and the service's address.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,12 +28,12 @@ def check_api_key(key: str | None) -> str:
         ConfigurationError: It is missing, blank, or not printable ASCII. The message never shows it.
     """
     where = f"Keys come from your FineVoice account; give one as api_key or in {API_KEY_VARIABLE}."
-    if not isinstance(key, str) or not key.strip():
+    text = _plain_text(key).strip()
+    if not text:
         raise ConfigurationError(f"There is no API key. {where} To try without one, run `finevoice demo`.")
-    key = key.strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
+    if not (text.isascii() and text.isprintable()) or " " in text:
         raise ConfigurationError(f"The API key must be printable ASCII without spaces. {where}")
-    return key
+    return text
 
 
 def check_base_url(url: str) -> str:
@@ -42,27 +42,48 @@ def check_base_url(url: str) -> str:
     Raises:
         ConfigurationError: It is no plain http or https address.
     """
+    text = _plain_text(url)
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    except (ValueError, AttributeError, TypeError):
-        usable = plain = False
-    if not usable or not plain:
-        shown = "one with these parts" if usable else repr(url)[:60]  # the parts may hold a password
+    except ValueError:
+        usable = False
+    secretive = any(mark in text for mark in "@?#")  # what stands there may be a password
+    if secretive or not usable or not text.isprintable():
         raise ConfigurationError(
-            f"The base URL must be an http or https address without user, query and fragment, not {shown}. It comes "
-            f"from base_url or {BASE_URL_VARIABLE}."
+            f"The base URL must be an http or https address without user, query and fragment, not "
+            f"{'one with these parts' if secretive else _show(url)}. It comes from base_url or {BASE_URL_VARIABLE}."
         )
-    return url.rstrip("/")
+    return text.rstrip("/")
+
+
+def _plain_text(value: object) -> str:
+    """Return a text as a plain one, and nothing of anything else: a subclass may do anything in its methods."""
+    return str.__str__(value) if issubclass(type(value), str) else ""
+
+
+def _show(value: object) -> str:
+    try:
+        return str.__str__(repr(value))[:60]
+    except Exception:  # noqa: BLE001 - a message must not fail for what it is about
+        return "a value that cannot be shown"
 
 
 def _refuse(owner: object, field: attrs.Attribute[Any], value: object, rule: str) -> ConfigurationError:
-    return ConfigurationError(f"{type(owner).__name__}.{field.name} must be {rule}, not {value!r}.")
+    return ConfigurationError(f"{type(owner).__name__}.{field.name} must be {rule}, not {_show(value)}.")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _as_number(value: Any) -> Any:
+    """Return a number as a plain one, anything else as it is, for the rule to refuse."""
+    kind = type(value)
+    if issubclass(kind, int) and kind is not bool:
+        return int.__int__(value)
+    return float.__float__(value) if issubclass(kind, float) else value
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether it is a finite number, and within the range of floats."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _positive(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
@@ -76,13 +97,22 @@ def _not_negative(owner: object, field: attrs.Attribute[Any], value: Any) -> Non
 
 
 def _count(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if type(value) is not int or value < 1:
         raise _refuse(owner, field, value, "a whole number, 1 or above")
 
 
 def _optional_positive(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
     if value is not None:
         _positive(owner, field, value)
+
+
+def _yes_or_no(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if type(value) is not bool:
+        raise _refuse(owner, field, value, "True or False")
+
+
+def _number(default: float | None, rule: Callable[[object, attrs.Attribute[Any], Any], None]) -> Any:
+    return attrs.field(default=default, converter=_as_number, validator=rule)
 
 
 @attrs.frozen(kw_only=True)
@@ -99,10 +129,10 @@ class Timeouts:
         ConfigurationError: A value is not a finite number above 0.
     """
 
-    connect: float = attrs.field(default=10.0, validator=_positive)  # three SYN retransmissions take 7 s
-    read: float = attrs.field(default=30.0, validator=_positive)  # a healthy answer takes well under 1 s
-    task: float | None = attrs.field(default=900.0, validator=_optional_positive)  # effects take seconds to minutes
-    close: float = attrs.field(default=10.0, validator=_positive)  # what container runtimes allow before SIGKILL
+    connect: float = _number(10.0, _positive)  # three SYN retransmissions take 7 s
+    read: float = _number(30.0, _positive)  # a healthy answer takes well under 1 s
+    task: float | None = _number(900.0, _optional_positive)  # effects take seconds to minutes
+    close: float = _number(10.0, _positive)  # what container runtimes allow before SIGKILL
 
 
 @attrs.frozen(kw_only=True)
@@ -114,7 +144,7 @@ class Polling:
 
     Attributes:
         poll_cost: Seconds of notice lost that one poll is worth.
-        busy_poll_cost: The same while requests wait for a place, when every second of notice costs a place.
+        busy_poll_cost: The same while requests wait for a slot, when every second of notice costs one.
         min_gap: The least time between two polls of a task.
         max_gap: The most.
         budget: Polls a second, for the whole session.
@@ -129,17 +159,17 @@ class Polling:
         ConfigurationError: A value is out of its range.
     """
 
-    poll_cost: float = attrs.field(default=0.4, validator=_positive)  # about 3 polls on an 8 s effect, 0.9 s of lag
-    busy_poll_cost: float = attrs.field(default=0.2, validator=_positive)  # shortest makespan at 5 places
-    min_gap: float = attrs.field(default=0.5, validator=_positive)  # no law measured gains from asking sooner
-    max_gap: float = attrs.field(default=30.0, validator=_positive)  # the longest silence a person bears
-    budget: float = attrs.field(default=50.0, validator=_positive)  # 10,000 tasks of minutes; 2 % of a core
-    memory: float = attrs.field(default=50.0, validator=_positive)  # forgets a change of pace within 200 effects
+    poll_cost: float = _number(0.4, _positive)  # about 3 polls on an 8 s effect, 0.9 s of lag
+    busy_poll_cost: float = _number(0.2, _positive)  # shortest makespan at 5 slots
+    min_gap: float = _number(0.5, _positive)  # no law measured gains from asking sooner
+    max_gap: float = _number(30.0, _positive)  # the longest silence a person bears
+    budget: float = _number(50.0, _positive)  # 10,000 tasks of minutes; 2 % of a core
+    memory: float = _number(50.0, _positive)  # forgets a change of pace within 200 effects
     state: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
-    interval: float | None = attrs.field(default=None, validator=_optional_positive)
-    grace: float = attrs.field(default=30.0, validator=_not_negative)  # replication lag of ordinary databases
-    failures: int = attrs.field(default=8, validator=_count)  # with the backoff, half a minute of outage
-    concurrency: int = attrs.field(default=16, validator=_count)  # at 0.3 s an answer, the default budget
+    interval: float | None = _number(None, _optional_positive)
+    grace: float = _number(30.0, _not_negative)  # replication lag of ordinary databases
+    failures: int = _number(8, _count)  # with the backoff, half a minute of outage
+    concurrency: int = _number(16, _count)  # at 0.3 s an answer, the default budget
 
     def __attrs_post_init__(self) -> None:
         if self.min_gap > self.max_gap:
@@ -166,8 +196,8 @@ class Retry:
         ConfigurationError: A value is out of its range.
     """
 
-    attempts: int = attrs.field(default=4, validator=_count)  # with these delays, rides out 3 s on average
-    first_delay: float = attrs.field(default=0.5, validator=_positive)  # the usual start of SDKs
-    max_delay: float = attrs.field(default=30.0, validator=_positive)  # the usual end
-    max_retry_after: float = attrs.field(default=120.0, validator=_positive)  # beyond it, an error is more use
-    resend_unknown: bool = False  # an unknown submission may have been paid for
+    attempts: int = _number(4, _count)  # with these delays, rides out 3 s on average
+    first_delay: float = _number(0.5, _positive)  # the usual start of SDKs
+    max_delay: float = _number(30.0, _positive)  # the usual end
+    max_retry_after: float = _number(120.0, _positive)  # beyond it, an error is more use
+    resend_unknown: bool = attrs.field(default=False, validator=_yes_or_no)  # it may have been paid for

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import attrs
 
 from finevoice_async.core.requests import SfxRequest
-
-if TYPE_CHECKING:
-    from finevoice_async.engine.downloads import (
-        Downloads,  # imported where the first result is fetched: not all programs do
-    )
+from finevoice_async.core.tasks import TaskUpdate
+from finevoice_async.engine.downloads import Downloads, Source
+from finevoice_async.engine.records import TaskRecord
 
 
 @attrs.frozen(kw_only=True)
@@ -28,19 +26,39 @@ class SoundEffect:
         urls: All results.
         request: What was asked for, if this session knows it.
         raw: The service's last answer, as decoded from JSON.
+        key: The caller's own name for it, if it has one.
     """
 
     task_id: str | None
     urls: tuple[str, ...] = attrs.field(repr=False)  # links may carry a signature
     request: SfxRequest | None
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
+    key: str | None = attrs.field(default=None, eq=False)
     row_id: int | None = attrs.field(default=None, repr=False, eq=False)  # its row in the journal
-    _downloads: Callable[[], Downloads] = attrs.field(repr=False, eq=False)
+    _downloads: Downloads = attrs.field(repr=False, eq=False)
+
+    @classmethod
+    def of(cls, record: TaskRecord, downloads: Downloads) -> Self:
+        """Return the effect of a task that ended with a result."""
+        assert isinstance(record.end, TaskUpdate)  # noqa: S101 - whoever calls this has looked
+        return cls(
+            task_id=record.task_id,
+            urls=record.end.urls,
+            request=record.request,
+            raw=record.end.raw,
+            key=record.key,
+            row_id=record.row_id,
+            downloads=downloads,
+        )
 
     @property
     def url(self) -> str:
         """Where the result lies."""
         return self.urls[0]
+
+    @property
+    def _source(self) -> Source:
+        return Source(url=self.url, task_id=self.task_id, request=self.request, row_id=self.row_id)
 
     async def read(self) -> bytes:
         """Download the audio into memory.
@@ -48,7 +66,7 @@ class SoundEffect:
         Raises:
             DownloadError: It could not be fetched whole.
         """
-        return await self._downloads().read(self)
+        return await self._downloads.read(self._source)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Download the audio piece by piece.
@@ -56,7 +74,7 @@ class SoundEffect:
         Raises:
             DownloadError: It could not be fetched whole; what came before is not to be used.
         """
-        async with aclosing(self._downloads().stream(self)) as pieces:
+        async with aclosing(self._downloads.stream(self._source)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -75,4 +93,4 @@ class SoundEffect:
             DownloadError: It could not be fetched or stored, or the file exists.
             JournalError: It was saved, but the journal could not note it.
         """
-        return await self._downloads().save(self, path, overwrite=overwrite)
+        return await self._downloads.save(self._source, path, overwrite=overwrite)

@@ -61,8 +61,14 @@ class FineVoiceError(Exception):
         self.code = code
         self.body = None if body is None else body[:MAX_BODY]
 
+    def __copy__(self) -> FineVoiceError:
+        """Return a copy with every attribute and the cause: each waiter raises one of its own."""
+        twin = _rebuild(type(self), self.message, self.__dict__)
+        twin.__cause__ = self.__cause__
+        return twin
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle with every attribute: each waiter raises a copy of its own."""
+        """Pickle with every attribute."""
         return (_rebuild, (type(self), self.message, self.__dict__))
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
+from contextlib import aclosing
 from functools import partial
-from typing import Any, Final, Self
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 import attrs
 
-from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request
-from finevoice_async.core.text import shorten
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.bookkeeper import unknown_error
+from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Tracked, Waiter
-from finevoice_async.engine.submitter import Reservation, Submitter
+from finevoice_async.engine.records import Listener, News, Phase, Result, Submission, TaskRecord, Watcher
+from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
     AuthenticationError,
     FineVoiceError,
@@ -28,8 +31,10 @@ from finevoice_async.errors import (
 
 log = logging.getLogger("finevoice_async")
 
-Wanted = SfxRequest | str | Mapping[str, Any]
+RequestLike = SfxRequest | str | Mapping[str, Any]
 """What `generate_many` takes: a request, a prompt, or a dict of fields (with a `key`, if there is a journal)."""
+
+T = TypeVar("T")
 
 _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""
@@ -41,6 +46,7 @@ class Outcome:
 
     Attributes:
         index: Its place among the requests, from 0.
+        key: The caller's own name for the effect, if it has one.
         request: The request; None if it was invalid.
         effect: The effect, if all went well.
         error: Why there is none.
@@ -48,51 +54,91 @@ class Outcome:
     """
 
     index: int
+    key: str | None = None
     request: SfxRequest | None = None
     effect: SoundEffect | None = None
     error: FineVoiceError | None = None
     task_id: str | None = None
 
 
-class ManyEffects:
-    """One run of `generate_many`: a driver task that draws and submits, and the outcomes that wait to be taken.
+@attrs.define(eq=False)
+class _Drawn:
+    """One request that was drawn: what is known of it, and what is still waited for."""
 
-    A task that was submitted costs no asyncio task: its outcome is put down when the poller tells.
+    index: int
+    request: SfxRequest | None = None
+    key: str | None = None
+    listener: Listener | None = None
+    submission: Submission | None = None  # while it has no task
+    watcher: Watcher | None = None  # while its task is in flight
+
+
+class OutcomeStream:
+    """One run of `generate_many` or `recover`: a driver task that draws and submits, and outcomes to be taken.
+
+    A task in flight costs no asyncio task: its outcome is put down when the poller tells.
     """
 
     def __init__(
         self,
-        requests: Iterable[Wanted] | AsyncIterable[Wanted | JournalRow],
+        streams: set[OutcomeStream],
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike | JournalRow],
         *,
         ahead: int,
-        ordered: bool,
+        ordered: bool = False,
+        retry_failed: bool = False,
         timeout: float | None,
         submitter: Submitter,
         poller: Poller,
-        make_effect: Callable[[Tracked], SoundEffect],
+        downloads: Downloads,
     ) -> None:
+        """Set it up; ``async with`` starts it.
+
+        Args:
+            streams: Those that run; it is among them until it is left.
+            requests: What to draw; a row of the journal is taken up where it stands.
+            ahead: How many to draw beyond what was taken.
+            ordered: Give outcomes in the order of the requests.
+            retry_failed: Submit again what failed at the service.
+            timeout: Seconds to wait for each task; None for ever.
+            submitter: Gets the requests.
+            poller: Watches their tasks.
+            downloads: Fetches the results, for the effects.
+        """
+        self._streams = streams
         self._requests = requests
         self._ahead = ahead
         self._ordered = ordered
+        self._retry_failed = retry_failed
         self._timeout = timeout
         self._submitter = submitter
         self._poller = poller
-        self._make_effect = make_effect
+        self._downloads = downloads
         # All mutable state:
         self._drawn = 0
         self._taken = 0
         self._ready: dict[int, Outcome] = {}  # ended, not taken; by index, in the order of their end
-        self._waiters: dict[int, Waiter] = {}  # of those that the poller watches, by index
+        self._pending: dict[int, _Drawn] = {}  # drawn, not ended; by index
         self._fatal: FineVoiceError | None = None  # why nothing more is sent
         self._driver: asyncio.Task[None] | None = None
-        self._source_error: BaseException | None = None  # raised by the caller's own iterable
+        self._source_error: Exception | None = None  # raised by the caller's own iterable
         self._exhausted = False
-        self._closed = False
-        self._submitting = False  # the driver holds, or waits for, what a submission needs
+        self._stopping = False  # the driver is cancelled by this class
+        self._closed = False  # the caller has left
         self._changed = asyncio.Event()  # something for the taker or the driver to look at
 
+    async def __aenter__(self) -> Self:
+        self._streams.add(self)
+        self._driver = asyncio.create_task(self._drive(), name="finevoice-outcomes")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._streams.discard(self)
+        await self.aclose()
+
     def __aiter__(self) -> Self:
-        self._driver = asyncio.create_task(self._drive(), name="finevoice-many")
         return self
 
     async def __anext__(self) -> Outcome:
@@ -116,152 +162,195 @@ class ManyEffects:
         self._changed.clear()
         await self._changed.wait()
 
+    # Drawing
+
     async def _drive(self) -> None:
         try:
-            if isinstance(self._requests, AsyncIterable):
-                async for wanted in self._requests:
-                    await self._submit(wanted)
-                    while self._drawn - self._taken >= self._ahead:
-                        await self._wait()
-            else:
-                for wanted in self._requests:
-                    await self._submit(wanted)
+            async with aclosing(_each(self._requests)) as requests:
+                async for wanted in requests:
+                    await self._take_in(wanted)
                     while self._drawn - self._taken >= self._ahead:
                         await self._wait()
         except SessionClosedError:
             log.info("the session closed; no more requests are drawn")
+        except asyncio.CancelledError as error:
+            if self._stopping:
+                raise
+            self._source_error = RuntimeError("The requests, or somebody else, cancelled the loop that draws them.")
+            self._source_error.__cause__ = error
         except Exception as error:  # noqa: BLE001 - the caller's iterable may raise anything; it is raised to them
             self._source_error = error
         finally:
             self._exhausted = True
             self._changed.set()
 
-    async def _submit(self, wanted: Wanted | JournalRow) -> None:
-        index = self._drawn
+    async def _take_in(self, wanted: RequestLike | JournalRow) -> None:
+        """Submit one request, and wait until it has its slot; or follow a row of the journal."""
+        drawn = self._pending[self._drawn] = _Drawn(self._drawn)
         self._drawn += 1
-        request = None
-        self._submitting = True
         try:
             if isinstance(wanted, JournalRow):
-                request = wanted.request
-                reserved = await self._resume(wanted)
+                self._resume(drawn, wanted)
             else:
-                request, key = _read(wanted)
-                self._refuse_after_fatal(request)
-                reserved = await self._submitter.reserve(request, key)
-            if isinstance(reserved, Tracked):
-                self._follow(index, reserved)
-                return
-            try:
-                self._refuse_after_fatal(request)
-            except FineVoiceError as error:
-                self._submitter.give_back(reserved, None if isinstance(wanted, JournalRow) else error.message)
-                raise
+                drawn.request, drawn.key = _read(wanted)
+                self._submit(drawn, drawn.request)
         except FineVoiceError as error:
-            self._put(Outcome(index=index, request=request, error=error, task_id=error.task_id))
+            self._fail(drawn, error)
             if isinstance(error, SessionClosedError):
                 raise
-            return
-        finally:
-            self._submitting = False
-        self._submitter.launch(reserved, partial(self._posted, index, request))
+        except Exception as error:
+            log.exception("an unexpected error in a request of many")
+            self._fail(drawn, _bug(error, drawn.request))
+        except BaseException as error:
+            self._fail(drawn, _bug(error, drawn.request))
+            raise
+        if drawn.submission is not None:
+            await drawn.submission.until_launched()
 
-    async def _resume(self, row: JournalRow) -> Reservation | Tracked:
+    def _submit(self, drawn: _Drawn, request: SfxRequest) -> None:
+        self._refuse_after_fatal(request)
+        drawn.listener = partial(self._on_result, drawn)
+        submission = self._submitter.submit(request, drawn.key, drawn.listener, retry_failed=self._retry_failed)
+        if submission.phase is not Phase.ENDED:
+            drawn.submission = submission
+
+    def _resume(self, drawn: _Drawn, row: JournalRow) -> None:
         """Take up a row of the journal: submit it if it was never sent, else follow its task."""
-        if row.state is not EffectState.PREPARED:
-            return self._submitter.revive(row)
+        drawn.request, drawn.key = row.request, row.key
+        if row.state is EffectState.UNKNOWN:
+            raise unknown_error(row)
+        if row.state is not EffectState.QUEUED:
+            self._follow(drawn, self._poller.pick_up(row))
+            return
         self._refuse_after_fatal(row.request)
-        return await self._submitter.reserve_row(row)
+        drawn.listener = partial(self._on_result, drawn)
+        submission = self._submitter.submit_row(row, drawn.listener)
+        if submission.phase is not Phase.ENDED:
+            drawn.submission = submission
 
     def _refuse_after_fatal(self, request: SfxRequest) -> None:
         if self._fatal is not None:
-            error = copy.copy(self._fatal)
-            error.request = request
-            raise error
+            raise _for_request(self._fatal, request)
 
-    def _posted(self, index: int, request: SfxRequest, post: asyncio.Task[Tracked]) -> None:
+    # Ends
+
+    def _on_result(self, drawn: _Drawn, result: Result) -> None:
+        """A submission came to a task, or to nothing."""
+        drawn.submission = drawn.listener = None
         if self._closed:
             return  # the caller left; the session keeps the task
-        error = asyncio.CancelledError() if post.cancelled() else post.exception()
-        if error is None:
-            self._follow(index, post.result())
+        if isinstance(result, TaskRecord):
+            self._follow(drawn, result)
             return
-        if isinstance(error, _FATAL):
-            self._fatal = error
-        if not isinstance(error, FineVoiceError):
-            cause, error = error, FineVoiceError("Unexpected error; this is a bug of the library.", request=request)
-            error.__cause__ = cause
-        self._put(Outcome(index=index, request=request, error=error, task_id=error.task_id))
+        self._fail(drawn, result)
+        if isinstance(result, _FATAL) and self._fatal is None:
+            self._fatal = result
+            for other in list(self._pending.values()):  # what has no slot yet would meet it, too
+                if other.submission is not None and other.submission.is_waiting and other.listener is not None:
+                    error = _for_request(result, other.submission.request)
+                    self._submitter.leave(other.submission, other.listener, error)
 
-    def _follow(self, index: int, record: Tracked) -> None:
+    def _follow(self, drawn: _Drawn, record: TaskRecord) -> None:
         if record.end is not None:
-            self.end(index, record, record.end)
+            self.end(drawn, record, record.end)
             return
-        self._waiters[index] = waiter = _Follower(record, self._timeout, run=self, index=index)
+        drawn.watcher = watcher = _Follower(record, self._timeout, stream=self, drawn=drawn)
         try:
-            self._poller.watch(waiter)
+            self._poller.watch(watcher)
         except FineVoiceError as error:
-            self.end(index, record, error)
+            self.end(drawn, record, error)
 
-    def end(self, index: int, record: Tracked, news: News) -> None:
+    def end(self, drawn: _Drawn, record: TaskRecord, news: News) -> None:
         """Make the outcome of a task that has ended, or of which no more can be learned."""
-        waiter = self._waiters.pop(index, None)
-        if waiter is not None:
-            self._poller.unwatch(waiter)
-        error = copy.copy(news) if isinstance(news, FineVoiceError) else None
-        effect = None if error is not None else self._make_effect(record)
-        self._put(Outcome(index=index, request=record.request, effect=effect, error=error, task_id=record.task_id))
+        if drawn.watcher is not None:
+            self._poller.unwatch(drawn.watcher)
+        if isinstance(news, FineVoiceError):
+            self._fail(drawn, copy.copy(news), record)
+            return
+        effect = SoundEffect.of(record, self._downloads)
+        self._put(
+            Outcome(index=drawn.index, key=drawn.key, request=record.request, effect=effect, task_id=record.task_id)
+        )
+
+    def _fail(self, drawn: _Drawn, error: FineVoiceError, record: TaskRecord | None = None) -> None:
+        request = drawn.request if record is None else record.request
+        task_id = error.task_id if record is None else record.task_id
+        self._put(Outcome(index=drawn.index, key=drawn.key, request=request, error=error, task_id=task_id))
 
     def _put(self, outcome: Outcome) -> None:
-        self._ready[outcome.index] = outcome
-        self._changed.set()
+        if self._pending.pop(outcome.index, None) is not None:
+            self._ready[outcome.index] = outcome
+            self._changed.set()
+
+    # Leaving
 
     def stop(self) -> None:
-        """Draw no more; what was drawn still gets its outcome.
-
-        A submission on its way hears from the submitter that the session is closed.
-        """
-        if self._driver is not None and not self._submitting:
+        """Draw no more; what was drawn still gets its outcome, from the submitter or the poller."""
+        self._stopping = True
+        if self._driver is not None:
             self._driver.cancel()
 
     async def aclose(self) -> None:
-        """The caller leaves: draw no more, wait for nothing more. Idempotent."""
+        """The caller leaves: draw no more, send no more, wait for nothing more. Idempotent."""
         self._closed = True
-        if self._driver is not None:
-            self._driver.cancel()
-        for waiter in self._waiters.values():
-            self._poller.unwatch(waiter)
-        self._waiters.clear()
+        self.stop()
+        for drawn in self._pending.values():
+            if drawn.submission is not None and drawn.listener is not None:
+                self._submitter.leave(drawn.submission, drawn.listener)
+            if drawn.watcher is not None:
+                self._poller.unwatch(drawn.watcher)
+        self._pending.clear()
         self._ready.clear()
         if self._driver is not None:
             await asyncio.wait([self._driver])
 
 
 @attrs.define(eq=False)
-class _Follower(Waiter):
-    """Tells a run of the end of its task. An object with slots, not a closure: there are as many as tasks in flight."""
+class _Follower(Watcher):
+    """Tells a stream of the end of its task. No closure: there are as many as tasks in flight."""
 
-    run: ManyEffects = attrs.field(kw_only=True)
-    index: int = attrs.field(kw_only=True)
+    stream: OutcomeStream = attrs.field(kw_only=True)
+    drawn: _Drawn = attrs.field(kw_only=True)
 
     def tell(self, news: News) -> None:
-        self.run.end(self.index, self.record, news)
+        self.stream.end(self.drawn, self.record, news)
 
 
-def _read(wanted: Wanted) -> tuple[SfxRequest, str | None]:
-    if isinstance(wanted, Mapping) and "key" in wanted:
-        fields = dict(wanted)
-        key = check_key_name(fields.pop("key"))
-        return as_request(fields, {}), key
-    return as_request(wanted, {}), None
+async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
+    """Yield the items of either kind of iterable. A StopIteration that one raises by mistake becomes a RuntimeError."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
 
 
-def check_key_name(key: object) -> str | None:
-    """Return a caller's key back if it can name a row.
+def _read(wanted: RequestLike) -> tuple[SfxRequest, str | None]:
+    """Return the request and the key that an item asks for.
 
     Raises:
-        InvalidRequestError: It is neither None nor a string that is not blank.
+        InvalidRequestError: It breaks a rule, or cannot be read at all.
     """
-    if key is not None and (not isinstance(key, str) or not key.strip()):
-        raise InvalidRequestError(f"key must be a string that is not blank, not {shorten(key)}. Nothing was sent.")
-    return key
+    try:
+        if isinstance(wanted, Mapping) and "key" in wanted:
+            fields = dict(wanted)
+            key = check_key(fields.pop("key"))
+            return as_request(fields, {}), key
+        return as_request(wanted, {}), None
+    except FineVoiceError:
+        raise
+    except Exception as error:
+        raise InvalidRequestError(f"The request cannot be read ({type(error).__name__}). Nothing was sent.") from error
+
+
+def _for_request(error: FineVoiceError, request: SfxRequest) -> FineVoiceError:
+    error = copy.copy(error)
+    error.request = request
+    return error
+
+
+def _bug(cause: BaseException, request: SfxRequest | None) -> FineVoiceError:
+    error = FineVoiceError(f"Unexpected error ({type(cause).__name__}); this is a bug of the library.", request=request)
+    error.__cause__ = cause
+    return error

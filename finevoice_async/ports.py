@@ -115,7 +115,7 @@ class Slots(Protocol):
         ...
 
     def release(self, slot: object) -> None:
-        """Return a place back. Returns at once; what must be told to others happens behind."""
+        """Take a slot back. Returns at once; what must be told to others happens behind."""
         ...
 
     def slow_down(self, seconds: float) -> None:

@@ -1,22 +1,18 @@
-"""The face of the library: one session wires the parts, hands out tasks and effects, and closes in order."""
+"""The face of the library: one session wires the parts, opens and closes them in order, and hands out the results."""
 
 from __future__ import annotations
 
-import asyncio
-import enum
 import json
 import logging
 import os
 import random
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from pathlib import Path
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import aiohttp
-import attrs
 
 from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
 from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
@@ -24,71 +20,37 @@ from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Polling, Retry, Timeouts
 from finevoice_async.core.addresses import is_local
-from finevoice_async.core.ledger import EffectState, JournalRow
-from finevoice_async.core.polling.schedule import make_schedule
+from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
 from finevoice_async.core.requests import as_request
-from finevoice_async.core.tasks import TaskUpdate, check_task_id
+from finevoice_async.core.tasks import check_task_id
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.answers import Answers
+from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.exchange import Exchange
+from finevoice_async.engine.expiry import Deadlines
+from finevoice_async.engine.inflight import InFlight
+from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Tracked
+from finevoice_async.engine.records import Stats, TaskRecord
+from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.sender import Sender
+from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
-from finevoice_async.errors import (
-    ConfigurationError,
-    JournalError,
-    SessionClosedError,
-    TaskFailedError,
-    TaskNotFoundError,
-)
-from finevoice_async.outcomes import ManyEffects, Outcome, Wanted, check_key_name
+from finevoice_async.errors import ConfigurationError, InvalidRequestError
+from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
 from finevoice_async.ports import Clock, Journal, Slots
-from finevoice_async.recovery import check_resubmit, left_behind, revive, unknown_rows
 from finevoice_async.task import SfxTask
-
-if TYPE_CHECKING:
-    from finevoice_async.engine.downloads import Downloads
 
 log = logging.getLogger("finevoice_async")
 
 _LEARNED = "polling"  # the name under which the journal keeps what the schedule has learned
 
 SHORTEST_EFFECT = 5.0
-"""Seconds: with more places than this many seconds' worth of polls, polls may be what holds the session back."""
+"""Seconds: with more slots than this many seconds' worth of polls, polls may be what holds the session back."""
 
 RECOVER_AHEAD = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
-
-
-class SessionState(enum.Enum):
-    """The life of a session; each state is entered once."""
-
-    NEW = "new"  # made, not used: nothing is open
-    OPEN = "open"  # in use
-    CLOSING = "closing"  # takes nothing more; what runs is settled
-    CLOSED = "closed"  # everything is given back
-
-
-@attrs.frozen(kw_only=True)
-class Stats:
-    """What a session is doing now, and has done.
-
-    Attributes:
-        submitting: POSTs under way.
-        waiting: Requests that wait for a place.
-        running: Tasks not known to have ended.
-        submitted: Submissions that the service accepted.
-        completed: Tasks that ended with a result.
-        failed: Tasks that ended without one.
-        polls: Times that the service was asked for a state.
-    """
-
-    submitting: int
-    waiting: int
-    running: int
-    submitted: int
-    completed: int
-    failed: int
-    polls: int
 
 
 class FineVoiceSession:
@@ -110,7 +72,6 @@ class FineVoiceSession:
         polling: Polling = Polling(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
         http: aiohttp.ClientSession | None = None,
-        clock: Clock | None = None,
     ) -> None:
         """Set it up; nothing is opened before the first use.
 
@@ -118,79 +79,63 @@ class FineVoiceSession:
             api_key: The key; else the environment's FINEVOICE_API_KEY.
             base_url: The service's address; else the environment's FINEVOICE_BASE_URL, else the real service.
             max_concurrency: How many tasks your plan lets run at once.
-            slots: Places shared with others, instead of `max_concurrency` of the session's own.
+            slots: Slots shared with others, instead of `max_concurrency` of the session's own.
             journal: A file in which every effect is kept through crashes, or a journal of your own.
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
             http: An aiohttp session of yours for the calls to the service: used, never closed.
-            clock: Another clock than the event loop's, for tests.
 
         Raises:
             ConfigurationError: The key, the address or an option cannot work.
         """
         key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
         url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-        self._clock = LoopClock() if clock is None else clock
-        self._transport = AiohttpTransport(url, key, timeouts, http)
-        self._max_concurrency = max_concurrency
-        self._own_slots = LocalSlots(max_concurrency, self._clock)  # checks the number, too
-        self._slots: Slots = self._own_slots if slots is None else slots
+        clock, rng = LoopClock(), random.Random()  # noqa: S311 - jitter, no secret
+        self._deadlines = Deadlines(timeouts.connect + timeouts.read, clock)  # for a whole call
+        self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._deadlines)
+        own_slots = LocalSlots(max_concurrency, clock)  # checks the number, too
+        self._slots: Slots = own_slots if slots is None else GuardedSlots(slots)
         if polling.budget * SHORTEST_EFFECT < max_concurrency:
-            log.warning(
-                "max_concurrency=%d may be held back by Polling.budget=%g: every effect takes at least one poll",
-                max_concurrency,
-                polling.budget,
-            )
+            log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
         self._timeouts = timeouts
-        self._journal = _make_journal(journal, self._clock)
-        rng = random.Random()  # noqa: S311 - jitter, no secret
-        self._polling = polling
-        exchange = Exchange(self._transport, retry=retry, clock=self._clock, slots=self._slots, rng=rng)
-        self._exchange = exchange
-        self._poller = Poller(
-            exchange,
-            make_schedule(polling),
-            polling=polling,
-            clock=self._clock,
-            rng=rng,
-            is_busy=lambda: self._slots.waiting > 0,
-            on_end=self._ended,
+        self._max_concurrency = max_concurrency
+        self._bookkeeper = books = Bookkeeper(_make_journal(journal, clock))
+        exchange = Exchange(self._transport, clock=clock)
+        self._inflight = inflight = InFlight(self._slots, books)
+        self._answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self._slots, rng=rng)
+        self._poller = poller = Poller(exchange, inflight, self._answers, polling=polling, clock=clock, rng=rng)
+        registry = Registry()
+        sender = Sender(
+            exchange, poller, inflight, books, registry, slots=self._slots, clock=clock, retry=retry, rng=rng
         )
-        self._submitter = Submitter(
-            exchange,
-            self._poller,
-            slots=self._slots,
-            owns_slots=slots is None,
-            clock=self._clock,
-            journal=self._journal,
-            revive=self._revive,
+        self._submitter = Submitter(sender, poller, inflight, books, registry, slots=self._slots, clock=clock)
+        local = is_local(self._transport.base_url)
+        self._fetcher = AiohttpFetcher(timeouts, local=local)
+        self._downloads = Downloads(self._fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng)
+        # All mutable state:
+        self._life = Life()
+        self._streams: set[OutcomeStream] = set()  # loops of generate_many and recover; each leaves when it is left
+        self._stream = partial(
+            OutcomeStream,
+            self._streams,
+            timeout=timeouts.task,
+            submitter=self._submitter,
+            poller=poller,
+            downloads=self._downloads,
         )
-        self._local = is_local(self._transport.base_url)
-        self._fetcher = AiohttpFetcher(timeouts, local=self._local)
-        self._retry = retry
-        self._rng = rng
-        # All other mutable state:
-        self._state = SessionState.NEW
-        self._loop: asyncio.AbstractEventLoop | None = None  # the one it belongs to, from the first use on
-        self._pid = os.getpid()
-        self._opening: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._fetching: Downloads | None = None  # made when the first result is fetched
-        self._runs: set[ManyEffects] = set()  # loops of generate_many
-        self._completed = 0
-        self._failed = 0
 
     def __repr__(self) -> str:
         stats = self.stats
         return (
-            f"<FineVoiceSession {self._state.value}: {stats.running} running, {stats.waiting} waiting, "
+            f"<FineVoiceSession {self._life.state.value}: {stats.running} running, {stats.waiting} waiting, "
             f"{stats.completed} completed>"
         )
 
     def __del__(self) -> None:
-        if getattr(self, "_state", None) is SessionState.OPEN:
-            ids = ", ".join(str(task_id) for task_id in self._poller.tracked) or "none"
+        life: Life | None = getattr(self, "_life", None)
+        if life is not None and life.state is SessionState.OPEN:
+            ids = ", ".join(str(task_id) for task_id in self._inflight.tasks) or "none"
             warnings.warn(
                 f"A FineVoiceSession was dropped without aclose(). Tasks still running: {ids}",
                 ResourceWarning,
@@ -209,47 +154,20 @@ class FineVoiceSession:
     ) -> None:
         await self.aclose()
 
-    def _bind(self) -> None:
-        """Check that the session is used where it belongs; it belongs where it is used first.
-
-        Raises:
-            ConfigurationError: It belongs to another event loop or process.
-            SessionClosedError: It is closed.
-        """
-        loop = asyncio.get_running_loop()
-        if self._pid != os.getpid():
-            raise ConfigurationError("This session belongs to another process; make one after the fork.")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise ConfigurationError("This session belongs to another event loop; make one for each.")
-        if self._state in (SessionState.CLOSING, SessionState.CLOSED):
-            raise SessionClosedError("The session is closed. Nothing was sent.")
-
     async def _open(self) -> None:
-        self._bind()
-        if self._state is SessionState.OPEN:
-            return
-        if self._journal is not None:
-            if self._opening is None:
-                self._opening = asyncio.create_task(self._open_journal(self._journal), name="finevoice-open")
-            try:
-                await asyncio.shield(self._opening)
-            except JournalError:
-                self._opening = None  # it can be tried again
-                raise
-        if self._state is SessionState.NEW:
-            self._state = SessionState.OPEN
+        await self._life.open(self._open_journal if self._bookkeeper.has_journal else None)
 
-    async def _open_journal(self, journal: Journal) -> None:
-        await journal.open()
-        learned = await journal.load(_LEARNED)
-        if learned is None or self._polling.interval is not None or self._polling.state is not None:
-            return
-        try:
-            self._poller.schedule = make_schedule(attrs.evolve(self._polling, state=json.loads(learned)))
-        except (ValueError, ConfigurationError) as error:
-            log.warning("what the journal knows of polling is ignored: %s", error)
+    async def _open_journal(self) -> None:
+        """Open the journal; tasks that it knows to run take their slots before anything new is submitted."""
+        await self._bookkeeper.open()
+        learned = await self._bookkeeper.load(_LEARNED)
+        if learned is not None:
+            try:
+                self._answers.learn_from(json.loads(learned))
+            except (ValueError, RecursionError, ConfigurationError) as error:
+                log.warning("what the journal knows of polling is ignored: %s", error)
+        async for row in self._bookkeeper.rows(EffectState.SUBMITTED):
+            self._poller.pick_up(row)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
         """Close: stop submitting, settle the POSTs under way, stop asking, tell the waiters, close journal and HTTP.
@@ -260,85 +178,76 @@ class FineVoiceSession:
         Args:
             timeout: Seconds for the POSTs under way; left out, `Timeouts.close`.
         """
-        if self._state is SessionState.CLOSED:
-            return
-        if self._pid != os.getpid() or self._loop not in (None, asyncio.get_running_loop()):
-            raise ConfigurationError("This session belongs to another process or event loop; close it there.")
-        if self._closing is None:
-            self._state = SessionState.CLOSING
-            seconds = self._timeouts.close if timeout is None else timeout
-            self._closing = asyncio.create_task(self._close(seconds), name="finevoice-close")
-        await asyncio.shield(self._closing)
+        seconds = self._timeouts.close if timeout is None else timeout
+        await self._life.close(lambda: self._close(seconds))
 
     async def _close(self, timeout: float) -> None:
         try:
-            for run in list(self._runs):
-                run.stop()
-            self._submitter.refuse()  # whoever waits for a place goes home
-            await self._own_slots.aclose()
+            for stream in list(self._streams):
+                stream.stop()
+            self._submitter.refuse()  # whoever waits for a slot goes home
             await self._submitter.settle(timeout)
             await self._poller.aclose()
-            self._give_places_back()
-            await self._close_journal()
+            self._inflight.close()
+            await self._bookkeeper.aclose({_LEARNED: json.dumps(self._answers.learned())})
+            self._submitter.give_up()
+            await self._slots.aclose()
         finally:
-            self._state = SessionState.CLOSED
+            self._deadlines.close()
             await self._transport.aclose()
             await self._fetcher.aclose()
 
-    def _give_places_back(self) -> None:
-        """Return places to whoever shares them; their tasks run on, but nobody here will see them end."""
-        for record in self._poller.tracked.values():
-            if record.slot is not None:
-                self._slots.release(record.slot)
-                record.slot = None
-
-    async def _close_journal(self) -> None:
-        if self._journal is None or self._loop is None:
-            return
-        try:
-            self._journal.store(_LEARNED, json.dumps(self._poller.schedule.state()))
-            await self._journal.aclose()
-        except JournalError:
-            log.exception("the journal could not be closed")
-
     # The job
 
-    async def submit(self, request: Wanted | None = None, *, key: str | None = None, **fields: Any) -> SfxTask:
-        """Take a place, submit, and return once the task id is known.
+    async def submit(
+        self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
+    ) -> SfxTask:
+        """Take a slot, submit, and return once the task id is known.
 
-        Cancelled while the POST is under way, the POST goes on and its id is kept: see `tasks` and the journal.
+        Cancelled before its POST, nothing is sent, unless others wait for the same key. Cancelled while the POST is
+        under way, the POST goes on and its id is kept: see `tasks` and the journal.
 
         Args:
             request: A request or a prompt.
-            key: Your own name for the effect, with a journal: a second call with it gives the first one's task.
+            key: Your own name for the effect, with a journal: another call with it gives the first one's task.
+            retry_failed: If the key's effect failed at the service, pay for another try.
             fields: The other fields of `SfxRequest`.
 
         Raises:
-            InvalidRequestError: A field breaks its rule.
+            InvalidRequestError: A field breaks its rule, or the key belongs to another request.
             SubmitNotSentError: The service could not be reached; not paid.
             SubmitUnknownError: It may have been accepted and paid for.
             AuthenticationError: The key is refused.
             InsufficientCreditsError: There are no credits.
             RequestRejectedError: The service refuses this request.
             RateLimitError: The service says 429 after all attempts.
+            PollError: The poller died, so that nobody would see the task end.
             JournalError: The journal failed; with a task id, after the submission.
             SessionClosedError: The session is closed.
-            ConfigurationError: The session belongs to another loop or process.
+            ConfigurationError: The session belongs to another loop or process, or a key needs a journal.
         """
-        wanted = as_request(request, fields)
+        wanted, name = as_request(request, fields), check_key(key)
         await self._open()
-        return self._handle(await self._submitter.submit(wanted, check_key_name(key)))
+        return self._task_of(
+            await self._submitter.until_known(partial(self._submitter.submit, wanted, name, retry_failed=retry_failed))
+        )
 
-    async def generate(self, request: Wanted | None = None, *, key: str | None = None, **fields: Any) -> SoundEffect:
+    async def generate(
+        self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
+    ) -> SoundEffect:
         """Submit and wait for the effect.
 
         Raises:
             FineVoiceError: As for `submit` and `SfxTask.wait`.
         """
-        return await (await self.submit(request, key=key, **fields))
+        return await (await self.submit(request, key=key, retry_failed=retry_failed, **fields))
 
     async def generate_many(
-        self, requests: Iterable[Wanted] | AsyncIterable[Wanted], *, ordered: bool = False
+        self,
+        requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
+        *,
+        ordered: bool = False,
+        retry_failed: bool = False,
     ) -> AsyncIterator[Outcome]:
         """Make many effects; each outcome comes as it ends.
 
@@ -349,190 +258,157 @@ class FineVoiceSession:
         Args:
             requests: Requests, prompts, or dicts of fields; in an iterable or an async iterable.
             ordered: Give outcomes in the order of the requests.
+            retry_failed: If a key's effect failed at the service, pay for another try.
+
+        Raises:
+            RuntimeError: The iterable was ended by a cancellation that is not yours.
         """
         await self._open()
-        async with self._many(requests, ahead=2 * self._max_concurrency, ordered=ordered) as run:
-            async for outcome in run:
+        ahead = 2 * self._max_concurrency
+        async with self._stream(requests, ahead=ahead, ordered=ordered, retry_failed=retry_failed) as stream:
+            async for outcome in stream:
                 yield outcome
 
-    @asynccontextmanager
-    async def _many(
-        self, wanted: Iterable[Wanted] | AsyncIterable[Wanted | JournalRow], *, ahead: int, ordered: bool
-    ) -> AsyncIterator[ManyEffects]:
-        run = ManyEffects(
-            wanted,
-            ahead=ahead,
-            ordered=ordered,
-            timeout=self._timeouts.task,
-            submitter=self._submitter,
-            poller=self._poller,
-            make_effect=self._effect,
-        )
-        self._runs.add(run)
-        try:
-            yield run
-        finally:
-            self._runs.discard(run)
-            await run.aclose()
-
-    def attach(self, task_id: str) -> SfxTask:
+    async def attach(self, task_id: str) -> SfxTask:
         """Return a handle on a task that another session submitted, or this one.
 
-        The task takes a place of the plan until it is known to have ended.
+        A journal's row of that task is found: request, key and whether it was saved. A task that is new to this
+        session takes a slot of the plan once the service has said that it runs.
 
         Raises:
             InvalidRequestError: It cannot be a task id.
+            JournalError: The journal could not be read.
             SessionClosedError: The session is closed.
         """
-        self._bind()
-        known = self._poller.tracked.get(check_task_id(task_id))
-        if self._journal is None:
-            self._state = SessionState.OPEN
-        if known is None:
-            known = Tracked(task_id, None, self._clock.monotonic(), attached=True)
-            self._pick_up(known)
-        return self._handle(known)
+        check_task_id(task_id)
+        await self._open()
+        row = await self._bookkeeper.row_of_task(task_id)
+        self._life.bind()  # it may have been closed meanwhile
+        return self._task_of(self._poller.attach(task_id) if row is None else self._poller.pick_up(row, ask_again=True))
 
     @property
     def tasks(self) -> tuple[SfxTask, ...]:
         """Handles on all tasks not known to have ended, in the order of submission."""
-        return tuple(self._handle(record) for record in self._poller.tracked.values())
+        return tuple(self._task_of(record) for record in self._inflight.tasks.values())
 
     @property
     def stats(self) -> Stats:
         """What the session is doing now, and has done."""
         return Stats(
-            submitting=len(self._submitter.posts),
-            waiting=self._slots.waiting,
-            running=len(self._poller.tracked),
-            submitted=self._submitter.accepted,
-            completed=self._completed,
-            failed=self._failed,
+            submitting=self._submitter.submitting,
+            waiting=self._submitter.waiting,
+            running=len(self._inflight.tasks),
+            submitted=self._bookkeeper.accepted,
+            completed=self._bookkeeper.completed,
+            failed=self._bookkeeper.failed,
             polls=self._poller.polls,
         )
 
     def polling_state(self) -> dict[str, Any]:
         """Return what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""
-        return self._poller.schedule.state()
+        return self._answers.learned()
+
+    def _task_of(self, record: TaskRecord) -> SfxTask:
+        return SfxTask(record, self._poller, self._downloads, self._timeouts.task)
 
     # The journal
+
+    async def rows(self, *states: EffectState) -> AsyncIterator[JournalRow]:
+        """Yield the journal's rows in these states (none named: in any), oldest first.
+
+        Raises:
+            ConfigurationError: The session has no journal.
+            JournalError: The journal could not be read.
+        """
+        await self._open()
+        async for row in self._bookkeeper.rows(*states):
+            yield row
 
     async def recover(self) -> AsyncIterator[Outcome]:
         """Pick up what an earlier process left in the journal; each outcome comes as it ends.
 
         What was submitted is polled on, what was never sent is submitted, what is done can be saved. What may have
-        been sent and is unknown is an outcome with a `SubmitUnknownError`: it is never sent again by itself, see
-        `resubmit`. Effects that were saved, or failed, are not given.
+        been paid for is an outcome with a `SubmitUnknownError`, or, if the service does not know its task any more, a
+        `TaskNotFoundError`: it is never sent again by itself, see `resubmit`, `adopt` and `discard`. Effects that
+        were saved, refused or failed are not given.
 
         Raises:
             ConfigurationError: The session has no journal.
             JournalError: The journal could not be read.
         """
         await self._open()
-        rows = left_behind(self._required_journal(), self._submitter.is_under_way)
-        async with self._many(rows, ahead=RECOVER_AHEAD, ordered=False) as run:
-            async for outcome in run:
+        async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD) as stream:
+            async for outcome in stream:
                 yield outcome
 
+    async def _left_behind(self) -> AsyncIterator[JournalRow]:
+        async for row in self._bookkeeper.left_behind():
+            if not self._submitter.is_under_way(row):
+                yield row
+
     async def unknown(self) -> list[JournalRow]:
-        """Return the journal's rows that may have been accepted and paid for, and whose task ids are not known.
+        """Return the rows that may have been paid for, and that only you can settle.
+
+        Their task ids are not known (UNKNOWN), or the service does not know them any more (LOST).
 
         Raises:
             ConfigurationError: The session has no journal.
             JournalError: The journal could not be read.
         """
-        await self._open()
-        return [row async for row in unknown_rows(self._required_journal(), self._submitter.is_under_way)]
+        return [row async for row in self.rows(*MAY_BE_PAID)]
 
     async def resubmit(self, row: JournalRow, *, accept_double_charge: bool = False) -> SfxTask:
-        """Send an unknown row again, which may be paid for a second time.
+        """Send a row again that may have been paid for, which may be paid for a second time.
+
+        Refused, it stays what it was: the error says so.
 
         Raises:
-            InvalidRequestError: The row is not unknown, or the risk was not accepted.
+            InvalidRequestError: The row is settled or being submitted, or the risk was not accepted.
             FineVoiceError: As for `submit`.
         """
-        check_resubmit(row, accept_double_charge=accept_double_charge)
-        await self._open()
-        self._required_journal()
-        return self._handle(await self._submitter.submit_row(row))
-
-    def _required_journal(self) -> Journal:
-        if self._journal is None:
-            raise ConfigurationError("This needs a journal: FineVoiceSession(journal='effects.db').")
-        return self._journal
-
-    def _revive(self, row: JournalRow) -> Tracked:
-        """Return the task of a row, asked for again if its end is not known."""
-        known = self._poller.tracked.get(row.task_id or "")
-        if known is None:
-            known = revive(row, self._clock)
-            if known.end is None:
-                self._pick_up(known)
-        return known
-
-    # What the parts call back
-
-    def _handle(self, record: Tracked) -> SfxTask:
-        return SfxTask(record, self._poller, self._effect, self._timeouts.task)
-
-    def _effect(self, record: Tracked) -> SoundEffect:
-        assert isinstance(record.end, TaskUpdate)  # noqa: S101 - called only for tasks that ended with a result
-        return SoundEffect(
-            task_id=record.task_id,
-            urls=record.end.urls,
-            request=record.request,
-            raw=record.end.raw,
-            row_id=record.row_id,
-            downloads=self._downloads,
+        if accept_double_charge is not True:
+            raise InvalidRequestError(
+                f"Row {row.id} may have been paid for. To send it again, pass accept_double_charge=True."
+            )
+        current = await self._open_row(row)
+        return self._task_of(
+            await self._submitter.until_known(partial(self._submitter.submit_row, current, resend=True))
         )
 
-    def _downloads(self) -> Downloads:
-        if self._fetching is None:
-            from finevoice_async.engine.downloads import (
-                Downloads,  # with files and threads, a fifth of the import's time
-            )
+    async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
+        """Settle a row that may have been paid for by naming its task, which you have found in your account.
 
-            self._fetching = Downloads(
-                self._fetcher,
-                local=self._local,
-                retry=self._retry,
-                clock=self._clock,
-                rng=self._rng,
-                refresh=self._fresh_urls,
-                on_saved=self._saved,
-            )
-        return self._fetching
+        Raises:
+            InvalidRequestError: The row is settled or being submitted, or the id cannot be its task's.
+            ConfigurationError: The session has no journal.
+            JournalError: It could not be written.
+            SessionClosedError: The session is closed.
+        """
+        check_task_id(task_id)
+        current = await self._open_row(row)
+        return self._task_of(self._poller.pick_up(await self._bookkeeper.adopt(current, task_id)))
 
-    def _pick_up(self, record: Tracked) -> None:
-        """Ask for a task that runs at the service already, in a place of the plan."""
-        self._poller.check(record)
-        record.slot = self._slots.occupy()
-        self._poller.track(record)
+    async def discard(self, row: JournalRow) -> None:
+        """Give up a row that may have been paid for, or that was never sent: its key is free again.
 
-    def _ended(self, record: Tracked) -> None:
-        """A task is known to have ended: its place is free, and the journal is told, behind."""
-        if record.slot is not None:
-            self._slots.release(record.slot)
-            record.slot = None
-        done = isinstance(record.end, TaskUpdate)
-        self._completed += done
-        self._failed += not done
-        log.info("task %s ended: %s", record.task_id, record.status.value)
-        if self._journal is None or record.row_id is None:
-            return
-        if isinstance(record.end, TaskUpdate):
-            self._journal.advance(record.row_id, EffectState.DONE, urls=record.end.urls)
-        elif isinstance(record.end, TaskFailedError | TaskNotFoundError):
-            self._journal.advance(record.row_id, EffectState.FAILED, error=record.end.message)
+        Raises:
+            InvalidRequestError: The row is settled or being submitted.
+            ConfigurationError: The session has no journal.
+            JournalError: It could not be written.
+            SessionClosedError: The session is closed.
+        """
+        await self._bookkeeper.discard(await self._open_row(row, EffectState.QUEUED))
 
-    async def _saved(self, effect: SoundEffect, path: Path, sha256: str) -> None:
-        if self._journal is not None and effect.row_id is not None:
-            await self._journal.advance(effect.row_id, EffectState.SAVED, path=str(path.absolute()), sha256=sha256)
-
-    async def _fresh_urls(self, task_id: str) -> tuple[str, ...]:
-        """Ask a task once for fresh links; none if it has none to give."""
-        answer = await self._exchange.ask(task_id)
-        return answer.urls if isinstance(answer, TaskUpdate) else ()
+    async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
+        """Return a row as it is now, if it is the caller's to settle."""
+        await self._open()
+        current = await self._bookkeeper.row(row.id)
+        if current is None or current.state not in (*MAY_BE_PAID, *more):
+            state = "gone" if current is None else current.state.value
+            raise InvalidRequestError(f"Row {row.id} is {state}, not unknown: there is nothing to settle.")
+        if self._submitter.is_under_way(current):
+            raise InvalidRequestError(f"Row {row.id} is being submitted right now.", request=current.request)
+        return current
 
 
 def _make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock) -> Journal | None:

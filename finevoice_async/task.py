@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from datetime import datetime
 from typing import Final
 
@@ -14,8 +14,9 @@ from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Tracked, Waiter
+from finevoice_async.engine.records import News, TaskRecord, Watcher
 from finevoice_async.errors import FineVoiceError
 
 
@@ -30,17 +31,15 @@ SESSION_DEFAULT: Final = _SessionDefault()
 class SfxTask:
     """A task at the service: awaitable any number of times, from any number of coroutines.
 
-    Cancelling an await stops that await only. The task goes on, keeps its place until it ends, and its id stays valid.
+    Cancelling an await stops that await only. The task goes on, keeps its slot until it ends, and its id stays valid.
     """
 
-    __slots__ = ("_make_effect", "_poller", "_record", "_timeout")
+    __slots__ = ("_downloads", "_poller", "_record", "_timeout")
 
-    def __init__(
-        self, record: Tracked, poller: Poller, make_effect: Callable[[Tracked], SoundEffect], timeout: float | None
-    ) -> None:
+    def __init__(self, record: TaskRecord, poller: Poller, downloads: Downloads, timeout: float | None) -> None:
         self._record = record
         self._poller = poller
-        self._make_effect = make_effect
+        self._downloads = downloads
         self._timeout = timeout
 
     def __repr__(self) -> str:
@@ -50,6 +49,11 @@ class SfxTask:
     def id(self) -> str | None:
         """The service's id; None if the answer to the submission carried the result and no id."""
         return self._record.task_id
+
+    @property
+    def key(self) -> str | None:
+        """The caller's own name for the effect, if it has one."""
+        return self._record.key
 
     @property
     def request(self) -> SfxRequest | None:
@@ -100,10 +104,10 @@ class SfxTask:
             end = await self._hear(_Listener(self._record, seconds))
         if isinstance(end, FineVoiceError):
             raise copy.copy(end)
-        return self._make_effect(self._record)
+        return SoundEffect.of(self._record, self._downloads)
 
     async def updates(self) -> AsyncIterator[TaskUpdate]:
-        """Return the state now, then each change of it, the end included; of an ended task the last state.
+        """Yield the state now, then each change of it, the end included; of an ended task the last state.
 
         Raises:
             FineVoiceError: The state can be learned no more; as for `wait`, but without a timeout, and a failed task
@@ -120,7 +124,7 @@ class SfxTask:
             if isinstance(news, FineVoiceError) and record.end is None:
                 raise news
 
-    async def _change(self, record: Tracked, status: TaskStatus) -> News | None:
+    async def _change(self, record: TaskRecord, status: TaskStatus) -> News | None:
         """Wait until the state is another than `status`; None if it changed while the caller was busy."""
         if record.end is not None or record.status is not status:
             return None
@@ -135,7 +139,7 @@ class SfxTask:
 
 
 @attrs.define(eq=False)
-class _Listener(Waiter):
+class _Listener(Watcher):
     """Waits for the first news."""
 
     heard: asyncio.Future[News] = attrs.field(factory=lambda: asyncio.get_running_loop().create_future(), init=False)
@@ -145,7 +149,7 @@ class _Listener(Waiter):
             self.heard.set_result(news)
 
 
-def _last_update(record: Tracked) -> TaskUpdate:
+def _last_update(record: TaskRecord) -> TaskUpdate:
     """Return the end as an update.
 
     Raises:

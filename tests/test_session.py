@@ -30,6 +30,7 @@ from finevoice_async import (
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.emulator import Constant, Emulator, greedy_bound
+from finevoice_async.engine.exchange import Exchange
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -117,14 +118,14 @@ async def test_attach(session: FineVoiceSession, connect: Connect) -> None:
     """A task of one session is awaited in another."""
     task = await session.submit("bird")
     async with connect() as other:
-        effect = await other.attach(str(task.id))
+        effect = await (await other.attach(str(task.id)))
         assert effect.task_id == task.id
         assert effect.request is None
         with pytest.raises(TaskNotFoundError) as caught:
-            await other.attach("nobody")
+            await (await other.attach("nobody"))
         assert caught.value.task_id == "nobody"
         with pytest.raises(InvalidRequestError):
-            other.attach("../balance\r\n")
+            await other.attach("../balance\r\n")
 
 
 async def test_updates_tell_each_state_once(session: FineVoiceSession) -> None:
@@ -325,20 +326,22 @@ async def test_shared_place_given_to_a_cancelled_caller(connect: Connect) -> Non
             assert slots.used == 0
 
 
-async def test_a_bug_gives_its_place_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unexpected error in a submission reaches the caller, and costs no place."""
+async def test_a_bug_gives_its_slot_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error in a submission is told as what it may have cost, and costs no slot."""
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError("injected")
 
-    async with connect(max_concurrency=1) as session:
-        monkeypatch.setattr(session._exchange, "submit", broken)
+    slots = LocalSlots(1, LoopClock())
+    async with connect(slots=slots) as session:
+        monkeypatch.setattr(Exchange, "submit", broken)
         for _ in range(2):
-            with pytest.raises(ZeroDivisionError):
+            with pytest.raises(SubmitUnknownError, match="ZeroDivisionError") as caught:
                 await session.submit("rain")
+            assert isinstance(caught.value.__cause__, ZeroDivisionError)
         (outcome,) = [outcome async for outcome in session.generate_many(["rain"])]
         assert isinstance(outcome.error.__cause__ if outcome.error else None, ZeroDivisionError)
-        assert session._own_slots.used == 0
+        assert slots.used == 0
 
 
 async def test_closing_settles_posts_for_a_bounded_time(connect: Connect, emulator: Emulator) -> None:

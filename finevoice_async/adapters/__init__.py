@@ -1,1 +1,1 @@
-"""What speaks to the world outside: HTTP, SQLite, the clock, the places of the plan."""
+"""What speaks to the world outside: HTTP, SQLite, the clock, the slots of the plan."""

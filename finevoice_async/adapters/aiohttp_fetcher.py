@@ -19,7 +19,7 @@ from yarl import URL
 from finevoice_async.adapters.aiohttp_transport import translate
 from finevoice_async.config import Timeouts
 from finevoice_async.core.addresses import is_public
-from finevoice_async.ports import NotSentError, RefusedAddressError, TransportError
+from finevoice_async.core.failures import Failure, FailureKind
 
 MAX_SOCKETS = 32
 """Downloads that can be under way at once; more wait for their turn."""
@@ -47,11 +47,11 @@ class Body:
         """Return the body as it comes.
 
         Raises:
-            LostError: The connection failed on the way.
+            Failure: The connection failed on the way (LOST).
         """
         iterator = self._response.content.iter_chunked(_PIECE)
         while True:
-            failure: TransportError | None = None
+            failure: Failure | None = None
             try:
                 piece = await anext(iterator, None)
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -86,12 +86,11 @@ class AiohttpFetcher:
         """Ask for a link; no redirect is followed.
 
         Raises:
-            RefusedAddressError: The address is not public.
-            NotSentError: The server was not reached.
-            LostError: It gave no readable reply.
+            Failure: The address is none, or not public (INVALID); the server was not reached (NOT_SENT,
+                CERTIFICATE), or gave no readable reply (LOST).
         """
         if self._closed:
-            raise NotSentError("the session is closed")
+            raise Failure(FailureKind.NOT_SENT, "the session is closed")
         if self._session is None:
             factory = None if self._local else _public_socket
             self._session = aiohttp.ClientSession(
@@ -107,23 +106,21 @@ class AiohttpFetcher:
             response.close()  # a body that was not read to its end cannot be kept for reuse
 
     async def _request(self, session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]) -> ClientResponse:
-        failure: TransportError
         try:
             target = URL(url, encoded=url.isascii() and " " not in url)  # a signed link must not be re-quoted
             return await session.get(target, headers={**_HEADERS, **headers}, allow_redirects=False)
         except aiohttp.ClientConnectorError as error:
-            refused = isinstance(error.os_error, PermissionError) and error.os_error.errno == errno.EPERM
-            failure = (
-                RefusedAddressError("the link leads to a private address") if refused else translate(error, sent=False)
-            )
+            failure = translate(error, sent=False)
+            if isinstance(error.os_error, PermissionError) and error.os_error.errno == errno.EPERM:
+                failure = Failure(FailureKind.INVALID, "the link leads to a private address")
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            failure = RefusedAddressError("the link is not a URL")
+            failure = Failure(FailureKind.INVALID, "the link is not a URL")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             failure = translate(error, sent=True)
         except RuntimeError:
             if not session.closed:
                 raise
-            failure = NotSentError("the session is closed")
+            failure = Failure(FailureKind.NOT_SENT, "the session is closed")
         raise failure from None
 
     async def aclose(self) -> None:

@@ -7,23 +7,25 @@ own hold the request's headers, key included.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
-from finevoice_async.adapters.deadlines import Deadlines
-from finevoice_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, Timeouts
-from finevoice_async.core.text import shorten
+from finevoice_async.config import BASE_URL_VARIABLE, Timeouts, check_api_key, check_base_url
+from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import ConfigurationError
-from finevoice_async.ports import CertificateError, LostError, NotSentError, TransportError
 
 MAX_REPLY: Final = 1024 * 1024
-"""Bytes of one reply. Real ones have under 2 KB; a proxy's error page may have 100."""
+"""Bytes that are read of a reply. Real ones have under 2 KB; a proxy's error page may have 100."""
+
+MAX_ACCEPTED: Final = 32 * 1024 * 1024
+"""Bytes that are read of the answer to a submission that was accepted, and so paid for. The task id may stand at its
+end, and a synchronous answer might carry its audio: 30 s of stereo at 96 kHz and 32 bits, in base64, have 31 MB."""
 
 MAX_SOCKETS: Final = 64
 """Connections to the service at most, whatever is in flight: polls and submissions take turns on them."""
@@ -35,41 +37,6 @@ be part of any word."""
 _PIECE: Final = 64 * 1024
 
 
-def check_key(key: str | None) -> str:
-    """Return the key back if a header can carry it.
-
-    Raises:
-        ConfigurationError: It is missing, blank, or not printable ASCII. The message never shows it.
-    """
-    where = f"Keys come from your FineVoice account; give one as api_key or in {API_KEY_VARIABLE}."
-    if not isinstance(key, str) or not key.strip():
-        raise ConfigurationError(f"There is no API key. {where} To try without one, run `finevoice demo`.")
-    key = key.strip()
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigurationError(f"The API key must be printable ASCII without spaces. {where}")
-    return key
-
-
-def check_base_url(url: str) -> str:
-    """Return the address back without a slash at its end.
-
-    Raises:
-        ConfigurationError: It is no plain http or https address.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        plain = not (parts.query or parts.fragment or parts.username or parts.password)
-    except (ValueError, AttributeError, TypeError):
-        usable = plain = False
-    if not usable or not plain:
-        raise ConfigurationError(
-            f"The base URL must be an http or https address without user, query and fragment, not "
-            f"{'one with these parts' if usable else shorten(url)}. It comes from base_url or {BASE_URL_VARIABLE}."
-        )
-    return url.rstrip("/")
-
-
 def words(error: BaseException) -> str:
     """Describe an error by its kind and its system error, never by its own text, which may hold a header."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -79,36 +46,54 @@ def words(error: BaseException) -> str:
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
-def translate(error: Exception, *, sent: bool) -> TransportError:
-    """Return this library's error for one of aiohttp's.
+def translate(error: Exception, *, sent: bool) -> Failure:
+    """Return the failure that one of aiohttp's errors stands for.
 
     `sent`: something of the request may have been written. A connector error comes before that by its nature; both
     must agree before a call counts as not sent.
     """
     if sent:
-        return LostError(words(error))
+        return Failure(FailureKind.LOST, words(error))
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
-        return CertificateError("the server's certificate is not trusted")
+        return Failure(FailureKind.CERTIFICATE, "the server's certificate is not trusted")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return NotSentError(words(error))
-    return LostError(words(error))
+        return Failure(FailureKind.NOT_SENT, words(error))
+    return Failure(FailureKind.LOST, words(error))
 
 
-async def read_capped(response: aiohttp.ClientResponse, cap: int) -> bytes:
-    """Read a body of at most `cap` bytes, decompressed.
+async def _read(response: aiohttp.ClientResponse, cap: int, into: bytearray) -> bool:
+    """Read a body, decompressed, and tell whether it was whole; not if it has over `cap` bytes.
 
     Raises:
-        LostError: It is longer.
+        Exception: It breaks off. What came until then is in `into`.
     """
     content = response.content
-    if content.is_eof() and content.total_bytes <= cap:
-        return content.read_nowait()  # a small answer comes in one piece, with its headers
-    pieces = bytearray()
-    async for piece in content.iter_chunked(_PIECE):
-        pieces += piece
-        if len(pieces) > cap:
-            raise LostError(f"the reply is longer than {cap} bytes")
-    return bytes(pieces)
+    try:
+        if content.is_eof() and content.total_bytes <= cap:
+            into += content.read_nowait()  # a small answer comes in one piece, with its headers
+        else:
+            async for piece in content.iter_chunked(_PIECE):
+                into += piece
+                if len(into) > cap:
+                    break
+    except BaseException:
+        if content.exception() is not None:
+            content.set_exception(None)  # type: ignore[arg-type]  # aiohttp keeps behind it what came before
+        into += content.read_nowait()
+        raise
+    finally:
+        whole = len(into) <= cap
+        del into[cap:]
+    return whole
+
+
+def _parse(base_url: str) -> URL:
+    try:
+        return URL(base_url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The base URL cannot be used: {error}. It comes from base_url or {BASE_URL_VARIABLE}."
+        ) from None
 
 
 class _JsonBody(aiohttp.BytesPayload):
@@ -132,25 +117,32 @@ class AiohttpTransport:
     """Posts and gets with one key at one origin."""
 
     def __init__(
-        self, base_url: str, api_key: str | None, timeouts: Timeouts, http: aiohttp.ClientSession | None = None
+        self,
+        base_url: str,
+        api_key: str | None,
+        timeouts: Timeouts,
+        http: aiohttp.ClientSession | None = None,
+        *,
+        deadline: AbstractContextManager[None],
     ) -> None:
         """Check the address and the key; connect later.
 
         Args:
             base_url: The service's address.
             api_key: The key, sent as a bearer token.
-            timeouts: `connect` and `read` are used.
+            timeouts: `connect` is used.
             http: A session of the caller's, used and never closed.
+            deadline: Entered for each call, by many at once; `TimeoutError` leaves it when the call's time is up.
 
         Raises:
             ConfigurationError: The address or the key cannot work.
         """
         self._base_url = check_base_url(base_url)
-        key = check_key(api_key)
+        key = check_api_key(api_key)
         spellings = {key.encode(), key.replace("/", "\\/").encode()}  # as JSON may write it
         self._spellings = spellings if len(key) >= SHORTEST_KEY else set()
         self._headers = CIMultiDict({"Authorization": f"Bearer {key}", "Accept": "application/json"})
-        self._root = URL(self._base_url)
+        self._root = _parse(self._base_url)
         self._prefix = self._root.raw_path.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=timeouts.connect, sock_read=None)
         # A session of our own has these already, which is cheaper: it has one origin.
@@ -159,7 +151,7 @@ class AiohttpTransport:
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
-        self._deadlines = Deadlines(timeouts.connect + timeouts.read)  # for a whole call
+        self._deadline = deadline
         self._closed = False
 
     def __repr__(self) -> str:
@@ -189,28 +181,30 @@ class AiohttpTransport:
 
     async def _call(self, method: str, path: str, body: bytes | None) -> Reply:
         if self._closed:
-            raise NotSentError("the session is closed")
+            raise Failure(FailureKind.NOT_SENT, "the session is closed")
         session = self._callers or self._own or self._open()
         payload = None if body is None else _JsonBody(body)
-        failure: TransportError
+        response: aiohttp.ClientResponse | None = None
+        content, whole = bytearray(), False
         try:
-            with self._deadlines:
+            with self._deadline:
                 url = self._root.with_path(self._prefix + path, encoded=True)
                 response = await session.request(method, url, data=payload, **self._options)
                 try:
-                    content = await read_capped(response, MAX_REPLY)
+                    accepted = payload is not None and 200 <= response.status < 300
+                    whole = await _read(response, MAX_ACCEPTED if accepted else MAX_REPLY, content)
                 finally:
                     if not response.closed:
                         response.release()
-                return Reply(response.status, response.headers, content)
-        except TransportError as error:
-            failure = error
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             failure = translate(error, sent=payload is not None and payload.may_be_sent)
         except RuntimeError as error:
-            if not session.closed:
+            if response is None and not session.closed:
                 raise
-            failure = NotSentError(words(error))  # the caller closed their session
+            lost = payload is not None and payload.may_be_sent  # the caller closed their session meanwhile
+            failure = Failure(FailureKind.LOST if lost else FailureKind.NOT_SENT, words(error))
+        if response is not None:  # of a reply that broke off, what came is worth more than the reason
+            return Reply(response.status, response.headers, bytes(content), whole)
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error
 
     def conceal(self, body: bytes) -> bytes:
@@ -220,8 +214,7 @@ class AiohttpTransport:
         return body
 
     async def aclose(self) -> None:
-        """Close the connections that this transport opened."""
+        """Close the connections that this transport opened. Idempotent."""
         self._closed = True
-        self._deadlines.close()
         if self._own is not None:
             await self._own.close()

@@ -1,35 +1,37 @@
-"""The plan's places within one process."""
+"""The plan's slots within one process."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
+from finevoice_async.core.text import shorten
 from finevoice_async.errors import ConfigurationError, SessionClosedError
-from finevoice_async.ports import Clock
+from finevoice_async.ports import Clock, Timer
 
 
 class LocalSlots:
     """A first-come, first-served semaphore whose limit sinks for a while when the service says 429.
 
-    asyncio.Semaphore has neither a moving limit nor places taken beyond it.
+    asyncio.Semaphore has neither a moving limit nor slots taken beyond it.
     """
 
     def __init__(self, limit: int, clock: Clock) -> None:
-        """Make `limit` places.
+        """Make `limit` slots.
 
         Raises:
             ConfigurationError: `limit` is no whole number of at least 1.
         """
         if type(limit) is not int or limit < 1:
-            raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {limit!r}.")
+            raise ConfigurationError(f"max_concurrency must be a whole number of at least 1, not {shorten(limit)}.")
         self.limit = limit
         # All mutable state:
         self._clock = clock
-        self._used = 0  # places held, also beyond the limit
+        self._used = 0  # slots held, also beyond the limit
         self._queue: deque[asyncio.Future[None]] = deque()  # who waits, in order
         self._reduced = limit  # the limit while the service asks for less
         self._reduced_until = 0.0
+        self._timer: Timer | None = None  # while it does
         self._closed = False
 
     def __repr__(self) -> str:
@@ -37,12 +39,12 @@ class LocalSlots:
 
     @property
     def used(self) -> int:
-        """How many places are held."""
+        """How many slots are held."""
         return self._used
 
     @property
     def waiting(self) -> int:
-        """How many wait for a place."""
+        """How many wait for a slot."""
         return len(self._queue)
 
     def _current_limit(self) -> int:
@@ -51,18 +53,18 @@ class LocalSlots:
         return self._reduced
 
     def try_acquire(self) -> object | None:
-        """Take a place if one is free now and nobody waits for it; else give None."""
+        """Take a slot if one is free now and nobody waits for it; else return None."""
         if self._closed or self._queue or self._used >= self._current_limit():
             return None
         return self.occupy()
 
     def occupy(self) -> object:
-        """Take a place at once, free or not."""
+        """Take a slot at once, free or not."""
         self._used += 1
         return self
 
     async def acquire(self) -> object:
-        """Wait for a place and take it.
+        """Wait for a slot and take it.
 
         Raises:
             SessionClosedError: The session was closed meanwhile.
@@ -78,21 +80,31 @@ class LocalSlots:
         except asyncio.CancelledError:
             if waiter in self._queue:
                 self._queue.remove(waiter)
-            elif waiter.exception() is None:
-                self.release(self)  # the place was given in the same step: hand it on
+            elif not waiter.cancelled() and waiter.exception() is None:
+                self.release(self)  # the slot was given in the same step: hand it on
             raise
         return self
 
-    def release(self, slot: object) -> None:  # noqa: ARG002 - places of one process are all alike
-        """Return a place back."""
+    def release(self, slot: object) -> None:  # noqa: ARG002 - slots of one process are all alike
+        """Hand a slot back."""
         self._used -= 1
         self._hand_out()
 
     def slow_down(self, seconds: float) -> None:
-        """Use one place fewer than now for `seconds`: a 429 says that what ran already was the most."""
+        """Use one slot fewer than now for `seconds`: a 429 says that what ran already was the most."""
+        if self._closed:
+            return
         self._reduced = max(1, min(self._current_limit(), self._used) - 1)
         self._reduced_until = max(self._reduced_until, self._clock.monotonic() + seconds)
-        self._clock.call_at(self._reduced_until, self._hand_out)
+        if self._timer is None:
+            self._timer = self._clock.call_at(self._reduced_until, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._clock.monotonic() < self._reduced_until:  # it fired early, or the service said 429 once more
+            self._timer = self._clock.call_at(self._reduced_until, self._look)
+        else:
+            self._hand_out()
 
     def _hand_out(self) -> None:
         while self._queue and self._used < self._current_limit():
@@ -102,8 +114,11 @@ class LocalSlots:
                 waiter.set_result(None)
 
     async def aclose(self) -> None:
-        """Send home whoever waits."""
+        """Send home whoever waits. Idempotent."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         while self._queue:
             waiter = self._queue.popleft()
             if not waiter.done():

@@ -13,10 +13,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from finevoice_async import EffectState, FineVoiceSession, JournalError, JournalRow, SubmitUnknownError
+from finevoice_async import (
+    EffectState,
+    FineVoiceSession,
+    JournalError,
+    JournalRow,
+    SubmitUnknownError,
+    TaskNotFoundError,
+)
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.cli.generate import say_what_runs
+from finevoice_async.core.ledger import MAY_BE_PAID
 
 PAGE = 500
 
@@ -59,9 +67,9 @@ async def show_journal(path: Path, *, as_json: bool) -> int:
         cells = (str(row.id), row.state.value, row.task_id or "", row.key or "", (row.request.prompt or "")[:60], where)
         table.add_row(*(_plain(cell) for cell in cells), f"{row.updated_at:%Y-%m-%d %H:%M:%S}")
     Console().print(table)
-    unknown = sum(row.state is EffectState.SENDING for row in rows)
+    unknown = sum(row.state in MAY_BE_PAID for row in rows)
     if unknown:
-        print(f"{unknown} may have been accepted and paid for without a known task id. Look at your account.")
+        print(f"{unknown} may have been paid for, and only you can settle them. Look at your account.")
     return 0
 
 
@@ -100,8 +108,9 @@ async def resume(path: Path, folder: Path, *, base_url: str | None) -> int:
                     saved += 1
                     continue
                 print(f"finevoice: {outcome.error}", file=sys.stderr)
-                unknown += isinstance(outcome.error, SubmitUnknownError)
-                failed += not isinstance(outcome.error, SubmitUnknownError)
+                may_be_paid = isinstance(outcome.error, SubmitUnknownError | TaskNotFoundError)
+                unknown += may_be_paid
+                failed += not may_be_paid
         except asyncio.CancelledError:
             say_what_runs(session, path)
             raise

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.requests import WIRE_NAMES, SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Answer:
 
 
 def _levels(payload: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the places where a field may stand, most specific first: the answer may be one level down."""
+    """Return the objects in which a field may stand, most specific first: the answer may be one level down."""
     result, data = payload.get("result"), payload.get("data")
     if result is None and data is None:
         return (payload,)
@@ -127,7 +127,8 @@ def _read_details(details: object) -> str | None:
     for item in details[:5]:
         if isinstance(item, Mapping):
             where = item.get("loc")
-            path = ".".join(str(part) for part in where) if isinstance(where, list | tuple) else ""
+            parts = where if isinstance(where, list) else ()
+            path = ".".join(str(part) for part in parts if isinstance(part, str | int))
             lines.append(f"{path}: {_text(item.get('msg'))}" if path else _text(item.get("msg")) or "")
     return _text("; ".join(line for line in lines if line))
 
@@ -188,22 +189,15 @@ def configure_lenient(converter: cattrs.Converter) -> None:
 
 
 def _configure_requests(converter: cattrs.Converter) -> None:
-    """Spell a request as the endpoint does, both ways; a field that was not given is left out, never null."""
-    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+    """Spell a request as the endpoint does; a field that was not given is left out, never null."""
+    from cattrs.gen import make_dict_unstructure_fn, override
 
-    given = override(omit_if_default=True)
     names = {
-        "prompt": given,
-        "negative_prompt": given,
-        "source_url": override(rename="sourceUrl", omit_if_default=True),
-        "source_type": override(rename="sourceType", omit_if_default=True),
-        "duration": given,
-        "use_async": override(rename="useAsync", omit_if_default=False),
+        ours: override(rename=theirs, omit_if_default=ours != "use_async")  # absent, the result itself may come
+        for ours, theirs in WIRE_NAMES.items()
     }
     write = make_dict_unstructure_fn(SfxRequest, converter, **names)  # type: ignore[arg-type]  # overrides by name
-    read = make_dict_structure_fn(SfxRequest, converter, **names)  # type: ignore[arg-type]  # overrides by name
     converter.register_unstructure_hook(SfxRequest, write)
-    converter.register_structure_hook(SfxRequest, read)
 
 
 def configure_reference(converter: cattrs.Converter) -> None:

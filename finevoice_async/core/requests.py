@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from finevoice_async.core.addresses import without_secrets
-from finevoice_async.core.text import shorten
+from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
 
 SUBMIT_PATH = "/v1/audio/sfx-generation"
@@ -40,10 +39,24 @@ def _refuse(field: str, value: object, rule: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field} {rule}, not {shorten(value)}. Nothing was sent.")
 
 
+def _as_text(value: str | None) -> str | None:
+    """Return a text as a plain one, anything else as it is, for the rule to refuse."""
+    text = plain_text(value)
+    return value if text is None else text
+
+
+def _as_number(value: float | None) -> float | None:
+    """Return a number as a plain one, anything else as it is: a subclass may do anything in its methods."""
+    kind: type = type(value)
+    if issubclass(kind, int) and kind is not bool:
+        return int.__int__(value)  # type: ignore[arg-type]  # it is one
+    return float.__float__(value) if issubclass(kind, float) else value  # type: ignore[arg-type]  # it is one
+
+
 def _is_text(_: SfxRequest, field: attrs.Attribute[str | None], value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, str):
+    if type(value) is not str:
         raise _refuse(field.name, value, "must be a string")
     try:
         value.encode()
@@ -54,14 +67,14 @@ def _is_text(_: SfxRequest, field: attrs.Attribute[str | None], value: object) -
 def _is_duration(_: SfxRequest, field: attrs.Attribute[float | None], value: object) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is not int and type(value) is not float:
         raise _refuse(field.name, value, "must be a number of seconds")
-    if not (math.isfinite(value) and 0 < value <= MAX_DURATION):
+    if not 0 < value <= MAX_DURATION:  # also if it is no number at all (NaN)
         raise _refuse(field.name, value, f"must be above 0 and at most {MAX_DURATION:g} seconds")
 
 
 def _is_bool(_: SfxRequest, field: attrs.Attribute[bool], value: object) -> None:
-    if not isinstance(value, bool):
+    if type(value) is not bool:
         raise _refuse(field.name, value, "must be True or False")
 
 
@@ -89,11 +102,17 @@ class SfxRequest:
         InvalidRequestError: A value breaks the rule of its field, which the message names.
     """
 
-    prompt: str | None = attrs.field(default=None, validator=_is_text, repr=shorten)
-    negative_prompt: str | None = attrs.field(default=None, kw_only=True, validator=_is_text, repr=shorten)
-    source_url: str | None = attrs.field(default=None, kw_only=True, validator=_is_text, repr=_show_url)
-    source_type: str | None = attrs.field(default=None, kw_only=True, validator=_is_text, repr=shorten)
-    duration: float | None = attrs.field(default=None, kw_only=True, validator=_is_duration)
+    prompt: str | None = attrs.field(default=None, converter=_as_text, validator=_is_text, repr=shorten)
+    negative_prompt: str | None = attrs.field(
+        default=None, kw_only=True, converter=_as_text, validator=_is_text, repr=shorten
+    )
+    source_url: str | None = attrs.field(
+        default=None, kw_only=True, converter=_as_text, validator=_is_text, repr=_show_url
+    )
+    source_type: str | None = attrs.field(
+        default=None, kw_only=True, converter=_as_text, validator=_is_text, repr=shorten
+    )
+    duration: float | None = attrs.field(default=None, kw_only=True, converter=_as_number, validator=_is_duration)
     use_async: bool = attrs.field(default=True, kw_only=True, validator=_is_bool)
 
     def __attrs_post_init__(self) -> None:
@@ -118,24 +137,29 @@ def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Map
     """Make a request of what a caller may give: a request, a prompt, or a dict of fields; and more fields.
 
     Raises:
-        InvalidRequestError: A field is unknown, given twice, or breaks its rule.
+        InvalidRequestError: A field is unknown, given twice, or breaks its rule; or a mapping of the caller's own
+            fails as it is read, which is the error's cause.
     """
-    if isinstance(request, SfxRequest):
+    kind = type(request)  # not isinstance(), which asks the object itself
+    if issubclass(kind, SfxRequest):
         if not fields:
-            return request
-        request = attrs.asdict(request)
-        merged: dict[str, Any] = request | dict(fields)
-    elif request is None or isinstance(request, str):
+            return request  # type: ignore[return-value]  # it is one
+        merged: dict[str, Any] = attrs.asdict(request) | {**fields}  # type: ignore[arg-type]  # it is one
+    elif request is None or issubclass(kind, str):
         if request is not None and "prompt" in fields:
             raise _refuse("prompt", fields["prompt"], "must be given once")
-        if not fields:
-            return SfxRequest(request)
         merged = {"prompt": request, **fields}
-    elif isinstance(request, Mapping):
-        merged = dict(request) | dict(fields)
+    elif issubclass(kind, Mapping):
+        try:
+            merged = {**request, **fields}  # type: ignore[dict-item]  # it is one
+        except Exception as error:
+            raise _refuse("request", request, "must be a mapping that can be read") from error
     else:
         raise _refuse("request", request, "must be an SfxRequest, a prompt or a dict of fields")
-    for name in merged:
-        if name not in FIELDS:
+    known: dict[str, Any] = {}
+    for name, value in merged.items():
+        plain = plain_text(name)
+        if plain is None or plain not in FIELDS:
             raise _refuse("field name", name, f"must be one of {', '.join(sorted(FIELDS))}")
-    return SfxRequest(**merged)
+        known[plain] = value
+    return SfxRequest(**known)

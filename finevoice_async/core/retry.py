@@ -136,9 +136,9 @@ def wait_before_retry(attempt: int, retry: Retry, luck: float, retry_after: floa
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a `Retry-After` header: seconds or an HTTP date (RFC 9110, 10.2.3).
+    """Return the seconds of a `Retry-After` header: a number, or an HTTP date (RFC 9110, 10.2.3) less `now`.
 
-    Gives seconds from `now`, never negative; None if the header is missing or makes no sense.
+    Never negative; None if the header is missing or makes no sense.
     """
     if value is None:
         return None
@@ -147,7 +147,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter for a year or an offset of a dozen digits
             return None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)

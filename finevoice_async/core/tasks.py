@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
-from finevoice_async.core.text import shorten
+from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
 
 TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
@@ -33,17 +33,19 @@ def check_task_id(task_id: object) -> str:
         InvalidRequestError: It is no string, blank, over 512 characters, has control characters, or is `.` or
             `..`, which servers read as another path. The error keeps it as `task_id`, shortened.
     """
-    if not isinstance(task_id, str) or not task_id.strip():
+    text = plain_text(task_id)
+    if text is None or not text.strip():
         raise InvalidRequestError(f"A task id must be a string that is not blank, not {shorten(task_id)}.")
-    if len(task_id) > MAX_TASK_ID:
-        rule = f"has {len(task_id)} characters; at most {MAX_TASK_ID} are allowed"
-    elif not task_id.isprintable():
+    if len(text) > MAX_TASK_ID:
+        rule = f"has {len(text)} characters; at most {MAX_TASK_ID} are allowed"
+    elif not text.isprintable():
         rule = "has control characters"
-    elif task_id in (".", ".."):
+    elif text in (".", ".."):
         rule = "would be read as another path"
     else:
-        return task_id
-    raise InvalidRequestError(f"The task id {shorten(task_id)} {rule}.", task_id=task_id[:MAX_TASK_ID])
+        return text
+    kept = text[:MAX_TASK_ID].encode("utf-8", "backslashreplace").decode()  # lone surrogates could not be stored
+    raise InvalidRequestError(f"The task id {shorten(text)} {rule}.", task_id=kept)
 
 
 class TaskStatus(enum.Enum):

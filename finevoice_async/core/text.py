@@ -1,9 +1,26 @@
-"""Words for messages: short, whatever was given."""
+"""Texts from outside: what counts as one, and how any value is shown in a message."""
 
 from __future__ import annotations
 
 
+def plain_text(value: object) -> str | None:
+    """Return a text as a plain `str`, None if it is none.
+
+    A subclass (an enum's member, a template's safe string) may do anything in its methods: its characters are what
+    counts. An object that only claims to be a text, as a mock may, is none.
+    """
+    kind = type(value)
+    if kind is str:
+        return value  # type: ignore[return-value]  # mypy does not narrow by an exact type
+    return str.__str__(value) if issubclass(kind, str) else None
+
+
 def shorten(value: object, limit: int = 60) -> str:
-    """Return `repr(value)`, cut in the middle of a long one: prompts may hold megabytes."""
-    text = repr(value[: limit * 2]) if isinstance(value, str) else repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 5]}...{text[-2:]}"
+    """Return `repr(value)`, cut in the middle of a long one: prompts may hold megabytes. Never fails."""
+    try:
+        head = plain_text(value) or (value if isinstance(value, bytes) else None)
+        shown = plain_text(repr(value if head is None else head[: limit * 2])) or ""
+        shown = shown.encode("utf-8", "backslashreplace").decode()
+    except Exception:  # noqa: BLE001 - an integer of 5,000 digits has no repr, and other objects do as they like
+        return "a value that cannot be shown"
+    return shown if len(shown) <= limit else f"{shown[: limit - 5]}...{shown[-2:]}"

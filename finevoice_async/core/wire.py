@@ -10,10 +10,17 @@ from typing import Any, NamedTuple
 
 from finevoice_async.core.dialects import make_lenient_converter, read_error
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.core.tasks import TaskUpdate
+from finevoice_async.core.tasks import MAX_TASK_ID, TaskUpdate
 from finevoice_async.errors import MAX_BODY
 
 _SNIPPET = 200  # characters of an unreadable body that go into a message
+
+# A task id beside its name, in JSON of which nothing else is known: a string up to its closing quote, or a whole number
+# up to what must follow one. Quotes without a backslash before them delimit strings, so nothing inside a string looks
+# like this, and no look at one name goes on past the next: the time is in proportion to the text, whatever is in it.
+_STRING = rf'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{{4}}){{1,{MAX_TASK_ID}}}"'
+_WHOLE = rf"-?(?:0|[1-9][0-9]{{0,{MAX_TASK_ID - 1}}})(?=[ \t\r\n,\]}}])"
+_TASK_ID = rf'"task(?<!\\"task)(?:Id|_id)"[ \t\r\n]*:[ \t\r\n]*(?:({_STRING})|({_WHOLE}))'
 _from_json = json.JSONDecoder().raw_decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
@@ -85,6 +92,20 @@ def decode_update(body: bytes) -> TaskUpdate:
     return _hooks()[0](decode_object(body), TaskUpdate)
 
 
+def find_task_id(body: bytes) -> str | None:
+    """Return the first task id in JSON that is damaged or cut off, None if none is there whole.
+
+    What was paid for must not be lost because the rest of the answer is. Blank ids, and ids with damaged characters,
+    are none.
+    """
+    text = body.decode(json.detect_encoding(body), "replace")
+    for match in re.finditer(_TASK_ID, text):  # compiled when it is needed first, not for the import
+        task_id: str = match[2] or json.loads(match[1])
+        if task_id.strip() and task_id.isprintable() and "\ufffd" not in task_id:
+            return task_id
+    return None
+
+
 def decode_refusal(body: bytes) -> tuple[str | None, str]:
     """Return the error code and the words of a refusal, whatever its body looks like."""
     try:
@@ -107,6 +128,7 @@ def describe(body: bytes) -> str:
         return "an empty body"
     if text[:1] == "<":
         title = re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE)
-        return f"an HTML page ({' '.join(title[1].split())})" if title else "an HTML page"
+        words = "".join(letter if letter.isprintable() else " " for letter in title[1]) if title else ""
+        return f"an HTML page ({' '.join(words.split())})" if title else "an HTML page"
     text = " ".join(text.split())
     return repr(text if len(text) <= _SNIPPET else text[:_SNIPPET] + "...")

@@ -72,7 +72,7 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
         "task.fail": FaultKind(
             "ends as a failure, told with HTTP 200", "the reason", "The model could not make this sound."
         ),
-        "task.never_ends": FaultKind("runs for ever, and keeps its place"),
+        "task.never_ends": FaultKind("runs for ever, and keeps its slot"),
         "task.done_without_url": FaultKind("its end is told without a link", "how many times", math.inf),
         # Downloads:
         "download.cut": FaultKind("the connection closes early", "bytes sent before; half by default", -1),

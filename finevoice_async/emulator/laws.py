@@ -78,15 +78,15 @@ def as_law(service_time: ServiceLaw | float | None) -> ServiceLaw:
     return service_time if callable(service_time) else Constant(float(service_time))
 
 
-def greedy_bound(times: Iterable[float], places: int) -> float:
-    """Return the makespan of these service times, in their order, each begun as soon as a place is free.
+def greedy_bound(times: Iterable[float], slots: int) -> float:
+    """Return the makespan of these service times, in their order, each begun as soon as a slot is free.
 
     Raises:
-        ValueError: There is no place.
+        ValueError: There is no slot.
     """
-    if places < 1:
-        raise ValueError(f"places must be 1 or above, not {places}")
-    ends = [0.0] * places
+    if slots < 1:
+        raise ValueError(f"slots must be 1 or above, not {slots}")
+    ends = [0.0] * slots
     for time in times:
         heapq.heapreplace(ends, ends[0] + time)
     return max(ends)

@@ -135,7 +135,7 @@ class Ledger:
             self.stray_paths.append(address)
 
     def lags(self) -> Iterator[float]:
-        """Give, for each task whose end was told, how long after the end that was, in seconds."""
+        """Yield, for each task whose end was told, how long after the end that was, in seconds."""
         for task in self.accepted.values():
             if task.noticed_at is not None and not math.isinf(task.service_time):
                 yield task.noticed_at - task.ends_at

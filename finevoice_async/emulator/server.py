@@ -146,9 +146,9 @@ class Emulator:
         """From now on, nothing goes wrong."""
         self._faults.cancel()
 
-    def bound(self, places: int) -> float:
-        """Return the greedy makespan of what was accepted so far, in seconds, at this many places."""
-        return self._service.bound(places)
+    def bound(self, slots: int) -> float:
+        """Return the greedy makespan of what was accepted so far, in seconds, at this many slots."""
+        return self._service.bound(slots)
 
     async def __aenter__(self) -> Self:
         await self.start()

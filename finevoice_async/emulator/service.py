@@ -137,6 +137,6 @@ class Service:
             return link.status
         return task if version == current else 404
 
-    def bound(self, places: int) -> float:
-        """Return the least makespan of what was accepted: each task as soon as one of the places is free."""
-        return greedy_bound(self.ledger.service_times, places)
+    def bound(self, slots: int) -> float:
+        """Return the least makespan of what was accepted: each task as soon as one of the slots is free."""
+        return greedy_bound(self.ledger.service_times, slots)

@@ -5,18 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.requests import WIRE_NAMES, SfxRequest
 from finevoice_async.errors import InvalidRequestError
-
-_FIELDS = {
-    "prompt": "prompt",
-    "negative_prompt": "negative_prompt",
-    "sourceUrl": "source_url",
-    "sourceType": "source_type",
-    "duration": "duration",
-    "useAsync": "use_async",
-}
-_WIRE_NAMES = {ours: theirs for theirs, ours in _FIELDS.items()}
 
 
 class InvalidSubmissionError(ValueError):
@@ -44,7 +34,7 @@ def read_submission(body: bytes) -> SfxRequest:
     if not isinstance(payload, dict):
         raise InvalidSubmissionError([], "Input should be an object", "model_type")
     fields: dict[str, Any] = {"use_async": False}  # absent, it may answer with the result itself
-    for theirs, ours in _FIELDS.items():
+    for ours, theirs in WIRE_NAMES.items():
         if theirs in payload:
             if payload[theirs] is None:
                 raise InvalidSubmissionError([theirs], "Input should not be null", "value_error")
@@ -54,4 +44,4 @@ def read_submission(body: bytes) -> SfxRequest:
         return SfxRequest(**fields)
     except InvalidRequestError as error:
         ours, _, rule = error.message.removesuffix(" Nothing was sent.").partition(" ")
-        raise InvalidSubmissionError([_WIRE_NAMES.get(ours, ours)], f"Value {rule}", "value_error") from None
+        raise InvalidSubmissionError([WIRE_NAMES.get(ours, ours)], f"Value {rule}", "value_error") from None

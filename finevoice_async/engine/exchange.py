@@ -1,17 +1,12 @@
-"""One call to the service, with its retries: what goes wrong becomes a value, then a decision, then an error."""
+"""One call to the service: what it answers becomes an update, and what goes wrong a `Failure`."""
 
 from __future__ import annotations
 
-import logging
-import random
 from collections.abc import Awaitable
 
-import attrs
-
-from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
+from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.requests import SUBMIT_PATH, SfxRequest
-from finevoice_async.core.retry import Call, Decision, RetryBudget, Symptom, Verdict
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate, check_task_id, task_path
 from finevoice_async.core.wire import (
     Reply,
@@ -20,6 +15,7 @@ from finevoice_async.core.wire import (
     decode_refusal,
     decode_update,
     encode_request,
+    find_task_id,
 )
 from finevoice_async.errors import (
     AuthenticationError,
@@ -33,12 +29,7 @@ from finevoice_async.errors import (
     SubmitUnknownError,
     TaskNotFoundError,
 )
-from finevoice_async.ports import CertificateError, Clock, NotSentError, Slots, Transport, TransportError
-
-log = logging.getLogger("finevoice_async")
-
-REDUCED_FOR = 30.0
-"""Seconds that a 429 keeps the session's concurrency lower: a few effects' time."""
+from finevoice_async.ports import Clock, Transport
 
 ADVICE: dict[type[FineVoiceError], str] = {
     SubmitNotSentError: "Nothing was sent and nothing paid; it is safe to submit it again.",
@@ -53,109 +44,62 @@ ADVICE: dict[type[FineVoiceError], str] = {
 }
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Trouble:
-    """What went wrong with one call, in words that hold no secret."""
-
-    symptom: Symptom
-    what: str
-    status: int | None = None
-    code: str | None = None
-    body: str | None = None
-    retry_after: float | None = None
-
-    def error(
-        self, kind: type[FineVoiceError], *, task_id: str | None = None, request: SfxRequest | None = None
-    ) -> FineVoiceError:
-        """Make the error that the user sees."""
-        return kind(
-            f"{self.what}. {ADVICE[kind]}" if kind in ADVICE else f"{self.what}.",
-            task_id=task_id,
-            request=request,
-            status=self.status,
-            code=self.code,
-            body=self.body,
-        )
+def error_of(
+    failure: Failure, kind: type[FineVoiceError], *, task_id: str | None = None, request: SfxRequest | None = None
+) -> FineVoiceError:
+    """Return the error that the user sees for a failure."""
+    return kind(
+        f"{failure.what}. {ADVICE[kind]}" if kind in ADVICE else f"{failure.what}.",
+        task_id=task_id or failure.task_id,
+        request=request,
+        status=failure.status,
+        code=failure.code,
+        body=failure.body,
+    )
 
 
 class Exchange:
-    """Submits and asks, by the rules of `core.retry`."""
+    """Submits and asks, once each. What is tried again is decided elsewhere."""
 
-    def __init__(self, transport: Transport, *, retry: Retry, clock: Clock, slots: Slots, rng: random.Random) -> None:
-        self.retry = retry
+    def __init__(self, transport: Transport, *, clock: Clock) -> None:
         self._transport = transport
         self._clock = clock
-        self._slots = slots
-        self._rng = rng
-        self._budget = RetryBudget()  # the only mutable state: one allowance for the whole session
 
-    async def submit(self, request: SfxRequest) -> TaskUpdate:
-        """Submit a request, once, or again where that is certainly safe.
+    async def submit(self, request: SfxRequest) -> TaskUpdate | Failure:
+        """Submit a request, and return what the service said: an update with a task id, a result, or both."""
+        answer = await self._call(self._transport.post(SUBMIT_PATH, encode_request(request)))
+        return answer if isinstance(answer, Failure) else _read_accepted(answer)
 
-        Returns:
-            What the service said: with a task id, or with the result, or both.
-
-        Raises:
-            SubmitNotSentError: The service could not be reached.
-            SubmitUnknownError: The request may have been accepted.
-            AuthenticationError: The key was refused.
-            InsufficientCreditsError: There are no credits.
-            RequestRejectedError: The service refused the request.
-            RateLimitError: The service still says 429 after all attempts.
-        """
-        body = encode_request(request)
-        attempt = 1
-        while True:
-            reply = await self._call(self._transport.post(SUBMIT_PATH, body))
-            outcome = reply if isinstance(reply, Trouble) else _read_accepted(reply, request)
-            if isinstance(outcome, TaskUpdate):
-                self._budget.earn()
-                return outcome
-            decision = policy.decide(Call.SUBMIT, outcome.symptom, self.retry)
-            await self._wait_or_raise(attempt, outcome, decision, request)
-            attempt += 1
-
-    async def _wait_or_raise(self, attempt: int, trouble: Trouble, decision: Decision, request: SfxRequest) -> None:
-        if decision.verdict is Verdict.STOP:
-            raise trouble.error(decision.error, request=request)
-        wait = policy.wait_before_retry(attempt, self.retry, self._rng.random(), trouble.retry_after)
-        if decision.verdict is Verdict.SLOW_DOWN:
-            self._slots.slow_down(max(REDUCED_FOR, wait))
-        if attempt >= self.retry.attempts or not self._budget.spend():
-            raise trouble.error(decision.error, request=request)
-        log.info("submission not accepted (%s); attempt %d in %.2f s", trouble.what, attempt + 1, wait)
-        await self._clock.sleep(wait)
-
-    async def ask(self, task_id: str) -> TaskUpdate | Trouble:
-        """Ask once how a task is doing. What goes wrong is a value: the poller decides."""
+    async def ask(self, task_id: str) -> TaskUpdate | Failure:
+        """Ask how a task is doing."""
         answer = await self._call(self._transport.get(task_path(task_id)))
-        if isinstance(answer, Trouble):
+        if isinstance(answer, Failure):
             return answer
+        if not answer.whole:
+            return Failure(FailureKind.LOST, "The answer broke off, or is far too long", status=answer.status)
         try:
             return decode_update(answer.body)
         except UnreadableReplyError as error:
             return _unreadable(answer, str(error))
 
-    async def _call(self, reply: Awaitable[Reply]) -> Reply | Trouble:
+    async def _call(self, reply: Awaitable[Reply]) -> Reply | Failure:
         """Return a 2xx reply, or what went wrong."""
         try:
             answer = await reply
-        except CertificateError as error:
-            return Trouble(symptom=Symptom.CERTIFICATE, what=f"The service was not reached: {error}")
-        except NotSentError as error:
-            return Trouble(symptom=Symptom.NOT_SENT, what=f"The service was not reached: {error}")
-        except TransportError as error:
-            return Trouble(symptom=Symptom.LOST, what=f"No answer came back: {error}")
+        except Failure as failure:
+            reached = failure.kind not in (FailureKind.NOT_SENT, FailureKind.CERTIFICATE)
+            words = "No answer came back" if reached else "The service was not reached"
+            return Failure(failure.kind, f"{words}: {failure.what}")
         shown = self._transport.conceal(answer.body)
         if shown != answer.body and not _has_links(answer.body):
             answer = answer._replace(body=shown)  # errors keep bodies; a result stays as it is, for its links
-        symptom = policy.symptom_of(answer.status)
-        if symptom is None:
+        kind = policy.kind_of(answer.status)
+        if kind is None:
             return answer
         code, words = decode_refusal(answer.body)
-        return Trouble(
-            symptom=symptom,
-            what=f"The service answered {answer.status}: {words}",
+        return Failure(
+            kind,
+            f"The service answered {answer.status}: {words}",
             status=answer.status,
             code=code,
             body=body_text(answer.body),
@@ -170,36 +114,38 @@ def _has_links(body: bytes) -> bool:
         return False
 
 
-def _unreadable(reply: Reply, what: str) -> Trouble:
-    return Trouble(
-        symptom=Symptom.UNREADABLE,
-        what=f"The service answered {reply.status} with {what}",
+def _unreadable(reply: Reply, what: str, *, task_id: str | None = None) -> Failure:
+    return Failure(
+        FailureKind.UNREADABLE,
+        f"The service answered {reply.status} with {what}",
         status=reply.status,
         body=body_text(reply.body),
+        task_id=task_id,
     )
 
 
-def _read_accepted(reply: Reply, request: SfxRequest) -> TaskUpdate | Trouble:
-    """Read the answer to a submission: a 2xx reply is an acceptance only if an id or a link is in it.
-
-    Raises:
-        RequestRejectedError: It is a refusal in the clothes of a success.
-        SubmitUnknownError: It was accepted under an id that cannot be asked for; the error keeps the id.
-    """
+def _read_accepted(reply: Reply) -> TaskUpdate | Failure:
+    """Read the answer to a submission: a 2xx reply is an acceptance only if an id or a link is in it."""
     try:
         update = decode_update(reply.body)
     except UnreadableReplyError as error:
-        return _unreadable(reply, str(error))
+        task_id = find_task_id(reply.body)  # what was paid for is not lost because the rest of the answer is
+        if task_id is None:
+            return _unreadable(reply, str(error))
+        update = TaskUpdate(status=TaskStatus.UNKNOWN, task_id=task_id)
     if update.task_id is not None:
         try:
             check_task_id(update.task_id)
         except InvalidRequestError as error:
-            trouble = _unreadable(reply, f"an id that cannot be used. {error.message[:-1]}")
-            raise trouble.error(SubmitUnknownError, task_id=error.task_id, request=request) from None
-    elif update.status is TaskStatus.FAILED:
+            return _unreadable(reply, f"an id that cannot be used. {error.message[:-1]}", task_id=error.task_id)
+        return update
+    if update.status is TaskStatus.FAILED:
         words = update.reason or (f"code {update.code}" if update.code else "the request failed")
-        trouble = attrs.evolve(_unreadable(reply, f"a failure: {words}"), code=update.code)
-        raise trouble.error(RequestRejectedError, request=request)
-    elif not update.urls:
-        return _unreadable(reply, "neither a task id nor a link")
-    return update
+        return Failure(
+            FailureKind.INVALID,
+            f"The service answered {reply.status} with a failure: {words}",
+            status=reply.status,
+            code=update.code,
+            body=body_text(reply.body),
+        )
+    return update if update.urls else _unreadable(reply, "neither a task id nor a link")

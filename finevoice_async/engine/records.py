@@ -1,24 +1,37 @@
-"""One task in flight: the record that the poller, the handle and the session share."""
+"""What the parts of a session share: a submission on its way, a task in flight, and who watches it."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import enum
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from datetime import datetime
+from typing import Self
 
 import attrs
 
+from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.errors import FineVoiceError, PollError, SessionClosedError, TaskFailedError, TaskTimeoutError
+from finevoice_async.errors import (
+    FineVoiceError,
+    PollError,
+    SessionClosedError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+)
+from finevoice_async.ports import Begun
 
 News = TaskUpdate | FineVoiceError
-"""What a waiter hears: a state of the task, or why it hears no more."""
+"""What a watcher hears: a state of the task, or why it hears no more."""
 
 
 @attrs.define(eq=False)
-class Waiter(ABC):
+class Watcher(ABC):
     """Somebody who wants to hear of a task. Each has one of their own: cancelling it touches nobody else's.
 
     Attributes:
@@ -28,7 +41,7 @@ class Waiter(ABC):
         expired: The time is up; the next answer is the last word.
     """
 
-    record: Tracked
+    record: TaskRecord
     timeout: float | None = None
     every: bool = False
     expired: bool = False
@@ -39,7 +52,7 @@ class Waiter(ABC):
 
 
 @attrs.define(eq=False)
-class Tracked:
+class TaskRecord:
     """A task that was submitted or attached.
 
     Attributes:
@@ -48,15 +61,18 @@ class Tracked:
         born: When it was submitted (or attached), in seconds of the monotonic clock.
         submitted_at: When it was submitted, in UTC, if this session knows it.
         attached: True if another session submitted it; how long it took teaches nothing.
-        slot: Its place in the plan, until it has ended.
+        slot: Its slot in the plan, until it has ended.
         row_id: Its row in the journal, if there is one.
+        key: The caller's own name for the effect.
         status: Its state by the last answer.
-        end: How it ended, once it has: an update, or the error that every waiter gets a copy of.
-        due: When to ask next, in seconds of the monotonic clock (see `core.agenda`).
-        asked_at: Its age at the last poll that found it running, in seconds.
+        end: How it ended, once it has: an update, or the error that every watcher gets a copy of.
+        due: When to ask next, in seconds of the monotonic clock (see `core.polling.agenda`).
+        last_age: Its age at the last poll that found it running, in seconds.
+        seen: The service has known it, so that one 404 says little.
+        missing_since: When the first of the 404s came that have come in a row, in seconds of the monotonic clock.
         failures: Polls that failed in a row.
         linkless: Answers that said done but gave no link.
-        waiters: Who wants to hear of it.
+        watchers: Who wants to hear of it.
     """
 
     task_id: str | None
@@ -66,13 +82,53 @@ class Tracked:
     attached: bool = False
     slot: object | None = None
     row_id: int | None = None
+    key: str | None = None
     status: TaskStatus = TaskStatus.UNKNOWN
     end: News | None = None
     due: float = float("inf")
-    asked_at: float = 0.0
+    last_age: float = 0.0
+    seen: bool = False
+    missing_since: float | None = None
     failures: int = 0
     linkless: int = 0
-    waiters: list[Waiter] = attrs.field(factory=list)
+    watchers: list[Watcher] = attrs.field(factory=list)
+
+    @classmethod
+    def of_row(cls, row: JournalRow, *, now: float, utcnow: datetime) -> Self:
+        """Return the task of a row whose task id or result is known, as old as it is.
+
+        Args:
+            row: The row.
+            now: The monotonic clock, in seconds.
+            utcnow: The date and time.
+        """
+        since = row.submitted_at or row.updated_at
+        record = cls(
+            row.task_id,
+            row.request,
+            now - max((utcnow - since).total_seconds(), 0.0),
+            submitted_at=row.submitted_at,
+            attached=True,
+            row_id=row.id,
+            key=row.key,
+            seen=row.state is EffectState.SUBMITTED,
+        )
+        if row.state in (EffectState.DONE, EffectState.SAVED):
+            record.status = TaskStatus.COMPLETED
+            record.end = TaskUpdate(status=TaskStatus.COMPLETED, task_id=row.task_id, urls=row.urls)
+        elif row.state is EffectState.FAILED:
+            record.status = TaskStatus.FAILED
+            record.end = record.error(
+                TaskFailedError, f"It failed earlier: {row.error} To pay for another try, pass retry_failed=True."
+            )
+        elif row.state is EffectState.LOST:
+            record.end = record.error(
+                TaskNotFoundError,
+                f"The service did not know task {row.task_id} any more, which may have been paid for. Look at your "
+                "account; adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) settles "
+                "it.",
+            )
+        return record
 
     @property
     def duration(self) -> float | None:
@@ -80,13 +136,13 @@ class Tracked:
         return None if self.request is None else self.request.duration
 
     def tell(self, news: News) -> None:
-        """Tell every waiter the end, or why it hears no more; each gets a copy of an error."""
-        waiters, self.waiters = self.waiters, []
-        for waiter in waiters:
-            waiter.tell(copy.copy(news) if isinstance(news, FineVoiceError) else news)
+        """Tell every watcher the end, or why it hears no more; each gets a copy of an error."""
+        watchers, self.watchers = self.watchers, []
+        for watcher in watchers:
+            watcher.tell(copy.copy(news) if isinstance(news, FineVoiceError) else news)
 
     def error(self, kind: type[FineVoiceError], message: str, update: TaskUpdate | None = None) -> FineVoiceError:
-        """Make an error about this task; an update's code and body go with it."""
+        """Return an error about this task; an update's code and body go with it."""
         return kind(
             message,
             task_id=self.task_id,
@@ -96,7 +152,7 @@ class Tracked:
         )
 
     def ended_by(self, update: TaskUpdate) -> News:
-        """Return what waiters hear of an ended task: the update, or an error if there is no result in it."""
+        """Return what watchers hear of an ended task: the update, or an error if there is no result in it."""
         if update.status is TaskStatus.FAILED:
             words = update.reason or "the service gave no reason"
             code = f" (code {update.code})" if update.code else ""
@@ -107,16 +163,120 @@ class Tracked:
         return update
 
     def timeout_error(self) -> FineVoiceError:
-        """Tell that the task did not end in time."""
+        """Return the error that tells that the task did not end in time."""
         return self.error(
             TaskTimeoutError,
             f"Task {self.task_id} did not end in time; its state was {self.status.value!r}. It runs on and keeps its "
-            "place; await it again, or attach(task_id) in another session.",
+            "slot; await it again, or attach(task_id) in another session.",
         )
 
     def closed_error(self) -> FineVoiceError:
-        """Tell that the session was closed while the task was in flight."""
+        """Return the error that tells that the session was closed while the task was in flight."""
         return self.error(
             SessionClosedError,
             f"The session was closed. Task {self.task_id} runs on at the service; attach(task_id) waits on.",
         )
+
+
+class Phase(enum.Enum):
+    """How far a submission has come in this session. Its row's state says what would be true after a crash."""
+
+    BEGINNING = "beginning"  # its row is being written or looked up
+    QUEUED = "queued"  # it waits for a slot
+    LAUNCHED = "launched"  # it has a slot; nothing has left yet
+    OUT = "out"  # its POST is under way
+    HELD = "held"  # certainly not accepted so far; it waits to be sent again
+    ANSWERED = "answered"  # what became of it is known and is being noted
+    ENDED = "ended"  # its listeners have heard
+
+
+Result = TaskRecord | FineVoiceError
+"""What becomes of a submission: a task in flight (or ended already), or why there is none."""
+
+Listener = Callable[[Result], None]
+
+
+@attrs.define(eq=False)
+class Submission:
+    """One effect on its way from a wish to a task id, and everybody who waits for that.
+
+    Attributes:
+        request: What is asked for.
+        key: The caller's own name for it.
+        row: Its row in the journal, once written.
+        state: What the row says by the last write that was called.
+        begun: The row, while it is being written.
+        left_behind: An earlier process wished for it: if this one cannot send it, it stays queued for a later one.
+        may_be_paid: An earlier POST of it may have been accepted, so it can end as unknown only, unless accepted.
+        phase: How far it has come.
+        slot: Its slot in the plan, from before the POST; then the task has it.
+        listeners: Who waits for the result; callers of one key share one submission.
+        launch_watchers: Who wants to know when it has its slot.
+        result: What became of it, once known.
+    """
+
+    request: SfxRequest
+    key: str | None = None
+    row: JournalRow | None = None
+    state: EffectState = EffectState.QUEUED
+    begun: asyncio.Future[Begun] | None = None
+    left_behind: bool = False
+    may_be_paid: bool = False
+    phase: Phase = Phase.BEGINNING
+    slot: object | None = None
+    listeners: list[Listener] = attrs.field(factory=list)
+    launch_watchers: list[asyncio.Future[None]] = attrs.field(factory=list)
+    result: Result | None = None
+
+    def told(self, error: FineVoiceError) -> FineVoiceError:
+        """Return the error with the request, and with what becomes of the row."""
+        error = copy.copy(error)
+        if self.may_be_paid:
+            error.message += " An earlier submission of it may have been accepted and paid for: its row stays unknown."
+        elif self.left_behind:
+            error.message += " Its row stays queued in the journal: recover() sends it later."
+        error.args = (error.message,)
+        error.request = self.request
+        return error
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has no slot yet, so that it can be called off."""
+        return self.phase is Phase.BEGINNING or self.phase is Phase.QUEUED
+
+    def launched(self) -> None:
+        """Tell whoever waits for the launch; also when it comes to nothing."""
+        for watcher in self.launch_watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+        self.launch_watchers.clear()
+
+    async def until_launched(self) -> None:
+        """Wait until it has its slot, or comes to nothing."""
+        if self.is_waiting:
+            watcher = asyncio.get_running_loop().create_future()
+            self.launch_watchers.append(watcher)
+            await watcher
+
+
+@attrs.frozen(kw_only=True)
+class Stats:
+    """What a session is doing now, and has done.
+
+    Attributes:
+        submitting: POSTs under way.
+        waiting: Requests that wait for a slot.
+        running: Tasks not known to have ended.
+        submitted: Submissions that the service accepted.
+        completed: Tasks that ended with a result.
+        failed: Tasks that ended without one.
+        polls: Times that the service was asked for a state.
+    """
+
+    submitting: int
+    waiting: int
+    running: int
+    submitted: int
+    completed: int
+    failed: int
+    polls: int

@@ -1,34 +1,37 @@
-"""From a request to a task id: a row in the journal, a place in the plan, one POST.
+"""From a wish to a task id: a queue that waits for slots, and the submissions under way.
 
-Each POST runs in a task of its own that the session owns, and which owns the place from then on. Whoever waits for it
-may be cancelled at any time: the POST goes on, and the task id that it brings is kept.
+A request becomes a `Submission`, which waits in a queue without a coroutine of its own: whoever waits for it may come
+and go. Once it has a slot, its POST runs in a task that the session owns, and the task id that it brings is kept
+whether anybody still waits or not. Callers of one key share one submission.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import copy
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import attrs
-
-from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.engine.exchange import ADVICE, Exchange
+from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
+from finevoice_async.engine.exchange import ADVICE
+from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Tracked
+from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.errors import (
-    ConfigurationError,
     FineVoiceError,
     InvalidRequestError,
-    JournalError,
     SessionClosedError,
+    SubmitNotSentError,
     SubmitUnknownError,
 )
-from finevoice_async.ports import Clock, Journal, Slots
+from finevoice_async.ports import Begun, Clock, Slots
 
 log = logging.getLogger("finevoice_async")
 
@@ -36,355 +39,407 @@ MAX_POSTS = 40
 """Submissions under way at once. With the 16 polls they fit the transport's 64 connections; more would only queue."""
 
 
-@attrs.define(eq=False)
-class Reservation:
-    """What one submission holds before its POST: a place, a turn, and perhaps a row."""
-
-    request: SfxRequest
-    key: str | None
-    row: JournalRow | None = None
-    slot: object | None = None
-    has_turn: bool = False
-
-
 class Submitter:
-    """Owns the submissions under way."""
+    """Owns the submissions that are not known to be accepted or refused."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        sender: Sender,
         poller: Poller,
+        inflight: InFlight,
+        bookkeeper: Bookkeeper,
+        registry: Registry,
         *,
         slots: Slots,
-        owns_slots: bool,
         clock: Clock,
-        journal: Journal | None,
-        revive: Callable[[JournalRow], Tracked],
     ) -> None:
-        """Wire it.
-
-        Args:
-            exchange: Sends the POST.
-            poller: Gets the task.
-            slots: The places.
-            owns_slots: Whether the places are closed with the session.
-            clock: The session's clock.
-            journal: Where rows are written before the POST; None keeps none.
-            revive: Makes a tracked task of a row that is known already.
-        """
-        self._exchange = exchange
+        self._sender = sender
+        self._registry = registry
         self._poller = poller
+        self._inflight = inflight
+        self._bookkeeper = bookkeeper
         self._slots = slots
-        self._owns_slots = owns_slots
         self._clock = clock
-        self._journal = journal
-        self.revive = revive
         # All mutable state:
-        self.accepted = 0  # submissions that the service accepted
-        self.posts: set[asyncio.Task[Tracked]] = set()  # under way; each leaves when it is done
-        self._turns = asyncio.Semaphore(MAX_POSTS)
-        self._by_key: dict[str, asyncio.Future[None]] = {}  # submissions under way with a caller's key
-        self._rows: set[int] = set()  # rows of the journal that are being submitted
-        self._withdrawing: set[asyncio.Future[JournalRow]] = set()  # rows being written for cancelled callers
-        self._waiting: set[asyncio.Future[object]] = set()  # waits for a place
+        self._beginning: set[Submission] = set()  # whose rows are being written or looked up
+        self._queue: dict[Submission, None] = {}  # which wait for a slot, in order
+        self._posts: dict[asyncio.Task[None], Submission] = {}
+        self._retiring: dict[Submission, asyncio.Future[bool]] = {}  # whose listeners hear once it is on disk
+        self._dispatcher: asyncio.Task[None] | None = None  # made when a slot must be waited for
+        self._idle: asyncio.Future[None] | None = None  # what the dispatcher sleeps on when there is nothing to do
         self._closed = False
 
-    def is_under_way(self, row_id: int) -> bool:
-        """Tell whether this session is submitting a row right now."""
-        return row_id in self._rows
+    def __repr__(self) -> str:
+        return f"<Submitter: {self.waiting} waiting, {self.submitting} submitting>"
 
-    async def submit(self, request: SfxRequest, key: str | None) -> Tracked:
-        """Submit, and give the task once its id is known. See `FineVoiceSession.submit` for the errors."""
-        reserved = await self.reserve(request, key)
-        if isinstance(reserved, Tracked):
-            return reserved
-        return await self._finish(reserved)
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        return len(self._beginning) + len(self._queue)
 
-    async def _finish(self, reserved: Reservation) -> Tracked:
-        posted: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # half the cost of `asyncio.wait`
+    @property
+    def submitting(self) -> int:
+        """How many POSTs are under way, or about to be."""
+        return len(self._posts)
 
-        def tell(_: asyncio.Task[Tracked]) -> None:
-            if not posted.done():
-                posted.set_result(None)
+    def is_under_way(self, row: JournalRow) -> bool:
+        """Tell whether this session is submitting a row, or looking its key up to do so."""
+        return self._registry.holds(row)
 
-        post = self.launch(reserved, tell)
-        try:
-            await posted
-        except asyncio.CancelledError:
-            post.add_done_callback(_log_orphan)
-            raise
-        return post.result()
+    # Coming and going
 
-    async def submit_row(self, row: JournalRow) -> Tracked:
-        """Submit a row of the journal, whatever state it is in: the caller knows."""
-        return await self._finish(await self.reserve_row(row))
+    def submit(
+        self, request: SfxRequest, key: str | None, listener: Listener, *, retry_failed: bool = False
+    ) -> Submission:
+        """Take a request in, or join the submission of the same key; the listener is told its result once.
 
-    async def reserve(self, request: SfxRequest, key: str | None) -> Reservation | Tracked:
-        """Wait for a place and a turn; a key that is known already gives its task instead.
-
-        Cancelled, it gives everything back, and the row says so. The row is written here only if there is something
-        to wait for or to look up: `launch` writes it otherwise.
+        Raises:
+            SessionClosedError: The session is closed.
+            PollError: The poller died: nobody would see the task end.
+            InvalidRequestError: The key belongs to another request.
+            ConfigurationError: A key needs a journal.
+            JournalError: The row could not be written.
         """
         self._check_open()
-        if key is not None:
-            await self._take_key(key)
-        reservation = Reservation(request, key)
-        try:
-            if key is None:
-                reservation.slot = self._slots.try_acquire()
-            if self._journal is not None and reservation.slot is None:
-                known = self._known(await self._begin(self._journal, reservation), reservation)
-                if known is not None:
-                    self._free_key(key)
-                    return known
-            await self._reserve_place(reservation)
-        except asyncio.CancelledError:
-            self.give_back(reservation, "cancelled before it was sent")
-            raise
-        except BaseException:
-            self.give_back(reservation, None)  # closed: the row stays PREPARED, for a later session to submit
-            raise
-        return reservation
+        if key is None:
+            submission = Submission(request, listeners=[listener])
+            if self._bookkeeper.has_journal and not self._launch_at_once(submission):
+                self._begin(submission, Move.QUEUE)
+            elif not self._bookkeeper.has_journal:
+                self._enqueue(submission)
+            return submission
+        known = self._registry.find(key)
+        if known is not None:
+            _check_same(known.request, request, key)
+            known.listeners.append(listener)
+            return known
+        submission = Submission(request, key, listeners=[listener])
+        self._registry.add(submission)
+        self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
+        return submission
 
-    async def reserve_row(self, row: JournalRow) -> Reservation:
-        """Wait for a place and a turn for a row that exists. Cancelled, the row stays as it is.
+    def submit_row(self, row: JournalRow, listener: Listener, *, resend: bool = False) -> Submission:
+        """Take in a row that is queued; or, with `resend`, one that may be paid for.
 
         Raises:
             InvalidRequestError: The row is being submitted already.
+            SessionClosedError: The session is closed.
+            PollError: The poller died.
         """
         self._check_open()
-        if self.is_under_way(row.id):
+        if self._registry.holds(row):
             raise InvalidRequestError(f"Row {row.id} of the journal is being submitted already.", request=row.request)
-        reservation = Reservation(row.request, row.key, row)
-        self._rows.add(row.id)
-        try:
-            await self._reserve_place(reservation)
-        except BaseException:
-            self.give_back(reservation, None)
-            raise
-        return reservation
+        submission = Submission(row.request, row.key, row, row.state, left_behind=not resend, may_be_paid=resend)
+        submission.listeners.append(listener)
+        self._registry.add(submission)
+        self._enqueue(submission)
+        return submission
 
-    async def _reserve_place(self, reservation: Reservation) -> None:
-        """Wait for what a POST needs. What it got before it failed is in the reservation."""
-        if reservation.slot is None:
-            reservation.slot = await self._acquire()
-        await self._turns.acquire()
-        reservation.has_turn = True
-        self._check_open()
+    async def until_known(self, take_in: Callable[[Listener], Submission]) -> TaskRecord:
+        """Take a submission in, and wait for its task. Cancelled, the caller leaves it.
 
-    async def _acquire(self) -> object:
-        """Wait for a place, or until the session closes: shared places know nothing of that, so the wait is cancelled.
+        Args:
+            take_in: `submit` or `submit_row`, given all but the listener.
 
-        A wait for places of the session's own ends when they are closed, without a task of its own.
+        Raises:
+            FineVoiceError: There is no task; and what `take_in` raises.
         """
-        if self._owns_slots:
-            return await self._slots.acquire()
-        slot = self._slots.try_acquire()
-        if slot is not None:
-            return slot
-        waiting = asyncio.ensure_future(self._slots.acquire())
-        self._waiting.add(waiting)
+        heard: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def hear(result: Result) -> None:
+            if not heard.done():
+                heard.set_result(result)
+
+        submission = take_in(hear)
         try:
-            return await waiting
+            result = await heard
         except asyncio.CancelledError:
-            if waiting.done() and not waiting.cancelled() and waiting.exception() is None:
-                self._slots.release(waiting.result())  # it came in the same step
-            self._check_open()  # cancelled by `refuse`, not by the caller
+            self.leave(submission, hear)
             raise
-        finally:
-            self._waiting.discard(waiting)
+        if isinstance(result, FineVoiceError):
+            raise result
+        return result
 
-    async def _begin(self, journal: Journal, reservation: Reservation) -> JournalRow:
-        begun = journal.begin(reservation.request, key=reservation.key, state=EffectState.PREPARED)
-        try:
-            return await asyncio.shield(begun)
-        except asyncio.CancelledError:
-            late = Reservation(reservation.request, reservation.key)
-            reservation.key = None  # it stays taken until the row is withdrawn
-            self._withdrawing.add(begun)
-            begun.add_done_callback(lambda row: self._withdraw(row, late))
-            raise
+    def leave(self, submission: Submission, listener: Listener, error: FineVoiceError | None = None) -> None:
+        """Let a listener go. With the last one goes a submission that is not being sent right now.
 
-    def _withdraw(self, begun: asyncio.Future[JournalRow], reservation: Reservation) -> None:
-        """The caller was cancelled while the row was being written: it must not be submitted after a restart."""
-        self._withdrawing.discard(begun)
-        if not begun.cancelled() and begun.exception() is None:
-            reservation.row = begun.result()
-        self.give_back(reservation, "cancelled before it was sent")
-
-    def _known(self, row: JournalRow, reservation: Reservation) -> Tracked | None:
-        """Return the task of a row that was there before; None if it is new, or failed and may be tried again."""
-        if row.request != reservation.request:
-            raise InvalidRequestError(
-                f"The key {row.key!r} belongs to another request in the journal. Nothing was sent.", task_id=row.task_id
-            )
-        if row.state in (EffectState.PREPARED, EffectState.FAILED):
-            reservation.row = row
-            self._rows.add(row.id)
-            return None
-        return self.revive(row)
-
-    async def _take_key(self, key: str) -> None:
-        """Wait until no other submission with this key is under way: the second finds the first one's row."""
-        if self._journal is None:
-            raise ConfigurationError("A key needs a journal: FineVoiceSession(journal=...). Nothing was sent.")
-        while (pending := self._by_key.get(key)) is not None:
-            await asyncio.wait([pending])
-        self._by_key[key] = asyncio.get_running_loop().create_future()
-
-    def _free_key(self, key: str | None) -> None:
-        if key is not None and (pending := self._by_key.pop(key, None)) is not None:
-            pending.set_result(None)
-
-    def give_back(self, reservation: Reservation, why: str | None) -> None:
-        """Undo a reservation; `why` ends its row, too."""
-        self._free_key(reservation.key)
-        if reservation.slot is not None:
-            self._slots.release(reservation.slot)
-            reservation.slot = None
-        if reservation.has_turn:
-            self._turns.release()
-            reservation.has_turn = False
-        if reservation.row is not None:
-            self._rows.discard(reservation.row.id)
-        row = reservation.row
-        if why is not None and row is not None and row.state is EffectState.PREPARED and self._journal is not None:
-            self._journal.advance(row.id, EffectState.FAILED, error=why)
+        Args:
+            submission: The submission.
+            listener: Who goes.
+            error: What it is told, once it is on disk that nothing will be sent (unless others wait for it, too).
+        """
+        if listener not in submission.listeners:
+            return
+        if error is None or len(submission.listeners) > 1:
+            submission.listeners.remove(listener)
+            if error is not None:
+                listener(copy.copy(error))
+        if submission.listeners and error is None:
+            return
+        if submission.phase is Phase.QUEUED:
+            self._retire(submission, error or _closed_error())
+        elif submission.phase is Phase.HELD and not submission.listeners:
+            next(post for post, held in self._posts.items() if held is submission).cancel()
 
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosedError("The session is closed. Nothing was sent.")
-        self._poller.check()
+        self._inflight.check()
 
-    def launch(
-        self, reservation: Reservation, on_posted: Callable[[asyncio.Task[Tracked]], None] | None = None
-    ) -> asyncio.Task[Tracked]:
-        """Start the POST of a reservation, which takes over all that the reservation holds."""
-        post = asyncio.create_task(self._post(reservation))
-        self.posts.add(post)
-        post.add_done_callback(partial(self._posted, on_posted))
-        return post
+    # From a wish to the queue
 
-    def _posted(self, on_posted: Callable[[asyncio.Task[Tracked]], None] | None, post: asyncio.Task[Tracked]) -> None:
-        self.posts.discard(post)
-        self._turns.release()
-        if not post.cancelled():
-            post.exception()  # retrieved: whoever waits raises it, and a cancelled waiter has had it logged
-        if on_posted is not None:
-            on_posted(post)
-
-    async def _post(self, reservation: Reservation) -> Tracked:
-        request = reservation.request
+    def _begin(self, submission: Submission, again: Move) -> None:
+        """Have the row written, or the key looked up, before it can wait for a slot."""
         try:
-            await self._note_sending(reservation)
-            update = await self._exchange.submit(request)
-        except SubmitUnknownError as error:
-            self._slots.release(reservation.slot)
-            log.warning("submission unknown: %s", error)
-            await self._note(reservation, EffectState.SENDING, error.message)
+            self._bookkeeper.begin(submission, EffectState.QUEUED, again)
+        except FineVoiceError:
+            self._registry.discard(submission)
+            raise
+        assert submission.begun is not None  # noqa: S101 - `begin` sees to it
+        self._beginning.add(submission)
+        submission.begun.add_done_callback(partial(self._begun, submission))
+
+    def _begun(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
+        """The journal has answered: queue the submission, or find that it needs none."""
+        self._beginning.discard(submission)
+        try:
+            known = self._take_row(submission, begun)
+        except FineVoiceError as error:
+            self._finish(submission, error)
+            return
+        if known is not None:
+            self._finish(submission, known)
+        elif self._closed or not submission.listeners:
+            self._retire(submission, _closed_error())
+        else:
+            self._enqueue(submission)
+
+    def _take_row(self, submission: Submission, begun: asyncio.Future[Begun]) -> TaskRecord | None:
+        """Return the task that the row has already; None if the row is this submission's to send."""
+        found = self._bookkeeper.found(begun)
+        row = found.row
+        if not found.is_mine:
+            _check_same(row.request, submission.request, row.key)
+            if row.state is EffectState.SENDING and (known := self._inflight.of_row(row.id)) is not None:
+                return known  # its id could not be kept, but is known here
+            if row.state in (EffectState.SENDING, EffectState.UNKNOWN):
+                raise unknown_error(row)
+            if row.state is not EffectState.QUEUED:
+                return self._poller.pick_up(row)
+        submission.row, submission.state = row, EffectState.QUEUED
+        self._registry.add(submission)
+        return None
+
+    def _enqueue(self, submission: Submission) -> None:
+        submission.phase = Phase.QUEUED
+        self._queue[submission] = None
+        self._pump()
+
+    def _launch_at_once(self, submission: Submission) -> bool:
+        """Launch it without a row, if a slot is free and nobody waits: its first row will say SENDING."""
+        if self._queue or self._beginning or len(self._posts) >= MAX_POSTS:
+            return False
+        slot = self._slots.try_acquire()
+        if slot is None:
+            return False
+        self._launch(submission, slot)
+        return True
+
+    def _pump(self) -> None:
+        """Launch what can be launched now, and have the dispatcher wait for the rest's slots."""
+        while self._queue and len(self._posts) < MAX_POSTS:
+            submission = next(iter(self._queue))
+            try:
+                slot = self._slots.try_acquire()
+            except FineVoiceError as error:
+                self._retire(submission, error)
+                continue
+            if slot is None:
+                break
+            self._launch(submission, slot)
+        if not self._queue or len(self._posts) >= MAX_POSTS or self._closed:
+            return
+        if self._dispatcher is None:
+            self._dispatcher = asyncio.create_task(
+                self._dispatch(), name="finevoice-dispatcher", context=contextvars.Context()
+            )
+            self._dispatcher.add_done_callback(self._dispatched)
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _dispatch(self) -> None:
+        """Wait for slots, one after another, while submissions queue up."""
+        while True:
+            if not self._queue or len(self._posts) >= MAX_POSTS:
+                self._idle = asyncio.get_running_loop().create_future()
+                await self._idle
+                continue
+            try:
+                slot = await self._slots.acquire()
+            except FineVoiceError as error:
+                if self._queue:
+                    self._retire(next(iter(self._queue)), error)
+                continue
+            if self._queue:
+                self._launch(next(iter(self._queue)), slot)
+            else:
+                self._slots.release(slot)
+
+    def _dispatched(self, dispatcher: asyncio.Task[None]) -> None:
+        """The dispatcher ended: at closing, or by a fault from outside; then those who wait must hear."""
+        self._dispatcher = None
+        if self._closed:
+            return
+        reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
+        log.error("what hands out slots ended (%s); who waited for one was told", reason)
+        for submission in list(self._queue):
+            self._retire(submission, SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
+
+    def _launch(self, submission: Submission, slot: object) -> None:
+        """Start the POST, in a task which owns the slot from here on."""
+        self._queue.pop(submission, None)
+        submission.slot = slot
+        submission.phase = Phase.LAUNCHED
+        post = asyncio.create_task(self._post(submission))
+        self._posts[post] = submission
+        post.add_done_callback(self._posted)
+        submission.launched()
+
+    def _posted(self, post: asyncio.Task[None]) -> None:
+        submission = self._posts.pop(post)
+        if submission.phase is Phase.LAUNCHED:  # cancelled before it began
+            self._cut_off(submission)
+        if self._queue:
+            self._pump()
+
+    # The POST
+
+    async def _post(self, submission: Submission) -> None:
+        result: Result
+        try:
+            result = await self._sender.send(submission)
+        except asyncio.CancelledError:
+            self._cut_off(submission)
             raise
         except FineVoiceError as error:
-            self._slots.release(reservation.slot)
-            log.info("submission failed: %s", error)
-            if not isinstance(error, JournalError):
-                await self._note(reservation, EffectState.FAILED, error.message)
-            raise
-        except Exception:
-            self._slots.release(reservation.slot)  # a bug; what became of the request is not known
-            log.exception("submission unknown: an unexpected error")
-            raise
-        except asyncio.CancelledError:
-            self._slots.release(reservation.slot)
-            log.warning("submission unknown: the session closed before its answer came")
-            raise SubmitUnknownError(
-                f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}", request=request
-            ) from None
-        else:
-            return await self._accepted(reservation, update)
-        finally:
-            self._free_key(reservation.key)
-            if reservation.row is not None:
-                self._rows.discard(reservation.row.id)
+            result = error
+        except Exception as error:
+            log.exception("an unexpected error in a submission")
+            result = await self._sender.stopped_by(submission, error)
+        self._release(submission)
+        self._finish(submission, result)
 
-    async def _note_sending(self, reservation: Reservation) -> None:
-        """Have it on disk that a POST may leave, before it does."""
-        if self._journal is None:
-            return
-        if reservation.row is None:
-            reservation.row = await self._journal.begin(
-                reservation.request, key=reservation.key, state=EffectState.SENDING
+    # The end
+
+    def _cut_off(self, submission: Submission) -> None:
+        """A POST's task was cancelled: by closing, or from outside."""
+        self._release(submission)
+        if submission.result is not None:
+            self._finish(submission, submission.result)
+        elif submission.phase is Phase.OUT:
+            error = SubmitUnknownError(
+                f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}", request=submission.request
             )
-            self._rows.add(reservation.row.id)
+            self._retire(submission, error)
+        elif submission.row is None and submission.begun is not None:
+            self._beginning.add(submission)
+            submission.begun.add_done_callback(partial(self._begun_late, submission))
         else:
-            # Only from the state in which the row was read: somebody else may have sent it meanwhile.
-            await self._journal.advance(reservation.row.id, EffectState.SENDING, seen=reservation.row.state)
+            self._retire(submission, _closed_error())
 
-    async def _note(self, reservation: Reservation, state: EffectState, error: str) -> None:
-        """Note a failure; a journal that fails too must not hide it."""
-        if self._journal is not None and reservation.row is not None:
-            try:
-                await self._journal.advance(reservation.row.id, state, error=error)
-            except JournalError:
-                log.exception("the journal could not note a failed submission")
+    def _begun_late(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
+        """The row that was to say SENDING has come after the POST was called off."""
+        self._beginning.discard(submission)
+        if not begun.cancelled() and begun.exception() is None:
+            submission.row = begun.result().row
+        self._retire(submission, _closed_error())
 
-    async def _accepted(self, reservation: Reservation, update: TaskUpdate) -> Tracked:
-        self.accepted += 1
-        record = Tracked(
-            update.task_id,
-            reservation.request,
-            self._clock.monotonic(),
-            submitted_at=self._clock.utcnow(),
-            slot=reservation.slot,
-            row_id=None if reservation.row is None else reservation.row.id,
-            status=TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status,
-        )
-        log.info("task %s submitted", record.task_id)
-        if record.row_id is not None and self._journal is not None and record.task_id is not None:
-            noted = self._journal.advance(record.row_id, EffectState.SUBMITTED, task_id=record.task_id)
-            self._follow(record, update)
-            await _kept(noted, record)
-        else:
-            self._follow(record, update)
-        return record
+    def _retire(self, submission: Submission, error: FineVoiceError) -> None:
+        """End a submission that will not be sent (any more); its listeners hear once that is on disk."""
+        self._queue.pop(submission, None)
+        doubt = isinstance(error, SubmitUnknownError)
+        note = self._bookkeeper.withdrawn(submission, error.message, doubt=doubt)
+        self._registry.discard(submission)
+        if not doubt:
+            error = submission.told(error)
+        if note is None:
+            self._finish(submission, error)
+            return
+        self._retiring[submission] = note
+        note.add_done_callback(partial(self._retired, submission, error))
 
-    def _follow(self, record: Tracked, update: TaskUpdate) -> None:
-        if update.status is TaskStatus.FAILED or update.urls:
-            self._poller.end(record, record.ended_by(update))
-        else:
-            self._poller.track(record)
+    def _retired(self, submission: Submission, error: FineVoiceError, note: asyncio.Future[bool]) -> None:
+        self._retiring.pop(submission, None)
+        if note.cancelled() or note.exception() is not None:
+            log.error("the journal could not note that row %s is withdrawn", submission.row and submission.row.id)
+            error = copy.copy(error)
+            error.message += " The journal could not note that: recover() would send it; discard(row) prevents it."
+            error.args = (error.message,)
+        self._finish(submission, error)
+
+    def _release(self, submission: Submission) -> None:
+        if submission.slot is not None:
+            slot, submission.slot = submission.slot, None
+            self._slots.release(slot)
+
+    def _finish(self, submission: Submission, result: Result) -> None:
+        """Tell the listeners what became of it, once."""
+        if submission.phase is Phase.ENDED:
+            return
+        self._registry.discard(submission)
+        submission.phase, submission.result = Phase.ENDED, result
+        submission.launched()
+        listeners, submission.listeners = submission.listeners, []
+        for listener in listeners:
+            listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
+        if not listeners and isinstance(result, TaskRecord):
+            log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
+
+    # Closing
 
     def refuse(self) -> None:
-        """Take no more submissions; whoever waits for a place hears that the session is closed."""
+        """Take no more submissions; whoever waits for a slot, or to be sent again, hears that the session is closed."""
         self._closed = True
-        for waiting in list(self._waiting):
-            waiting.cancel()
+        if self._dispatcher is not None:
+            self._dispatcher.cancel()
+        for submission in list(self._queue):
+            self._retire(submission, _closed_error())
+        for post, submission in self._posts.items():
+            if submission.phase is Phase.HELD:
+                post.cancel()
 
     async def settle(self, timeout: float) -> None:
-        """Return the POSTs under way `timeout` seconds, then cut them off."""
-        under_way: list[asyncio.Future[Any]] = [*self.posts, *self._withdrawing]
-        if under_way:
-            await asyncio.wait(under_way, timeout=timeout)
-        left = list(self.posts)
-        for post in left:
+        """Give the POSTs under way, and the rows being written, `timeout` seconds, then cut them off."""
+        deadline = self._clock.monotonic() + timeout
+        while under_way := self._under_way():
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                break
+            await asyncio.wait(under_way, timeout=left)
+        posts = list(self._posts)
+        for post in posts:
             post.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        if posts:
+            await asyncio.wait(posts, timeout=timeout)
+
+    def _under_way(self) -> list[asyncio.Future[Any]]:
+        """Return what a closing waits for."""
+        rows = [submission.begun for submission in self._beginning if submission.begun is not None]
+        dispatcher = [] if self._dispatcher is None else [self._dispatcher]
+        return [*self._posts, *rows, *self._retiring.values(), *dispatcher]
+
+    def give_up(self) -> None:
+        """Tell whoever has not heard: the journal is closed, and will say nothing more."""
+        for submission in [*self._beginning, *self._retiring, *self._posts.values()]:
+            self._finish(submission, submission.result or _closed_error())
 
 
-async def _kept(noted: Awaitable[None], record: Tracked) -> None:
-    try:
-        await noted
-    except JournalError as error:
-        log.critical("task %s was submitted, but the journal failed: %s", record.task_id, error)
-        raise JournalError(
-            f"Task {record.task_id} was submitted and runs, but the journal could not keep its id: {error.message} "
-            "Note the id; attach(task_id) waits for it.",
-            task_id=record.task_id,
-            request=record.request,
-        ) from error
+def _check_same(first: SfxRequest, request: SfxRequest, key: str | None) -> None:
+    if first != request:
+        raise InvalidRequestError(
+            f"The key {key!r} belongs to another request in the journal. Nothing was sent.", request=request
+        )
 
 
-def _log_orphan(post: asyncio.Task[Tracked]) -> None:
-    """Say what became of a submission that nobody waits for any more."""
-    if post.cancelled() or post.exception() is not None:
-        return  # logged where it failed
-    log.warning("task %s was submitted although its caller was cancelled; it runs on", post.result().task_id)
+def _closed_error() -> SessionClosedError:
+    return SessionClosedError("The session was closed. Nothing was sent.")

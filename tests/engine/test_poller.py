@@ -20,8 +20,9 @@ from finevoice_async import (
 )
 from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator, LogNormal
-from finevoice_async.engine.poller import ABANDON_AFTER, TICK
-from finevoice_async.engine.records import Waiter
+from finevoice_async.engine.answers import TICK
+from finevoice_async.engine.poller import ABANDON_AFTER
+from finevoice_async.engine.records import Watcher
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -87,7 +88,7 @@ async def test_who_waits_for_one_answer_waits_for_no_tick(connect: Connect, emul
             await other.submit("wind")  # so that its poller sleeps already
             await asyncio.sleep(TICK / 2)
             began = now()
-            await other.attach(str(task.id))
+            await (await other.attach(str(task.id)))
             assert now() - began < TICK / 4
 
 
@@ -115,7 +116,7 @@ async def test_estimate(connect: Connect, emulator: Emulator) -> None:
         estimate = task.estimate()
         assert estimate is not None
         assert 7 < estimate.median <= estimate.p90 < 14
-        assert session.attach("other").estimate() is None
+        assert (await session.attach("other")).estimate() is None
 
 
 async def test_a_404_is_borne_for_a_while(connect: Connect, emulator: Emulator) -> None:
@@ -213,10 +214,10 @@ async def test_a_deadline_in_the_step_of_the_end_is_silent(connect: Connect, emu
     emulator.service_time = Constant(20.0)
     async with connect(polling=Polling.fixed(2)) as session:
         task = await session.submit("bell")
-        record = session._poller.tracked[str(task.id)]
+        record = session._inflight.tasks[str(task.id)]
         heard: list[object] = []
 
-        class Ear(Waiter):
+        class Ear(Watcher):
             def tell(self, news: object) -> None:
                 heard.append(news)
 
@@ -297,7 +298,7 @@ async def test_same_id_twice_is_one_task(connect: Connect, emulator: Emulator) -
     """Attaching twice, or to a task that was submitted here, gives the same task."""
     async with connect() as session:
         task = await session.submit("rain")
-        twin = session.attach(str(task.id))
+        twin = await session.attach(str(task.id))
         assert session.stats.running == 1
         assert (await twin) == (await task)
         assert twin.status is TaskStatus.COMPLETED

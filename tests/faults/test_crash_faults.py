@@ -200,5 +200,5 @@ async def test_fault_22_journal_fails_after_the_post(
         assert caught.value.task_id == task_id
         assert task_id in str(caught.value)
         assert task_id in caplog.text
-        assert (await session.attach(task_id)).task_id == task_id
+        assert (await (await session.attach(task_id))).task_id == task_id
     assert emulator.ledger.posts == 1

@@ -72,7 +72,7 @@ class Agenda(Generic[T]):
 
         Args:
             odds: How likely an item has ended, on any scale.
-            draw: Gives a random index below its argument.
+            draw: Returns a random index below its argument.
         """
         ripe = self._overdue
         if not ripe:

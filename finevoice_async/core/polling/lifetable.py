@@ -23,6 +23,7 @@ Old counts fade with each new task, bin by bin, so that the table follows a serv
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -109,8 +110,8 @@ def bin_of(age: float) -> int:
 
 
 def is_number(value: object) -> bool:
-    """Tell whether it is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Tell whether it is a finite number, and within the range of floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -244,7 +245,7 @@ class LifeTable:
         self._add(last, left * room / WIDTHS[last], left)
 
     def _spread(self, start: float, stop: float, last: int, gone: float, curve: Curve) -> float:
-        """Spread one end over the bins of an interval but the last; gives what is left for that one."""
+        """Spread one end over the bins of an interval but the last, and return what is left for that one."""
         reached, seen, done = curve.reached, self.seen, self.done
         first = bin_of(start)
         born = reached[first] + (start - EDGES[first]) * curve.rates[first]

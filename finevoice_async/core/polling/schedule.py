@@ -1,7 +1,7 @@
 """When to ask the service how a task is doing: an inspection policy on what was learned of the tasks' ends.
 
 Every poll costs a request; every second between a task's end and its notice (the *lag*) costs a second of a paid
-place. `Polling.poll_cost`, c, is how many seconds of lag one poll is worth. When to inspect a system that fails at a
+slot. `Polling.poll_cost`, c, is how many seconds of lag one poll is worth. When to inspect a system that fails at a
 random time is an old question (Barlow, Hunter & Proschan 1963, "Optimum checking procedures"): for a task known to be
 running at age x, the next poll should come at the age y that makes least
 
@@ -37,6 +37,7 @@ import attrs
 from finevoice_async.config import Polling
 from finevoice_async.core.polling.durationfit import DurationFit
 from finevoice_async.core.polling.lifetable import BINS, EDGES, END, Curve, LifeTable, spans
+from finevoice_async.core.text import shorten
 from finevoice_async.errors import ConfigurationError
 
 VERSION = 1
@@ -83,7 +84,7 @@ class Schedule(Protocol):
         Args:
             age: The task's age at its last poll.
             duration: The effect's length in seconds, if known.
-            busy: Requests wait for a place, so that notice is worth more.
+            busy: Requests wait for a slot, so that notice is worth more.
         """
         ...
 
@@ -307,7 +308,7 @@ def check_state(state: object) -> None:
         raise ValueError("is not a mapping")  # noqa: TRY004 - one kind of error, whatever is wrong
     version = state.get("version")
     if version != VERSION or isinstance(version, bool):
-        raise ValueError(f"has version {version!r}, and this library reads {VERSION}")
+        raise ValueError(f"has version {shorten(version)}, and this library reads {VERSION}")
     if set(state) == {"version"}:
         return  # of a fixed schedule, which learned nothing
     if set(state) != {"version", "ends", "seen", "done", "fit"}:
@@ -324,3 +325,5 @@ def _require(state: object) -> None:
         check_state(state)
     except ValueError as error:
         raise ConfigurationError(f"Polling.state {error}. Leave it out, or give one that was saved.") from error
+    except Exception as error:  # a mapping or a number of the caller's own may raise anything
+        raise ConfigurationError("Polling.state cannot be read. Leave it out, or give one that was saved.") from error

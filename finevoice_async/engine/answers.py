@@ -1,0 +1,195 @@
+"""What an answer means for a task: it has ended, or when to ask again; and what it teaches."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from finevoice_async.config import Polling, Retry
+from finevoice_async.core import retry as policy
+from finevoice_async.core.failures import Failure
+from finevoice_async.core.polling.agenda import PollBudget
+from finevoice_async.core.polling.schedule import Estimate, jittered, make_schedule
+from finevoice_async.core.retry import Action, Call
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.exchange import error_of
+from finevoice_async.engine.inflight import InFlight
+from finevoice_async.engine.records import TaskRecord
+from finevoice_async.errors import AuthenticationError, FineVoiceError, PollError, TaskNotFoundError
+from finevoice_async.ports import Clock, Slots
+
+log = logging.getLogger("finevoice_async")
+
+TICK = 0.1
+"""Seconds between two rounds: polls that fall due within one go out together, and their answers come together, which
+spares the process most of its wakes, and half of its CPU time. Half a tick is taken off each gap, so that ends are
+noticed no later on average; the optimum of a gap is flat."""
+
+TICK_SHARE = 0.2
+"""A tick is at most this share of the shortest gap: a service that is asked every few milliseconds is a fast one."""
+
+LINKLESS = 3
+"""Answers that say done without a link before the task is given up: the link may follow the word."""
+
+
+class Answers:
+    """Takes the answers of polls in, one after another."""
+
+    def __init__(
+        self, inflight: InFlight, *, polling: Polling, retry: Retry, clock: Clock, slots: Slots, rng: random.Random
+    ) -> None:
+        """Wire it.
+
+        Args:
+            inflight: The tasks.
+            polling: When to ask.
+            retry: How patiently to ask again after a failure.
+            clock: The session's clock.
+            slots: They tell whether requests wait, which makes a late notice dearer.
+            rng: Draws jitter.
+        """
+        self._inflight = inflight
+        self._polling = polling
+        self._retry = retry
+        self._clock = clock
+        self._slots = slots
+        self._rng = rng
+        self._shortest = min(polling.min_gap, polling.interval or math.inf)
+        self.tick = min(TICK, TICK_SHARE * self._shortest)
+        # All mutable state:
+        self.budget = PollBudget(polling.budget)
+        self._schedule = make_schedule(polling)
+        self._rate_limited = 0  # 429s in a row
+
+    # What was learned
+
+    def learn_from(self, state: Mapping[str, Any]) -> None:
+        """Start from what an earlier session has learned, unless the options say how.
+
+        Raises:
+            ConfigurationError: The state is damaged, or of another version.
+        """
+        if self._polling.interval is None and self._polling.state is None:
+            self._schedule = make_schedule(attrs.evolve(self._polling, state=state))
+
+    def learned(self) -> dict[str, Any]:
+        """Return what the schedule has learned, as plain data."""
+        return self._schedule.state()
+
+    def odds(self, record: TaskRecord) -> float:
+        """Return what the wait since a task's last poll has cost: of many overdue, the largest is asked first."""
+        return self._schedule.odds(record.last_age, self._clock.monotonic() - record.born, record.duration)
+
+    def estimate(self, record: TaskRecord) -> Estimate | None:
+        """Return how much longer a task will take; None before anything is known, and for an attached task."""
+        if record.attached or record.end is not None:
+            return None
+        return self._schedule.estimate(self._clock.monotonic() - record.born, record.duration)
+
+    def gap(self, record: TaskRecord, age: float) -> float:
+        """Return the seconds until the next poll of a task that was running at an age, in seconds."""
+        gap = jittered(self._schedule.gap(age, record.duration, busy=self._slots.waiting > 0), self._rng.random())
+        return max(gap - self.tick / 2, self._shortest)
+
+    # Answers
+
+    def take(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> float | None:
+        """Take an answer in, and return the seconds until the next poll, None if the task has ended.
+
+        Args:
+            record: The task.
+            answer: What the service said, or what went wrong.
+            asked_at: When the poll left, in seconds of the monotonic clock.
+            now: When the answer came.
+        """
+        if isinstance(answer, Failure):
+            return self._on_failure(record, answer, now)
+        return self._on_update(record, answer, asked_at, now)
+
+    def _on_update(self, record: TaskRecord, update: TaskUpdate, asked_at: float, now: float) -> float | None:
+        self.budget.answered()
+        self._rate_limited = 0
+        record.failures = 0
+        record.seen, record.missing_since = True, None
+        if update.status is TaskStatus.COMPLETED and not update.urls:
+            record.linkless += 1
+            if record.linkless < LINKLESS:
+                return self._polling.min_gap
+        if update.status.ended:
+            if not record.attached:
+                self._schedule.finished(record.last_age, now - record.born, record.duration)
+            record.status = update.status
+            self._inflight.end(record, record.ended_by(update))
+            return None
+        if update.status is TaskStatus.UNKNOWN and record.status is not TaskStatus.UNKNOWN:
+            log.warning("task %s is in a state that nobody documented; taken as running", record.task_id)
+        self._inflight.hold_slot(record)
+        age = asked_at - record.born
+        if not record.attached:
+            self._schedule.running(record.last_age, age, record.duration)
+        record.last_age = age
+        self._change(record, update)
+        return self.gap(record, age)
+
+    def _change(self, record: TaskRecord, update: TaskUpdate) -> None:
+        if record.status is update.status:
+            return
+        record.status = update.status
+        for watcher in [watcher for watcher in record.watchers if watcher.every]:
+            watcher.tell(update)
+
+    def _on_failure(self, record: TaskRecord, failure: Failure, now: float) -> float | None:
+        decision = policy.decide(Call.POLL, failure.kind, self._retry)
+        if decision.action is Action.SLOW_DOWN:
+            return self._slow_down(failure, now)
+        if decision.action is Action.GRACE:
+            return self._on_missing(record, failure, now)
+        record.missing_since = None
+        if decision.action is Action.STOP:
+            concerned = [record]
+            if decision.error is AuthenticationError:
+                concerned = list(self._inflight.tasks.values())  # the key is everybody's
+            for each in concerned:
+                each.tell(_error(each, failure, decision.error))
+            return self._polling.max_gap
+        record.failures += 1
+        log.info("poll of task %s failed (%s), %d in a row", record.task_id, failure.what, record.failures)
+        if record.failures >= self._polling.failures:
+            record.failures = 0
+            record.tell(_error(record, failure, PollError))
+            return self._polling.max_gap
+        pause = policy.wait_before_retry(record.failures, self._retry, self._rng.random(), failure.retry_after)
+        return max(self._polling.min_gap, pause)
+
+    def _on_missing(self, record: TaskRecord, failure: Failure, now: float) -> float | None:
+        """Bear a 404 for a while: the task may not be visible everywhere yet, or a gateway may have lost its way.
+
+        A task that the service has never shown has its grace from its submission on; one that it has, from the first
+        of the 404s that come in a row.
+        """
+        grace, first = self._polling.grace, record.missing_since is None
+        if record.missing_since is None:
+            record.missing_since = now
+        since = record.missing_since if record.seen else record.born
+        if now - since >= grace and not (record.seen and first):
+            self._inflight.end(record, _error(record, failure, TaskNotFoundError))
+            return None
+        log.info("task %s is not known to the service, %.1f s of at most %.1f s", record.task_id, now - since, grace)
+        return min(self.gap(record, now - record.born), max(grace - (now - since), 0.0) + self._polling.min_gap)
+
+    def _slow_down(self, failure: Failure, now: float) -> float:
+        """The service says 429: the whole poller waits."""
+        self._rate_limited += 1
+        pause = policy.wait_before_retry(self._rate_limited, self._retry, self._rng.random(), failure.retry_after)
+        log.info("polls are rate limited; none for %.2f s", pause)
+        self.budget.slow_down(now + pause)
+        return max(self._polling.min_gap, pause)
+
+
+def _error(record: TaskRecord, failure: Failure, kind: type[FineVoiceError]) -> FineVoiceError:
+    return error_of(failure, kind, task_id=record.task_id, request=record.request)

@@ -1,0 +1,380 @@
+"""The one place where an effect's state moves: each step is told here once, and is journalled, logged and counted.
+
+Without a journal nothing is kept, and every step costs a count and a line in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.errors import (
+    ConfigurationError,
+    FineVoiceError,
+    InvalidRequestError,
+    JournalError,
+    SubmitUnknownError,
+    TaskFailedError,
+    TaskNotFoundError,
+)
+from finevoice_async.ports import Begun, Journal, TaskIdTakenError
+
+log = logging.getLogger("finevoice_async")
+
+T = TypeVar("T")
+
+PAGE = 500
+"""Rows read at once: a journal may hold any number."""
+
+
+def unknown_error(row: JournalRow) -> SubmitUnknownError:
+    """Return the error that tells that nobody knows what became of a row's submission."""
+    return SubmitUnknownError(
+        f"Row {row.id} of the journal may have been accepted and paid for{f' ({row.error})' if row.error else ''}. It "
+        "is not sent again by itself. Look at your account; then adopt(row, task_id=...), resubmit(row, "
+        "accept_double_charge=True) or discard(row) settles it.",
+        request=row.request,
+        task_id=row.task_id,
+    )
+
+
+class Bookkeeper:
+    """The only writer of the journal, and its reader."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        """Set it up; open it later.
+
+        Args:
+            journal: Where rows are kept; None keeps none. It may be the caller's own, and raise anything.
+        """
+        self._journal = journal
+        # All mutable state:
+        self.accepted = 0  # submissions that the service accepted
+        self.completed = 0  # tasks that ended with a result
+        self.failed = 0  # tasks that ended without one
+        self._opened = False
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether anything is kept."""
+        return self._journal is not None
+
+    def _required(self) -> Journal:
+        if self._journal is None:
+            raise ConfigurationError("This needs a journal: FineVoiceSession(journal='effects.db').")
+        return self._journal
+
+    async def open(self) -> None:
+        """Open the journal. After a failure it may be tried again.
+
+        Raises:
+            JournalError: It could not be opened.
+        """
+        if self._journal is not None and not self._opened:
+            await _journalled(self._journal.open())
+            self._opened = True
+
+    async def aclose(self, notes: dict[str, str]) -> None:
+        """Keep the last notes, commit what was written, and close. A fault is logged: nobody could mend it here."""
+        if self._journal is None:
+            return
+        try:
+            if self._opened:
+                for name, text in notes.items():
+                    self._journal.store(name, text)
+            await _journalled(self._journal.aclose())
+        except JournalError:
+            log.exception("the journal could not be closed")
+
+    async def load(self, name: str) -> str | None:
+        """Return the text kept under a name, if any."""
+        return None if self._journal is None else await _journalled(self._journal.load(name))
+
+    # Reading
+
+    async def row(self, row_id: int) -> JournalRow | None:
+        """Return a row as it stands now.
+
+        Raises:
+            ConfigurationError: There is no journal.
+            JournalError: It could not be read.
+        """
+        return await _journalled(self._required().row(row_id=row_id))
+
+    async def row_of_task(self, task_id: str) -> JournalRow | None:
+        """Return the row with this task id; None without one, or without a journal."""
+        return None if self._journal is None else await _journalled(self._journal.row(task_id=task_id))
+
+    async def rows(self, *states: EffectState) -> AsyncIterator[JournalRow]:
+        """Yield every row in these states (none named: in any), a page at a time, in the order of their numbers.
+
+        Raises:
+            ConfigurationError: There is no journal.
+            JournalError: It could not be read.
+        """
+        journal, after = self._required(), 0
+        while page := await _journalled(journal.rows(*states, after=after, limit=PAGE)):
+            for row in page:
+                yield row
+            after = page[-1].id
+
+    async def left_behind(self) -> AsyncIterator[JournalRow]:
+        """Yield each row once that is not settled, as it stands when it is yielded.
+
+        First what is unknown, runs or is done, and last what is to be sent: that waits for slots.
+
+        Raises:
+            ConfigurationError: There is no journal.
+            JournalError: It could not be read.
+        """
+        journal = self._required()
+        known = (*MAY_BE_PAID, EffectState.SUBMITTED, EffectState.DONE)
+        ids = await _journalled(journal.row_ids(*known))
+        ids += await _journalled(journal.row_ids(EffectState.QUEUED))
+        for row_id in ids:
+            row = await self.row(row_id)  # it may have moved since
+            if row is not None and row.state in (*known, EffectState.QUEUED):
+                yield row
+
+    # A submission's steps
+
+    def found(self, begun: asyncio.Future[Begun]) -> Begun:
+        """Return what `begin` brought, once it is there.
+
+        Raises:
+            JournalError: The row could not be written.
+        """
+        try:
+            return begun.result()
+        except JournalError as error:
+            raise JournalError(f"{error.message} Nothing was sent.") from error
+        except (Exception, asyncio.CancelledError) as error:
+            raise _fault(error) from error
+
+    def begin(self, submission: Submission, state: EffectState, again: Move = Move.QUEUE) -> None:
+        """Write a submission's row, or look up the one that its key has: `submission.begun` is the answer to come.
+
+        Raises:
+            JournalError: It could not be called.
+        """
+        journal = self._required()
+        submission.state = state
+        try:
+            begun = journal.begin(submission.request, key=submission.key, state=state, again=again)
+        except JournalError:
+            raise
+        except Exception as error:
+            raise _fault(error) from error
+        submission.begun = begun
+
+    async def sending(self, submission: Submission) -> bool:
+        """Have it on disk that a POST may leave, before it does. False: the row says that it must not.
+
+        Raises:
+            JournalError: It could not be written; then nothing may be sent.
+        """
+        if self._journal is None:
+            return True
+        if submission.row is None:
+            self.begin(submission, EffectState.SENDING)
+            assert submission.begun is not None  # noqa: S101 - `begin` sees to it
+            await asyncio.wait([submission.begun])  # the writing goes on if this is cancelled
+            submission.row = self.found(submission.begun).row
+            return True
+        move = Move.RESEND if submission.may_be_paid else Move.SEND
+        moved = await self._moved(submission.row.id, move)
+        if moved:
+            submission.state = EffectState.SENDING
+        return moved
+
+    async def held(self, submission: Submission, why: str) -> None:
+        """Note that it was not accepted this time, and waits to be sent again."""
+        log.info("submission waits: %s", why)
+        await self._note_submission(submission, Move.DOUBT if submission.may_be_paid else Move.HOLD, why)
+
+    async def refused(self, submission: Submission, why: str) -> None:
+        """Note that it certainly was not accepted, and will not be sent again."""
+        log.info("submission failed: %s", why)
+        await self._note_submission(submission, Move.DOUBT if submission.may_be_paid else Move.REFUSE, why)
+
+    async def unknown(self, submission: Submission, why: str) -> None:
+        """Note that nobody knows whether it was accepted."""
+        log.warning("submission unknown: %s", why)
+        submission.may_be_paid = True
+        await self._note_submission(submission, Move.DOUBT, why)
+
+    async def _note_submission(self, submission: Submission, move: Move, why: str) -> None:
+        """Note what became of a POST. A journal that fails must not hide it: after a crash the row is unknown."""
+        if submission.row is None:
+            return
+        submission.state = MOVES[move][1]
+        try:
+            await self._moved(submission.row.id, move, error=why)
+        except JournalError:
+            log.exception("the journal could not note what became of a submission")
+
+    def withdrawn(self, submission: Submission, why: str, *, doubt: bool) -> asyncio.Future[bool] | None:
+        """Note that it will not be sent (any more) by this session; return what tells that it is on disk, if anything.
+
+        What an earlier process wished for stays queued, what may be paid for stays unknown. The call itself puts it in
+        order: whoever begins with the same key afterwards finds it withdrawn.
+
+        Args:
+            submission: The submission.
+            why: In words, for the row.
+            doubt: Its POST may have been accepted.
+        """
+        log.log(logging.WARNING if doubt else logging.INFO, "submission %s: %s", "unknown" if doubt else "ended", why)
+        if self._journal is None or submission.row is None:
+            return None
+        move = Move.REFUSE
+        if doubt or submission.may_be_paid:
+            move = Move.DOUBT
+        elif submission.left_behind:
+            move = Move.HOLD
+        if submission.state not in MOVES[move][0]:
+            return None
+        submission.state = MOVES[move][1]
+        return _called(self._journal.move, submission.row.id, move, error=why)
+
+    def accepted_as(self, submission: Submission, record: TaskRecord) -> asyncio.Future[bool] | None:
+        """Note that the service accepted it; None if there is nothing to note. Await it with `noted`."""
+        self.accepted += 1
+        log.info("task %s submitted", record.task_id)
+        if self._journal is None or submission.row is None or record.task_id is None:
+            return None
+        submission.state = EffectState.SUBMITTED
+        return _called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
+
+    async def noted(self, note: asyncio.Future[bool], record: TaskRecord) -> None:
+        """Wait until the task id is on disk.
+
+        Raises:
+            TaskIdTakenError: The id belongs to another row.
+            JournalError: It could not be written; the error has the task id.
+        """
+        try:
+            await _journalled(note)
+        except TaskIdTakenError:
+            raise
+        except JournalError as error:
+            log.critical("task %s was submitted, but the journal failed: %s", record.task_id, error)
+            raise JournalError(
+                f"Task {record.task_id} was submitted and runs, but the journal could not keep its id: "
+                f"{error.message} Note the id; attach(task_id) waits for it.",
+                task_id=record.task_id,
+                request=record.request,
+            ) from error
+
+    # A task's steps
+
+    def ended(self, record: TaskRecord) -> None:
+        """Note how a task ended. The journal is told, behind."""
+        done = isinstance(record.end, TaskUpdate)
+        self.completed += done
+        self.failed += not done
+        log.info("task %s ended: %s", record.task_id, record.status.value)
+        if self._journal is None or record.row_id is None:
+            return
+        if isinstance(record.end, TaskUpdate):
+            self._note(record.row_id, Move.FINISH, urls=record.end.urls)
+        elif isinstance(record.end, TaskFailedError) and record.status is TaskStatus.FAILED:
+            self._note(record.row_id, Move.FAIL, error=record.end.message)
+        elif isinstance(record.end, TaskNotFoundError):
+            self._note(record.row_id, Move.LOSE, error=record.end.message)
+
+    def _note(self, row_id: int, move: Move, **fields: Any) -> None:
+        """Write a fact that nobody waits for."""
+        note = _called(self._required().move, row_id, move, **fields)
+        note.add_done_callback(partial(_log_note, row_id, move))
+
+    async def saved(self, row_id: int | None, *, path: str | None, sha256: str | None) -> None:
+        """Note that the result is where the caller wants it.
+
+        Raises:
+            JournalError: It could not be written.
+        """
+        if (
+            self._journal is not None
+            and row_id is not None
+            and not await self._moved(row_id, Move.SAVE, path=path, sha256=sha256)
+        ):
+            log.warning("row %d of the journal could not be noted as saved: it is not done", row_id)
+
+    # The caller's steps
+
+    async def adopt(self, row: JournalRow, task_id: str) -> JournalRow:
+        """Let the caller name the task of a row that may be paid for; return the row as it is then.
+
+        Raises:
+            InvalidRequestError: The row is settled, or the id belongs to another.
+            JournalError: It could not be written.
+        """
+        try:
+            moved = await self._moved(row.id, Move.ADOPT, task_id=task_id)
+        except TaskIdTakenError as error:
+            raise InvalidRequestError(
+                f"Row {row.id} cannot get task {task_id}: {error.message}", task_id=task_id
+            ) from error
+        return await self._settled(row, "needs no task", moved)
+
+    async def discard(self, row: JournalRow) -> None:
+        """Let the caller give up a row that may be paid for, or was never sent.
+
+        Raises:
+            InvalidRequestError: The row is settled.
+            JournalError: It could not be written.
+        """
+        moved = await self._moved(row.id, Move.DISCARD, error="given up by the caller")
+        await self._settled(row, "cannot be given up", moved)
+
+    async def _settled(self, row: JournalRow, why_not: str, moved: bool) -> JournalRow:  # noqa: FBT001 - private
+        now = await self.row(row.id)
+        if now is None or not moved:
+            raise InvalidRequestError(
+                f"Row {row.id} is {'gone' if now is None else now.state.value}, so it {why_not}.", request=row.request
+            )
+        return now
+
+    async def _moved(self, row_id: int, move: Move, **fields: Any) -> bool:
+        return await _journalled(_called(self._required().move, row_id, move, **fields))
+
+
+def _fault(error: BaseException) -> JournalError:
+    return JournalError(f"The journal failed ({type(error).__name__}).")
+
+
+async def _journalled(job: Awaitable[T]) -> T:
+    """Await something of the journal's: it may be the caller's own, and raise anything."""
+    try:
+        return await job
+    except FineVoiceError:
+        raise
+    except Exception as error:
+        raise _fault(error) from error
+
+
+def _called(write: Callable[..., asyncio.Future[bool]], *args: Any, **fields: Any) -> asyncio.Future[bool]:
+    """Call a write; a fault of the call itself comes by the future, too."""
+    try:
+        return write(*args, **fields)
+    except Exception as error:  # noqa: BLE001 - the caller's own journal may raise anything; it is passed on
+        failed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        failed.set_exception(error)
+        return failed
+
+
+def _log_note(row_id: int, move: Move, note: asyncio.Future[bool]) -> None:
+    if note.cancelled():
+        return
+    error = note.exception()
+    if error is not None:
+        log.error("the journal could not note %r of row %d: %s", move.value, row_id, error)
+    elif not note.result():
+        log.debug("row %d was past %r already", row_id, move.value)

@@ -1,0 +1,105 @@
+"""The tasks in flight: their slots, their ends, and whether anybody asks for them at all."""
+
+from __future__ import annotations
+
+import logging
+
+from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.records import News, TaskRecord
+from finevoice_async.errors import PollError
+from finevoice_async.ports import Slots
+
+log = logging.getLogger("finevoice_async")
+
+
+class InFlight:
+    """Owns the tasks that are not known to have ended."""
+
+    def __init__(self, slots: Slots, bookkeeper: Bookkeeper) -> None:
+        self._slots = slots
+        self._bookkeeper = bookkeeper
+        # All mutable state:
+        self.tasks: dict[str, TaskRecord] = {}  # by task id, in the order of submission; ended ones leave
+        self._broken: str | None = None  # what the poller died of
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<InFlight of {len(self.tasks)} tasks>"
+
+    def check(self, record: TaskRecord | None = None) -> None:
+        """Raise if nobody would ask for a task any more.
+
+        Raises:
+            PollError: The poller died.
+            SessionClosedError: The session was closed.
+        """
+        if self._closed and record is not None:
+            raise record.closed_error()
+        if self._broken is not None:
+            raise self._broken_error(record)
+
+    def _broken_error(self, record: TaskRecord | None) -> PollError:
+        return PollError(
+            f"The poller died ({self._broken}). What was submitted runs on; attach(task_id) in a new session.",
+            task_id=None if record is None else record.task_id,
+            request=None if record is None else record.request,
+        )
+
+    def add(self, record: TaskRecord) -> None:
+        """Take a task in; its id is not in flight yet.
+
+        Raises:
+            PollError: The poller died.
+            SessionClosedError: The session was closed.
+        """
+        self.check(record)
+        self.tasks[str(record.task_id)] = record
+
+    def holds(self, record: TaskRecord) -> bool:
+        """Tell whether a task is still followed."""
+        return record.task_id is not None and self.tasks.get(record.task_id) is record
+
+    def of_row(self, row_id: int) -> TaskRecord | None:
+        """Return the task of a row, if it is in flight. Rare, so it is looked for among all."""
+        return next((record for record in self.tasks.values() if record.row_id == row_id), None)
+
+    def hold_slot(self, record: TaskRecord) -> None:
+        """See to it that a task that runs at the service has a slot, free or not."""
+        if record.slot is None:
+            record.slot = self._slots.occupy()
+
+    def _free_slot(self, record: TaskRecord) -> None:
+        if record.slot is not None:
+            slot, record.slot = record.slot, None
+            self._slots.release(slot)
+
+    def drop(self, record: TaskRecord) -> None:
+        """Follow a task no more, and give its slot back; nothing is known of its end."""
+        record.due = float("inf")
+        if self.holds(record):
+            del self.tasks[str(record.task_id)]
+        self._free_slot(record)
+
+    def end(self, record: TaskRecord, end: News) -> None:
+        """End a task: first its slot is free, then the books are told, then whoever watches it."""
+        record.end = end
+        self.drop(record)
+        self._bookkeeper.ended(record)
+        record.tell(end)
+
+    def break_down(self, why: str) -> None:
+        """The poller died: every watcher hears, and whoever comes later."""
+        log.critical("the poller died (%s); %d tasks are not watched any more", why, len(self.tasks))
+        self._broken = why
+        for record in list(self.tasks.values()):
+            record.tell(self._broken_error(record))
+
+    def close(self) -> None:
+        """Tell every watcher, in the order of submission, and give the slots back. Idempotent.
+
+        The tasks run on at the service, but nobody here will see them end; slots that others share must not stay taken.
+        """
+        self._closed = True
+        for record in list(self.tasks.values()):
+            self._free_slot(record)
+            record.tell(record.closed_error())

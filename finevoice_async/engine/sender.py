@@ -1,0 +1,194 @@
+"""One submission's POST: sent, sent again where that is certainly safe, and what became of it noted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import NoReturn
+
+from finevoice_async.config import Retry
+from finevoice_async.core import retry as policy
+from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.retry import Action, Call, RetryBudget
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
+from finevoice_async.engine.exchange import ADVICE, Exchange, error_of
+from finevoice_async.engine.inflight import InFlight
+from finevoice_async.engine.poller import Poller
+from finevoice_async.engine.records import Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.registry import Registry
+from finevoice_async.errors import (
+    FineVoiceError,
+    InvalidRequestError,
+    JournalError,
+    SubmitNotSentError,
+    SubmitUnknownError,
+)
+from finevoice_async.ports import Clock, Slots, TaskIdTakenError
+
+REDUCED_FOR = 30.0
+"""Seconds that a 429 keeps the session's concurrency lower at least: a few effects' time."""
+
+UNPAID = "Nothing was sent and nothing paid."
+
+
+class Sender:
+    """Sends submissions that have a slot."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        poller: Poller,
+        inflight: InFlight,
+        bookkeeper: Bookkeeper,
+        registry: Registry,
+        *,
+        slots: Slots,
+        clock: Clock,
+        retry: Retry,
+        rng: random.Random,
+    ) -> None:
+        self._exchange = exchange
+        self._poller = poller
+        self._inflight = inflight
+        self._bookkeeper = bookkeeper
+        self._registry = registry
+        self._slots = slots
+        self._clock = clock
+        self._retry = retry
+        self._rng = rng
+        self._budget = RetryBudget()  # the only mutable state: one allowance for the whole session
+
+    async def send(self, submission: Submission) -> TaskRecord:
+        """Send it, again where that is certainly safe, and return its task.
+
+        Raises:
+            FineVoiceError: It was not accepted, or nobody knows; the journal has it.
+        """
+        attempt = 1
+        while True:
+            if not await self._bookkeeper.sending(submission):
+                return await self._read_anew(submission)
+            self._registry.add(submission)  # its row is known now
+            submission.phase = Phase.OUT
+            answer = await self._exchange.submit(submission.request)
+            if isinstance(answer, TaskUpdate):
+                self._budget.earn()
+                return await self._accepted(submission, answer)
+            decision = policy.decide(Call.SUBMIT, answer.kind, self._retry)
+            unknown = decision.error is SubmitUnknownError
+            wait = policy.wait_before_retry(attempt, self._retry, self._rng.random(), answer.retry_after)
+            if decision.action is Action.SLOW_DOWN:
+                self._slots.slow_down(max(REDUCED_FOR, wait))
+            final = decision.action is Action.STOP or answer.task_id is not None or attempt >= self._retry.attempts
+            if final or not self._budget.spend():
+                await self._failed(submission, error_of(answer, decision.error, request=submission.request))
+            submission.phase = Phase.HELD
+            submission.may_be_paid |= unknown
+            await self._bookkeeper.held(submission, f"{answer.what}; attempt {attempt + 1} in {wait:.2f} s")
+            await self._clock.sleep(wait)
+            attempt += 1
+
+    async def _failed(self, submission: Submission, error: FineVoiceError) -> NoReturn:
+        """Note that it was not accepted, as far as anybody knows, and raise that.
+
+        Once an earlier POST of it may have been accepted, no refusal of a later one makes it unpaid.
+        """
+        submission.phase = Phase.ANSWERED
+        if isinstance(error, SubmitUnknownError):
+            submission.result = error
+            await self._bookkeeper.unknown(submission, error.message)
+            raise error
+        if not submission.may_be_paid:
+            submission.result = error
+            await self._bookkeeper.refused(submission, error.message)
+            raise error
+        doubt = SubmitUnknownError(
+            f"An earlier submission of it may have been accepted and paid for. This one was not: {error.message}",
+            request=error.request,
+            status=error.status,
+            code=error.code,
+            body=error.body,
+        )
+        submission.result = doubt
+        await self._bookkeeper.refused(submission, doubt.message)
+        raise doubt from error
+
+    async def _accepted(self, submission: Submission, update: TaskUpdate) -> TaskRecord:
+        submission.phase = Phase.ANSWERED
+        if update.task_id is not None and (first := self._inflight.tasks.get(update.task_id)) is not None:
+            await self._failed(submission, _taken_error(submission, first.task_id))
+        record = TaskRecord(
+            update.task_id,
+            submission.request,
+            self._clock.monotonic(),
+            submitted_at=self._clock.utcnow(),
+            slot=submission.slot,
+            row_id=None if submission.row is None else submission.row.id,
+            key=submission.key,
+            status=TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status,
+        )
+        submission.slot = None
+        submission.result = record
+        note = self._bookkeeper.accepted_as(submission, record)
+        if update.status is TaskStatus.FAILED or update.urls:
+            self._inflight.end(record, record.ended_by(update))
+        else:
+            self._follow(record)
+        if note is not None:
+            await self._noted(submission, record, note)
+        return record
+
+    def _follow(self, record: TaskRecord) -> None:
+        try:
+            self._poller.track(record)
+        except FineVoiceError:
+            self._inflight.drop(record)
+            raise
+
+    async def _noted(self, submission: Submission, record: TaskRecord, note: asyncio.Future[bool]) -> None:
+        """Wait until the task id is on disk."""
+        try:
+            await self._bookkeeper.noted(note, record)
+        except TaskIdTakenError:
+            self._inflight.drop(record)
+            await self._failed(submission, _taken_error(submission, record.task_id))
+        except JournalError as error:
+            submission.result = error
+            raise
+
+    async def _read_anew(self, submission: Submission) -> TaskRecord:
+        """The row was moved by somebody else before it could be sent: say what became of it."""
+        assert submission.row is not None  # noqa: S101 - a row that was not moved is there
+        row = await self._bookkeeper.row(submission.row.id)
+        if row is not None and row.task_id is not None and row.state is not EffectState.REFUSED:
+            return self._poller.pick_up(row)
+        if row is not None and row.state in (EffectState.SENDING, EffectState.UNKNOWN):
+            raise unknown_error(row)
+        words = "gone" if row is None else row.state.value
+        raise InvalidRequestError(
+            f"The effect was withdrawn meanwhile: its row is {words}. Nothing was sent.", request=submission.request
+        )
+
+    async def stopped_by(self, submission: Submission, cause: Exception) -> Result:
+        """Return what is told where a bug stopped a submission: it must cost no slot and no money."""
+        if submission.result is not None:
+            return submission.result
+        bug = f"an unexpected error ({type(cause).__name__}); this is a bug of the library"
+        error: FineVoiceError = SubmitUnknownError(f"The answer was lost to {bug}. {ADVICE[SubmitUnknownError]}")
+        if submission.phase in (Phase.LAUNCHED, Phase.HELD):
+            error = SubmitNotSentError(f"It was stopped by {bug}. {UNPAID}")
+        error.request = submission.request
+        error.__cause__ = cause
+        try:
+            await self._failed(submission, error)
+        except FineVoiceError as told:
+            return told
+
+
+def _taken_error(submission: Submission, task_id: str | None) -> SubmitUnknownError:
+    return SubmitUnknownError(
+        f"The service gave task id {task_id}, which belongs to another submission. {ADVICE[SubmitUnknownError]}",
+        task_id=task_id,
+        request=submission.request,
+    )
