@@ -49,7 +49,7 @@ def check_base_url(url: str) -> str:
     except ValueError:
         usable = False
     secretive = any(mark in text for mark in "@?#")  # what stands there may be a password
-    if secretive or not usable or not text.isprintable():
+    if secretive or not usable or not text.isprintable() or " " in text:
         raise ConfigurationError(
             f"The base URL must be an http or https address without user, query and fragment, not "
             f"{'one with these parts' if secretive else _show(url)}. It comes from base_url or {BASE_URL_VARIABLE}."
@@ -64,7 +64,7 @@ def _plain_text(value: object) -> str:
 
 def _show(value: object) -> str:
     try:
-        return str.__str__(repr(value))[:60]
+        return str.encode(repr(value), "utf-8", "backslashreplace").decode()[:60]
     except Exception:  # noqa: BLE001 - a message must not fail for what it is about
         return "a value that cannot be shown"
 

@@ -79,7 +79,7 @@ class Body(Protocol):
     headers: Mapping[str, str]
 
     def pieces(self) -> AsyncIterator[bytes]:
-        """Return the body as it comes. Raises `Failure` if the connection fails on the way."""
+        """Yield the body as it comes. Raises `Failure` if the connection fails on the way."""
         ...
 
 
@@ -128,7 +128,7 @@ class Slots(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Return everything back. Idempotent."""
+        """Take everything back. Idempotent."""
         ...
 
 

@@ -16,6 +16,7 @@ import aiohttp
 
 from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
 from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
+from finevoice_async.adapters.journals import make_journal
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Polling, Retry, Timeouts
@@ -39,7 +40,7 @@ from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import ConfigurationError, InvalidRequestError
 from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
-from finevoice_async.ports import Clock, Journal, Slots
+from finevoice_async.ports import Journal, Slots
 from finevoice_async.task import SfxTask
 
 log = logging.getLogger("finevoice_async")
@@ -56,8 +57,7 @@ RECOVER_AHEAD = 1000
 class FineVoiceSession:
     """Sound effects from FineVoice, many at once: submits, polls and downloads.
 
-    Use it with ``async with``, or close it with `aclose`. It belongs to the event loop and the process that use it
-    first; another coroutine of that loop may close it.
+    Use it with ``async with``, or close it with `aclose`. It belongs to the loop and the process that use it first.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class FineVoiceSession:
             log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
         self._timeouts = timeouts
         self._max_concurrency = max_concurrency
-        self._bookkeeper = books = Bookkeeper(_make_journal(journal, clock))
+        self._bookkeeper = books = Bookkeeper(make_journal(journal, clock))
         exchange = Exchange(self._transport, clock=clock)
         self._inflight = inflight = InFlight(self._slots, books)
         self._answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self._slots, rng=rng)
@@ -228,9 +228,8 @@ class FineVoiceSession:
         """
         wanted, name = as_request(request, fields), check_key(key)
         await self._open()
-        return self._task_of(
-            await self._submitter.until_known(partial(self._submitter.submit, wanted, name, retry_failed=retry_failed))
-        )
+        take_in = partial(self._submitter.submit, wanted, name, retry_failed=retry_failed)
+        return self._task_of(await self._submitter.until_known(take_in))
 
     async def generate(
         self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
@@ -371,9 +370,8 @@ class FineVoiceSession:
                 f"Row {row.id} may have been paid for. To send it again, pass accept_double_charge=True."
             )
         current = await self._open_row(row)
-        return self._task_of(
-            await self._submitter.until_known(partial(self._submitter.submit_row, current, resend=True))
-        )
+        take_in = partial(self._submitter.submit_row, current, resend=True)
+        return self._task_of(await self._submitter.until_known(take_in))
 
     async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
         """Settle a row that may have been paid for by naming its task, which you have found in your account.
@@ -402,18 +400,6 @@ class FineVoiceSession:
     async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
         """Return a row as it is now, if it is the caller's to settle."""
         await self._open()
-        current = await self._bookkeeper.row(row.id)
-        if current is None or current.state not in (*MAY_BE_PAID, *more):
-            state = "gone" if current is None else current.state.value
-            raise InvalidRequestError(f"Row {row.id} is {state}, not unknown: there is nothing to settle.")
-        if self._submitter.is_under_way(current):
-            raise InvalidRequestError(f"Row {row.id} is being submitted right now.", request=current.request)
+        current = await self._bookkeeper.to_settle(row, *more)
+        self._submitter.check_not_under_way(current)
         return current
-
-
-def _make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock) -> Journal | None:
-    if not isinstance(journal, str | os.PathLike):
-        return journal
-    from finevoice_async.adapters.sqlite_journal import SqliteJournal
-
-    return SqliteJournal(journal, clock)

@@ -174,9 +174,9 @@ def test_journal_and_resume(tmp_path: Path, quick_emulator: None, monkeypatch: p
         runner.run(leave_something())
         shown = run(app, ["journal", str(tmp_path / "j.db")])
         assert shown.exit_code == 0
-        assert "may have been accepted" in shown.output
+        assert "may have been paid for" in shown.output
         told = json.loads(run(app, ["journal", str(tmp_path / "j.db"), "--json"]).stdout)
-        assert [row["state"] for row in told] == ["sending", "submitted", "done"]
+        assert [row["state"] for row in told] == ["submitted", "done", "unknown"]
         monkeypatch.setenv("FINEVOICE_API_KEY", "k")
         arguments = ["resume", str(tmp_path / "j.db"), "--out", str(tmp_path / "out"), "--base-url", emulator.url]
         result = run(app, arguments)

@@ -17,6 +17,7 @@ from finevoice_async import (
     FineVoiceSession,
     InvalidRequestError,
     JournalRow,
+    SessionClosedError,
     SubmitNotSentError,
     SubmitUnknownError,
     TaskFailedError,
@@ -74,12 +75,14 @@ async def test_a_key_is_paid_for_once(connect: Connect, path: Path, emulator: Em
 
 
 async def test_a_failed_key_may_be_tried_again(connect: Connect, path: Path, emulator: Emulator) -> None:
-    """After a failure the same key submits anew."""
+    """After a failure the same key gives the failure, and submits anew only where that is asked for."""
     emulator.inject("task.fail")
     async with connect(journal=path) as session:
         with pytest.raises(TaskFailedError):
             await session.generate("rain", key="a")
-        assert (await session.generate("rain", key="a")).task_id
+        with pytest.raises(TaskFailedError, match="retry_failed"):
+            await session.generate("rain", key="a")
+        assert (await session.generate("rain", key="a", retry_failed=True)).task_id
     assert len(emulator.ledger.accepted) == 2
 
 
@@ -106,10 +109,15 @@ async def test_recover_picks_everything_up(connect: Connect, path: Path, emulato
         await session.submit("unknown")
     await asyncio.sleep(60)
     running = [await session.submit("running"), await session.submit("running")]
-    waiting = asyncio.create_task(session.submit("waiting"))
+    waiting = asyncio.create_task(session.submit("told that nothing was sent"))
     await asyncio.sleep(0.1)
     await session.aclose()
-    await asyncio.wait([waiting])
+    with pytest.raises(SessionClosedError, match="Nothing was sent"):
+        await waiting
+    journal = SqliteJournal(path, LoopClock())
+    await journal.open()
+    await journal.begin(SfxRequest("waiting"), key=None, state=EffectState.QUEUED)  # by a process that crashed
+    await journal.aclose()
     accepted = len(emulator.ledger.accepted)
 
     async with connect(journal=path, max_concurrency=2) as session:
@@ -127,7 +135,7 @@ async def test_recover_picks_everything_up(connect: Connect, path: Path, emulato
     assert len(emulator.ledger.accepted) == accepted + 1
     assert emulator.ledger.most_running <= 2
     states = sorted(row.state.value for row in await rows(path))
-    assert states == ["saved"] * 4 + ["sending"]
+    assert states == ["refused"] + ["saved"] * 4 + ["unknown"]
 
 
 async def test_unknown_is_sent_again_only_on_purpose(connect: Connect, path: Path, emulator: Emulator) -> None:
@@ -145,7 +153,7 @@ async def test_unknown_is_sent_again_only_on_purpose(connect: Connect, path: Pat
         task = await session.resubmit(row, accept_double_charge=True)
         await task
         assert not await session.unknown()
-        (row,) = await session._required_journal().rows()
+        (row,) = [row async for row in session.rows()]
         with pytest.raises(InvalidRequestError, match="not unknown"):
             await session.resubmit(row, accept_double_charge=True)
     assert len(emulator.ledger.accepted) == 2
@@ -176,7 +184,7 @@ async def test_not_sent_is_not_unknown(no_leaks: object, path: Path) -> None:
             await session.submit("rain")
         assert not await session.unknown()
     (row,) = await rows(path)
-    assert row.state is EffectState.FAILED
+    assert row.state is EffectState.REFUSED
 
 
 async def test_the_schedule_is_kept(connect: Connect, path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -207,7 +215,7 @@ async def test_two_recoveries_at_once_send_once(connect: Connect, path: Path, em
     journal = SqliteJournal(path, LoopClock())
     await journal.open()
     for number in range(6):
-        await journal.begin(SfxRequest(f"rain {number}"), key=None, state=EffectState.PREPARED)
+        await journal.begin(SfxRequest(f"rain {number}"), key=None, state=EffectState.QUEUED)
     await journal.aclose()
     emulator.inject("submit.lose_reply", 2)
     async with connect(journal=path, max_concurrency=1) as session:
@@ -249,7 +257,7 @@ async def test_a_key_is_free_only_when_its_row_is_withdrawn(
         first.cancel()
         effect = await session.generate("rain", key="a")
         await asyncio.wait([first])
-        (row,) = await session._required_journal().rows()
+        (row,) = [row async for row in session.rows()]
         assert (row.task_id, row.state) == (effect.task_id, EffectState.DONE)
     assert len(emulator.ledger.accepted) == 1
 

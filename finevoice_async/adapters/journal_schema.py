@@ -1,32 +1,39 @@
-"""The journal's file: its schema, who owns it, and every statement that runs on it.
+"""The journal's file: its schema, its versions, and who owns it.
 
-All of this is synchronous and belongs on the journal's own thread. `sqlite_journal` is the asyncio side.
+All of this is synchronous and belongs on the journal's own thread. `journal_rows` has the statements for its rows,
+`sqlite_journal` is the asyncio side.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import attrs
-
-from finevoice_async.core.ledger import TRANSITIONS, EffectState, JournalRow
-from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.ledger import EffectState
 from finevoice_async.errors import JournalError
+
+log = logging.getLogger("finevoice_async")
 
 APPLICATION_ID = int.from_bytes(b"FVsx")
 """Stands in the file's header, so that another program's database is not taken for a journal."""
 
-VERSION = 1
+VERSION = 2
 """Of the schema; stands in the file's header as `user_version`."""
 
+UNFINISHED: Final = frozenset(EffectState) - {EffectState.SAVED, EffectState.REFUSED, EffectState.FAILED}
+"""The states that somebody still asks for: an old journal holds few rows in them, and finds them by an index."""
+
+IS_UNFINISHED: Final = f"state IN ({', '.join(sorted(repr(state.value) for state in UNFINISHED))})"
+"""As a condition. SQLite uses the index for a query that has this very text among its conditions."""
+
+_INDEX = f"CREATE INDEX unfinished_effects ON effects (state) WHERE {IS_UNFINISHED}"
+_SET_VERSION = f"PRAGMA user_version = {VERSION}"
 _SCHEMA = (
     """CREATE TABLE effects (
         id INTEGER PRIMARY KEY,
@@ -40,19 +47,37 @@ _SCHEMA = (
         sha256 TEXT,
         error TEXT,
         created_at TEXT NOT NULL,
-        updated_at TEXT NOT NULL
+        updated_at TEXT NOT NULL,
+        submitted_at TEXT
     )""",  # past_task_ids: a line for each id that a later submission of the same effect replaced
+    _INDEX,
     "CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
+    _SET_VERSION,
 )
-_SELECT = "SELECT id, key, state, request, task_id, urls, path, sha256, error, created_at, updated_at FROM effects"
-_BEFORE = {
-    state: ", ".join(f"'{before.value}'" for before, after in TRANSITIONS.items() if state in after)
-    for state in EffectState
-}
-"""For each state the ones that it may follow, as an SQL list."""
-_PAST = "past_task_ids || CASE WHEN task_id <> ? THEN task_id || char(10) ELSE '' END"
+_FROM_1 = (
+    "ALTER TABLE effects ADD COLUMN submitted_at TEXT",
+    """UPDATE effects SET past_task_ids = past_task_ids || task_id || char(10), task_id = NULL
+        WHERE state IN ('prepared', 'sending') AND task_id IS NOT NULL""",  # of a task that failed before
+    """UPDATE effects SET
+        submitted_at = CASE state WHEN 'submitted' THEN updated_at END,
+        state = CASE
+            WHEN state = 'prepared' THEN 'queued'
+            WHEN state = 'submitted' THEN 'submitted'
+            WHEN task_id IS NULL THEN 'refused'
+            WHEN error LIKE 'The service answered 404%' THEN 'lost'
+            ELSE 'failed'
+        END
+        WHERE state IN ('prepared', 'submitted', 'failed')""",
+    _INDEX,
+    _SET_VERSION,
+)
+"""What makes a journal of version 1 one of version 2."""
+
+_DOUBT = f"""UPDATE effects SET state = 'unknown',
+        error = coalesce(error, 'The program stopped before the answer to its submission came')
+    WHERE state = 'sending' AND {IS_UNFINISHED}"""  # noqa: S608 - names of ours
+"""For what an earlier owner left behind. `updated_at` stays: it tells when the POST left, as the account does."""
 
 _IN_USE = "it is in use, by another process or a second time in this one. Only one may have it open"
 _NO_LOCKS = "locking it fails. Network file systems often cannot lock: keep the journal on a local disk"
@@ -111,7 +136,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def close_file(db: sqlite3.Connection, path: Path) -> JournalError | None:
-    """Merge the write-ahead log into the file, and give the file up. Gives the error, if there is one."""
+    """Merge the write-ahead log into the file, and give the file up. Return the error, if there is one."""
     try:
         db.close()
     except sqlite3.Error as error:
@@ -155,8 +180,13 @@ def _create(path: Path) -> None:
                 raise PermissionError(0, _WORDS[sqlite3.SQLITE_READONLY]) from None
 
 
+def _run(db: sqlite3.Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        db.execute(statement)
+
+
 def _take(db: sqlite3.Connection, path: Path) -> None:
-    """Become the only owner, and prove that the file is a sound journal that can be written."""
+    """Become the only owner, bring the file up to date, and prove that it is a sound journal that can be written."""
     db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first read: keeps every lock, needs no shared memory
     db.execute("BEGIN EXCLUSIVE")
     application, version, objects = (
@@ -164,8 +194,7 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
         for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
     )
     if (application, version, objects) == (0, 0, 0):  # new, or a crash came before the first commit
-        for statement in _SCHEMA:
-            db.execute(statement)
+        _run(db, _SCHEMA)
     elif application != APPLICATION_ID:
         raise JournalError(f"{path} belongs to another program: it is no journal. Its content was left as it is.")
     elif version > VERSION:
@@ -174,128 +203,16 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
         )
     elif (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise JournalError(f"The journal {path} is damaged: {found}. Keep it, and bring back a copy.")
+    elif version < VERSION:
+        _run(db, _FROM_1)
+    db.execute(_DOUBT)
     db.execute("COMMIT")
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
         raise JournalError(f"The journal {path} cannot keep a write-ahead log there. Keep it on a local disk.")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA fullfsync = ON")  # macOS: else the disk's own cache is not written
     db.execute("BEGIN IMMEDIATE")
-    db.execute(f"PRAGMA user_version = {VERSION}")  # one real commit: it must fail here, not after a POST
+    db.execute(_SET_VERSION)  # one real commit: it must fail here, not after a POST
     db.execute("COMMIT")
-
-
-def begin(
-    db: sqlite3.Connection, *, request: SfxRequest, key: str | None, state: EffectState, at: datetime
-) -> JournalRow:
-    """Write a new row; if there is one with this key, give that instead."""
-    if state not in (EffectState.PREPARED, EffectState.SENDING):
-        raise JournalError(f"A new row of the journal cannot begin as {state.value}. Nothing was written.")
-    text = json.dumps({field.name: getattr(request, field.name) for field in attrs.fields(SfxRequest)})
-    when = _stamp(at)
-    cursor = db.execute(
-        "INSERT INTO effects (key, state, request, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
-        "ON CONFLICT (key) DO NOTHING",
-        (key, state.value, text, when, when),
-    )
-    if cursor.rowcount == 0:
-        return _read_row(db.execute(f"{_SELECT} WHERE key = ?", (key,)).fetchone())
-    moment = datetime.fromisoformat(when)
-    return JournalRow(
-        id=cursor.lastrowid or 0, key=key, state=state, request=request, created_at=moment, updated_at=moment
-    )
-
-
-def advance(
-    db: sqlite3.Connection,
-    *,
-    row_id: int,
-    state: EffectState,
-    seen: EffectState | None,
-    urls: Sequence[str] | None,
-    fields: Mapping[str, str | None],
-    at: datetime,
-) -> None:
-    """Move a row to a state, if it still is in the one that was `seen`, and set the fields that are not None.
-
-    One statement checks and writes, so that a refusal leaves nothing behind.
-    """
-    given = {name: value for name, value in fields.items() if value is not None}
-    if urls is not None:
-        given["urls"] = json.dumps(urls)
-    if "error" in given:
-        given["error"] = given["error"].encode(errors="replace").decode()  # what went wrong can always be noted
-    task_id = given.get("task_id")
-    if state is EffectState.SUBMITTED and not task_id:
-        raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
-    given |= {"state": state.value, "updated_at": _stamp(at)}
-    settings = ", ".join(f"{name} = ?" for name in given)
-    values: list[str | int] = [*given.values()]
-    if task_id is not None:
-        settings += f", past_task_ids = {_PAST}"  # which sees the old task_id
-        values.append(task_id)
-    query = f"UPDATE effects SET {settings} WHERE id = ? AND state IN ({_BEFORE[state]})"  # noqa: S608 - names of ours
-    values.append(row_id)
-    if seen is not None:
-        query += " AND state = ?"
-        values.append(seen.value)
-    try:
-        moved = db.execute(query, values).rowcount
-    except sqlite3.IntegrityError as error:
-        owner = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
-        raise JournalError(
-            f"Row {row_id} of the journal cannot get task {task_id}: "
-            + (f"it belongs to row {owner[0]}." if owner else f"{error}."),
-            task_id=task_id,
-        ) from error
-    if moved == 0:
-        found = db.execute("SELECT state FROM effects WHERE id = ?", (row_id,)).fetchone()
-        why = f"it is {found[0]}, and {state.value} cannot follow that" if found else "there is no such row"
-        raise JournalError(f"Row {row_id} of the journal cannot become {state.value}: {why}.", task_id=task_id)
-
-
-def rows(db: sqlite3.Connection, *, states: Sequence[EffectState], after: int, limit: int) -> list[JournalRow]:
-    """Return the rows in these states (none: in any) with an id above `after`."""
-    wanted = f"AND state IN ({', '.join('?' * len(states))})" if states else ""
-    query = f"{_SELECT} WHERE id > ? {wanted} ORDER BY id LIMIT ?"
-    return [_read_row(values) for values in db.execute(query, (after, *(state.value for state in states), limit))]
-
-
-def counts(db: sqlite3.Connection) -> dict[EffectState, int]:
-    """Count the rows in each state."""
-    found = db.execute("SELECT state, count(*) FROM effects GROUP BY state")
-    return {EffectState(state): number for state, number in found}
-
-
-def load(db: sqlite3.Connection, *, name: str) -> str | None:
-    """Return the text under a name."""
-    found = db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
-    return None if found is None else str(found[0])
-
-
-def store(db: sqlite3.Connection, *, name: str, text: str) -> None:
-    """Keep a text under a name."""
-    db.execute("INSERT OR REPLACE INTO notes (name, text) VALUES (?, ?)", (name, text))
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def _read_row(values: Sequence[Any]) -> JournalRow:
-    row_id, key, state, request, task_id, urls, path, sha256, error, created_at, updated_at = values
-    try:
-        return JournalRow(
-            id=row_id,
-            key=key,
-            state=EffectState(state),
-            request=SfxRequest(**json.loads(request)),
-            task_id=task_id,
-            urls=tuple(json.loads(urls)),
-            path=path,
-            sha256=sha256,
-            error=error,
-            created_at=datetime.fromisoformat(created_at),
-            updated_at=datetime.fromisoformat(updated_at),
-        )
-    except (TypeError, ValueError) as wrong:
-        raise JournalError(f"Row {row_id} of the journal cannot be read: {wrong}", task_id=task_id) from wrong
+    if 0 < version < VERSION:
+        log.info("the journal %s was brought from schema %d to %d", path.name, version, VERSION)

@@ -21,12 +21,12 @@ from typing import Any, TypeVar
 
 import attrs
 
-from finevoice_async.adapters import journal_schema as schema
-from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.adapters import journal_rows, journal_schema
+from finevoice_async.core.ledger import MOVES, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import JournalError
-from finevoice_async.ports import Clock
+from finevoice_async.ports import Begun, Clock
 
 log = logging.getLogger("finevoice_async")
 _T = TypeVar("_T")
@@ -84,10 +84,10 @@ class _Worker:
         self._broken = ""  # why nothing more can be written
 
     def open(self) -> None:
-        self._db = schema.open_file(self._path)
+        self._db = journal_schema.open_file(self._path)
 
     def run(self, jobs: Sequence[_Job]) -> list[Any]:
-        """Do all in one transaction, and give an outcome for each: its result, or a `JournalError`."""
+        """Do all in one transaction, and return an outcome for each: its result, or a `JournalError`."""
         assert self._db is not None  # noqa: S101 - the stage says so
         try:
             if self._broken:
@@ -107,21 +107,21 @@ class _Worker:
         except JournalError as error:
             return job.fail(error)
         except Exception as error:
-            if not schema.spares_others(error):
+            if not journal_schema.spares_others(error):
                 raise
             return job.refuse(self._path, str(error))
 
     def _roll_back(self, error: Exception, db: sqlite3.Connection) -> str:
-        reason = schema.explain(error)
+        reason = journal_schema.explain(error)
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             db.execute("ROLLBACK")
-        if db.in_transaction or not schema.may_pass(error):
+        if db.in_transaction or not journal_schema.may_pass(error):
             self._broken = f"it failed before ({reason}) and takes no more. Mend that and open it again"
         return reason
 
     def close(self) -> JournalError | None:
         db, self._db = self._db, None
-        return None if db is None else schema.close_file(db, self._path)
+        return None if db is None else journal_schema.close_file(db, self._path)
 
 
 class SqliteJournal:
@@ -130,8 +130,8 @@ class SqliteJournal:
     - A write that fails is logged, with its row and task id, and fails its future; a future that nobody awaits makes
       no noise beyond that. A write whose future is cancelled is made all the same.
     - A read sees every write that was called before it.
-    - A task id belongs to one row for ever: a second row that claims it is refused, and stays as it was. A row that is
-      submitted again keeps its earlier ids in the column `past_task_ids`.
+    - The task id that a row has belongs to it: a second row that claims it is refused, and stays as it was. A row that
+      is submitted again keeps its earlier ids in the column `past_task_ids`.
     - After a full disk later writes may succeed. After any other fault the file must be opened anew, because nobody
       knows what a failed fsync has left.
     - In a forked child every call raises `JournalError` at once, and `aclose` does nothing: the parent has the file.
@@ -167,6 +167,8 @@ class SqliteJournal:
     async def open(self) -> None:
         """Open the file and become its only owner. After a failure it may be tried again.
 
+        A file of an earlier version is brought up to date, and what was left as SENDING is UNKNOWN from now on.
+
         Raises:
             JournalError: It is no journal, is damaged, newer, in use, or cannot be written.
         """
@@ -195,47 +197,69 @@ class SqliteJournal:
             raise error
         self._stage = _Stage.OPEN
 
-    def begin(self, request: SfxRequest, *, key: str | None, state: EffectState) -> asyncio.Future[JournalRow]:
-        """Write a new row in `state` (PREPARED or SENDING), or give the row that has this key, as it is."""
-        run = partial(schema.begin, request=request, key=key, state=state, at=self._clock.utcnow())
+    def begin(
+        self, request: SfxRequest, *, key: str | None, state: EffectState, again: Move = Move.QUEUE
+    ) -> asyncio.Future[Begun]:
+        """Write a new row in `state` (QUEUED or SENDING).
+
+        If a row with this key exists, it is queued again with this request where `again` (QUEUE or RETRY) may start
+        from its state; else it is given as it is.
+        """
+        at = self._clock.utcnow()
+        run = partial(journal_rows.begin, request=request, key=key, state=state, again=again, at=at)
         return self._put(run, f"a new row with key {shorten(key)}" if key is not None else "a new row")
 
-    def advance(
+    def move(
         self,
         row_id: int,
-        state: EffectState,
+        move: Move,
         *,
-        seen: EffectState | None = None,
         task_id: str | None = None,
         urls: tuple[str, ...] | None = None,
         path: str | None = None,
         sha256: str | None = None,
         error: str | None = None,
-    ) -> asyncio.Future[None]:
-        """Move a row to `state`, if that is legal and the row still is as `seen`; None leaves a field as it is.
+    ) -> asyncio.Future[bool]:
+        """Make a move, if the row is in a state that it may start from; None leaves a field as it is.
 
-        SUBMITTED needs a task id.
+        ACCEPT and ADOPT need a task id. What begins an effect afresh (QUEUE, RETRY, SEND, RESEND) puts the task id
+        aside, and forgets what came of it.
+
+        Raises:
+            TaskIdTakenError: The task id belongs to another row.
+            JournalError: There is no such row, or it could not be written.
         """
         fields = {"task_id": task_id, "path": path, "sha256": sha256, "error": error}
         at = self._clock.utcnow()
-        run = partial(schema.advance, row_id=row_id, state=state, seen=seen, urls=urls, fields=fields, at=at)
-        return self._put(run, f"row {row_id} as {state.value}", task_id)
+        run = partial(journal_rows.move, row_id=row_id, move=move, urls=urls, fields=fields, at=at)
+        return self._put(run, f"row {row_id} as {MOVES[move][1].value}", task_id)
+
+    async def row(
+        self, *, row_id: int | None = None, key: str | None = None, task_id: str | None = None
+    ) -> JournalRow | None:
+        """Return the row with this number, key or task id (one is given), as it stands now."""
+        given = {"id": row_id, "key": key, "task_id": task_id}
+        wanted = [(column, value) for column, value in given.items() if value is not None]
+        if len(wanted) != 1:
+            raise JournalError("A row of the journal is looked up by one of its number, its key and its task id.")
+        ((column, value),) = wanted
+        return await self._put(partial(journal_rows.row, column=column, value=value))
+
+    async def row_ids(self, *states: EffectState) -> list[int]:
+        """Return the numbers of the rows in these states (none named: in any), in order."""
+        return await self._put(partial(journal_rows.row_ids, states=states))
 
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
         """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
-        return await self._put(partial(schema.rows, states=states, after=after, limit=limit))
-
-    async def counts(self) -> dict[EffectState, int]:
-        """Return the number of rows in each state that has any."""
-        return await self._put(schema.counts)
+        return await self._put(partial(journal_rows.rows, states=states, after=after, limit=limit))
 
     async def load(self, name: str) -> str | None:
         """Return the text stored under a name, if any."""
-        return await self._put(partial(schema.load, name=name))
+        return await self._put(partial(journal_rows.load, name=name))
 
     def store(self, name: str, text: str) -> asyncio.Future[None]:
         """Keep a text under a name."""
-        return self._put(partial(schema.store, name=name, text=text), f"the note {shorten(name)}")
+        return self._put(partial(journal_rows.store, name=name, text=text), f"the note {shorten(name)}")
 
     async def aclose(self) -> None:
         """Commit what was written, and close. Idempotent, and goes on if it is cancelled.
@@ -247,7 +271,7 @@ class SqliteJournal:
             return
         if self._stage in (_Stage.OPENING, _Stage.OPEN):
             # A last read is done once all that was called before is done.
-            last = self._put(partial(schema.load, name="")) if self._stage is _Stage.OPEN else None
+            last = self._put(partial(journal_rows.load, name="")) if self._stage is _Stage.OPEN else None
             self._closing = asyncio.create_task(self._close(last), name="finevoice-journal-close")
         self._stage = _Stage.CLOSED
         if self._closing is not None and (error := await asyncio.shield(self._closing)) is not None:

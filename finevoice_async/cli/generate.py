@@ -50,7 +50,9 @@ def say_what_runs(session: FineVoiceSession, journal: Path | None = None) -> Non
     ids = [str(task.id) for task in session.tasks]
     if ids:
         lines = ["", "Interrupted. These tasks are paid for and still run at the service:", *(f"  {i}" for i in ids)]
-        again = "in Python: await (await session.attach(TASK_ID))" if journal is None else f"with: finevoice resume {journal}"
+        again = "in Python: task = await session.attach(TASK_ID)"
+        if journal is not None:
+            again = f"with: finevoice resume {journal}"
         print("\n".join([*lines, f"Pick them up {again}"]), file=sys.stderr)
 
 

@@ -188,7 +188,10 @@ class Bookkeeper:
             submission.row = self.found(submission.begun).row
             return True
         move = Move.RESEND if submission.may_be_paid else Move.SEND
-        moved = await self._moved(submission.row.id, move)
+        try:
+            moved = await self._moved(submission.row.id, move)
+        except JournalError as error:
+            raise JournalError(f"{error.message} Nothing was sent.") from error
         if moved:
             submission.state = EffectState.SENDING
         return moved
@@ -309,38 +312,45 @@ class Bookkeeper:
 
     # The caller's steps
 
+    async def to_settle(self, row: JournalRow, *more: EffectState) -> JournalRow:
+        """Return a row as it is now, if it may be paid for, or is in one of the states that are named.
+
+        Raises:
+            InvalidRequestError: It is settled.
+            ConfigurationError: There is no journal.
+            JournalError: It could not be read.
+        """
+        current = await self.row(row.id)
+        if current is None or current.state not in (*MAY_BE_PAID, *more):
+            state = "gone" if current is None else current.state.value
+            raise InvalidRequestError(f"Row {row.id} is {state}, not unknown: there is nothing to settle.")
+        return current
+
     async def adopt(self, row: JournalRow, task_id: str) -> JournalRow:
         """Let the caller name the task of a row that may be paid for; return the row as it is then.
 
         Raises:
-            InvalidRequestError: The row is settled, or the id belongs to another.
+            InvalidRequestError: The id belongs to another row, or the row was settled meanwhile.
             JournalError: It could not be written.
         """
         try:
             moved = await self._moved(row.id, Move.ADOPT, task_id=task_id)
         except TaskIdTakenError as error:
-            raise InvalidRequestError(
-                f"Row {row.id} cannot get task {task_id}: {error.message}", task_id=task_id
-            ) from error
-        return await self._settled(row, "needs no task", moved)
+            raise InvalidRequestError(f"Row {row.id} cannot get task {task_id}: {error}", task_id=task_id) from error
+        current = await self.row(row.id)
+        if current is None or not moved:
+            raise InvalidRequestError(f"Row {row.id} was settled meanwhile.", request=row.request)
+        return current
 
     async def discard(self, row: JournalRow) -> None:
         """Let the caller give up a row that may be paid for, or was never sent.
 
         Raises:
-            InvalidRequestError: The row is settled.
+            InvalidRequestError: It was settled meanwhile.
             JournalError: It could not be written.
         """
-        moved = await self._moved(row.id, Move.DISCARD, error="given up by the caller")
-        await self._settled(row, "cannot be given up", moved)
-
-    async def _settled(self, row: JournalRow, why_not: str, moved: bool) -> JournalRow:  # noqa: FBT001 - private
-        now = await self.row(row.id)
-        if now is None or not moved:
-            raise InvalidRequestError(
-                f"Row {row.id} is {'gone' if now is None else now.state.value}, so it {why_not}.", request=row.request
-            )
-        return now
+        if not await self._moved(row.id, Move.DISCARD, error="given up by the caller"):
+            raise InvalidRequestError(f"Row {row.id} was settled meanwhile.", request=row.request)
 
     async def _moved(self, row_id: int, move: Move, **fields: Any) -> bool:
         return await _journalled(_called(self._required().move, row_id, move, **fields))

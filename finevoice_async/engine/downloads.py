@@ -106,7 +106,7 @@ class Downloads:
         self._rng = rng
 
     async def pieces(self, source: Source) -> AsyncGenerator[tuple[int, bytes], None]:
-        """Return a result as (offset, bytes), resumed or begun anew (offset 0 again) when the connection is cut.
+        """Yield a result as (offset, bytes), resumed or begun anew (offset 0 again) when the connection is cut.
 
         Raises:
             DownloadError: It could not be fetched whole.
@@ -181,7 +181,7 @@ class Downloads:
         return bytes(content)
 
     async def stream(self, source: Source) -> AsyncGenerator[bytes, None]:
-        """Return the result piece by piece.
+        """Yield the result piece by piece.
 
         Raises:
             DownloadError: It had to begin anew after pieces were given out.

@@ -115,9 +115,10 @@ def _has_links(body: bytes) -> bool:
 
 
 def _unreadable(reply: Reply, what: str, *, task_id: str | None = None) -> Failure:
+    cut = "" if reply.whole else ", and then broke off or was far too long"
     return Failure(
         FailureKind.UNREADABLE,
-        f"The service answered {reply.status} with {what}",
+        f"The service answered {reply.status} with {what}{cut}",
         status=reply.status,
         body=body_text(reply.body),
         task_id=task_id,

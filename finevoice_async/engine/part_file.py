@@ -113,7 +113,7 @@ class PartFile:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Return the file its second name unless that exists; False where the file system has no links."""
+    """Make the file's second name unless that exists; False where the file system has no links."""
     try:
         os.link(source, target)
     except FileExistsError:

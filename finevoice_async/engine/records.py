@@ -18,6 +18,7 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.errors import (
     FineVoiceError,
+    InvalidRequestError,
     PollError,
     SessionClosedError,
     TaskFailedError,
@@ -227,6 +228,17 @@ class Submission:
     listeners: list[Listener] = attrs.field(factory=list)
     launch_watchers: list[asyncio.Future[None]] = attrs.field(factory=list)
     result: Result | None = None
+
+    def check_same(self, request: SfxRequest) -> None:
+        """Check that a request is the one that its key stands for.
+
+        Raises:
+            InvalidRequestError: It is another.
+        """
+        if request != self.request:
+            raise InvalidRequestError(
+                f"The key {self.key!r} belongs to another request in the journal. Nothing was sent.", request=request
+            )
 
     def told(self, error: FineVoiceError) -> FineVoiceError:
         """Return the error with the request, and with what becomes of the row."""

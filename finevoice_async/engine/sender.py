@@ -159,6 +159,7 @@ class Sender:
 
     async def _read_anew(self, submission: Submission) -> TaskRecord:
         """The row was moved by somebody else before it could be sent: say what became of it."""
+        submission.phase = Phase.ANSWERED
         assert submission.row is not None  # noqa: S101 - a row that was not moved is there
         row = await self._bookkeeper.row(submission.row.id)
         if row is not None and row.task_id is not None and row.state is not EffectState.REFUSED:

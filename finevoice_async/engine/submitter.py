@@ -18,18 +18,19 @@ from typing import Any
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
-from finevoice_async.engine.exchange import ADVICE
+from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import UNPAID, Sender
+from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
+    JournalError,
     SessionClosedError,
     SubmitNotSentError,
-    SubmitUnknownError,
 )
 from finevoice_async.ports import Begun, Clock, Slots
 
@@ -37,6 +38,10 @@ log = logging.getLogger("finevoice_async")
 
 MAX_POSTS = 40
 """Submissions under way at once. With the 16 polls they fit the transport's 64 connections; more would only queue."""
+
+
+CUT_OFF = 5.0
+"""Seconds that a POST is given to end once it was cut off; it takes a turn of the loop or two."""
 
 
 class Submitter:
@@ -62,9 +67,9 @@ class Submitter:
         self._clock = clock
         # All mutable state:
         self._beginning: set[Submission] = set()  # whose rows are being written or looked up
-        self._queue: dict[Submission, None] = {}  # which wait for a slot, in order
+        self._queue = SlotQueue(slots)
+        self._endings = Endings(bookkeeper, registry, self._queue, slots)
         self._posts: dict[asyncio.Task[None], Submission] = {}
-        self._retiring: dict[Submission, asyncio.Future[bool]] = {}  # whose listeners hear once it is on disk
         self._dispatcher: asyncio.Task[None] | None = None  # made when a slot must be waited for
         self._idle: asyncio.Future[None] | None = None  # what the dispatcher sleeps on when there is nothing to do
         self._closed = False
@@ -85,6 +90,15 @@ class Submitter:
     def is_under_way(self, row: JournalRow) -> bool:
         """Tell whether this session is submitting a row, or looking its key up to do so."""
         return self._registry.holds(row)
+
+    def check_not_under_way(self, row: JournalRow) -> None:
+        """Check that nobody is submitting a row.
+
+        Raises:
+            InvalidRequestError: Somebody is.
+        """
+        if self._registry.holds(row):
+            raise InvalidRequestError(f"Row {row.id} of the journal is being submitted already.", request=row.request)
 
     # Coming and going
 
@@ -110,7 +124,7 @@ class Submitter:
             return submission
         known = self._registry.find(key)
         if known is not None:
-            _check_same(known.request, request, key)
+            known.check_same(request)
             known.listeners.append(listener)
             return known
         submission = Submission(request, key, listeners=[listener])
@@ -127,8 +141,7 @@ class Submitter:
             PollError: The poller died.
         """
         self._check_open()
-        if self._registry.holds(row):
-            raise InvalidRequestError(f"Row {row.id} of the journal is being submitted already.", request=row.request)
+        self.check_not_under_way(row)
         submission = Submission(row.request, row.key, row, row.state, left_behind=not resend, may_be_paid=resend)
         submission.listeners.append(listener)
         self._registry.add(submission)
@@ -170,15 +183,17 @@ class Submitter:
         """
         if listener not in submission.listeners:
             return
-        if error is None or len(submission.listeners) > 1:
-            submission.listeners.remove(listener)
-            if error is not None:
-                listener(copy.copy(error))
-        if submission.listeners and error is None:
+        if error is not None and submission.phase is Phase.QUEUED and len(submission.listeners) == 1:
+            self._endings.retire(submission, error)
+            return
+        submission.listeners.remove(listener)
+        if error is not None:
+            listener(copy.copy(error))
+        if submission.listeners:
             return
         if submission.phase is Phase.QUEUED:
-            self._retire(submission, error or _closed_error())
-        elif submission.phase is Phase.HELD and not submission.listeners:
+            self._endings.retire(submission, closed_error())
+        elif submission.phase is Phase.HELD:
             next(post for post, held in self._posts.items() if held is submission).cancel()
 
     def _check_open(self) -> None:
@@ -205,12 +220,15 @@ class Submitter:
         try:
             known = self._take_row(submission, begun)
         except FineVoiceError as error:
-            self._finish(submission, error)
+            closed = self._closed and isinstance(error, JournalError)
+            self._endings.finish(
+                submission, SessionClosedError(f"The session was closed. {error}") if closed else error
+            )
             return
         if known is not None:
-            self._finish(submission, known)
+            self._endings.finish(submission, known)
         elif self._closed or not submission.listeners:
-            self._retire(submission, _closed_error())
+            self._endings.retire(submission, closed_error())
         else:
             self._enqueue(submission)
 
@@ -219,7 +237,7 @@ class Submitter:
         found = self._bookkeeper.found(begun)
         row = found.row
         if not found.is_mine:
-            _check_same(row.request, submission.request, row.key)
+            submission.check_same(row.request)
             if row.state is EffectState.SENDING and (known := self._inflight.of_row(row.id)) is not None:
                 return known  # its id could not be kept, but is known here
             if row.state in (EffectState.SENDING, EffectState.UNKNOWN):
@@ -231,13 +249,12 @@ class Submitter:
         return None
 
     def _enqueue(self, submission: Submission) -> None:
-        submission.phase = Phase.QUEUED
-        self._queue[submission] = None
+        self._queue.add(submission)
         self._pump()
 
     def _launch_at_once(self, submission: Submission) -> bool:
         """Launch it without a row, if a slot is free and nobody waits: its first row will say SENDING."""
-        if self._queue or self._beginning or len(self._posts) >= MAX_POSTS:
+        if self.waiting or len(self._posts) >= MAX_POSTS:
             return False
         slot = self._slots.try_acquire()
         if slot is None:
@@ -248,15 +265,14 @@ class Submitter:
     def _pump(self) -> None:
         """Launch what can be launched now, and have the dispatcher wait for the rest's slots."""
         while self._queue and len(self._posts) < MAX_POSTS:
-            submission = next(iter(self._queue))
             try:
-                slot = self._slots.try_acquire()
+                matched = self._queue.match()
             except FineVoiceError as error:
-                self._retire(submission, error)
+                self._fail_first(error)
                 continue
-            if slot is None:
+            if matched is None:
                 break
-            self._launch(submission, slot)
+            self._launch(*matched)
         if not self._queue or len(self._posts) >= MAX_POSTS or self._closed:
             return
         if self._dispatcher is None:
@@ -275,29 +291,29 @@ class Submitter:
                 await self._idle
                 continue
             try:
-                slot = await self._slots.acquire()
+                matched = await self._queue.wait()
             except FineVoiceError as error:
-                if self._queue:
-                    self._retire(next(iter(self._queue)), error)
-                continue
-            if self._queue:
-                self._launch(next(iter(self._queue)), slot)
+                self._fail_first(error)
             else:
-                self._slots.release(slot)
+                if matched is not None:
+                    self._launch(*matched)
 
     def _dispatched(self, dispatcher: asyncio.Task[None]) -> None:
         """The dispatcher ended: at closing, or by a fault from outside; then those who wait must hear."""
         self._dispatcher = None
-        if self._closed:
-            return
-        reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
-        log.error("what hands out slots ended (%s); who waited for one was told", reason)
-        for submission in list(self._queue):
-            self._retire(submission, SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
+        if not self._closed:
+            reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
+            log.error("what hands out slots ended (%s); who waited for one was told", reason)
+        while self._queue and not self._closed:
+            self._fail_first(SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
+
+    def _fail_first(self, error: FineVoiceError) -> None:
+        submission = self._queue.first()
+        if submission is not None:
+            self._endings.retire(submission, error)
 
     def _launch(self, submission: Submission, slot: object) -> None:
         """Start the POST, in a task which owns the slot from here on."""
-        self._queue.pop(submission, None)
         submission.slot = slot
         submission.phase = Phase.LAUNCHED
         post = asyncio.create_task(self._post(submission))
@@ -308,7 +324,7 @@ class Submitter:
     def _posted(self, post: asyncio.Task[None]) -> None:
         submission = self._posts.pop(post)
         if submission.phase is Phase.LAUNCHED:  # cancelled before it began
-            self._cut_off(submission)
+            self._endings.cut_off(submission)
         if self._queue:
             self._pump()
 
@@ -319,81 +335,19 @@ class Submitter:
         try:
             result = await self._sender.send(submission)
         except asyncio.CancelledError:
-            self._cut_off(submission)
+            self._endings.cut_off(submission)
             raise
         except FineVoiceError as error:
+            if submission.phase in (Phase.LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
+                self._endings.release(submission)
+                self._endings.retire(submission, error)
+                return
             result = error
         except Exception as error:
             log.exception("an unexpected error in a submission")
             result = await self._sender.stopped_by(submission, error)
-        self._release(submission)
-        self._finish(submission, result)
-
-    # The end
-
-    def _cut_off(self, submission: Submission) -> None:
-        """A POST's task was cancelled: by closing, or from outside."""
-        self._release(submission)
-        if submission.result is not None:
-            self._finish(submission, submission.result)
-        elif submission.phase is Phase.OUT:
-            error = SubmitUnknownError(
-                f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}", request=submission.request
-            )
-            self._retire(submission, error)
-        elif submission.row is None and submission.begun is not None:
-            self._beginning.add(submission)
-            submission.begun.add_done_callback(partial(self._begun_late, submission))
-        else:
-            self._retire(submission, _closed_error())
-
-    def _begun_late(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
-        """The row that was to say SENDING has come after the POST was called off."""
-        self._beginning.discard(submission)
-        if not begun.cancelled() and begun.exception() is None:
-            submission.row = begun.result().row
-        self._retire(submission, _closed_error())
-
-    def _retire(self, submission: Submission, error: FineVoiceError) -> None:
-        """End a submission that will not be sent (any more); its listeners hear once that is on disk."""
-        self._queue.pop(submission, None)
-        doubt = isinstance(error, SubmitUnknownError)
-        note = self._bookkeeper.withdrawn(submission, error.message, doubt=doubt)
-        self._registry.discard(submission)
-        if not doubt:
-            error = submission.told(error)
-        if note is None:
-            self._finish(submission, error)
-            return
-        self._retiring[submission] = note
-        note.add_done_callback(partial(self._retired, submission, error))
-
-    def _retired(self, submission: Submission, error: FineVoiceError, note: asyncio.Future[bool]) -> None:
-        self._retiring.pop(submission, None)
-        if note.cancelled() or note.exception() is not None:
-            log.error("the journal could not note that row %s is withdrawn", submission.row and submission.row.id)
-            error = copy.copy(error)
-            error.message += " The journal could not note that: recover() would send it; discard(row) prevents it."
-            error.args = (error.message,)
-        self._finish(submission, error)
-
-    def _release(self, submission: Submission) -> None:
-        if submission.slot is not None:
-            slot, submission.slot = submission.slot, None
-            self._slots.release(slot)
-
-    def _finish(self, submission: Submission, result: Result) -> None:
-        """Tell the listeners what became of it, once."""
-        if submission.phase is Phase.ENDED:
-            return
-        self._registry.discard(submission)
-        submission.phase, submission.result = Phase.ENDED, result
-        submission.launched()
-        listeners, submission.listeners = submission.listeners, []
-        for listener in listeners:
-            listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
-        if not listeners and isinstance(result, TaskRecord):
-            log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
+        self._endings.release(submission)
+        self._endings.finish(submission, result)
 
     # Closing
 
@@ -402,8 +356,8 @@ class Submitter:
         self._closed = True
         if self._dispatcher is not None:
             self._dispatcher.cancel()
-        for submission in list(self._queue):
-            self._retire(submission, _closed_error())
+        for submission in self._queue.all():
+            self._endings.retire(submission, closed_error())
         for post, submission in self._posts.items():
             if submission.phase is Phase.HELD:
                 post.cancel()
@@ -420,26 +374,16 @@ class Submitter:
         for post in posts:
             post.cancel()
         if posts:
-            await asyncio.wait(posts, timeout=timeout)
+            await asyncio.wait(posts, timeout=CUT_OFF)
 
     def _under_way(self) -> list[asyncio.Future[Any]]:
         """Return what a closing waits for."""
         rows = [submission.begun for submission in self._beginning if submission.begun is not None]
         dispatcher = [] if self._dispatcher is None else [self._dispatcher]
-        return [*self._posts, *rows, *self._retiring.values(), *dispatcher]
+        return [*self._posts, *rows, *self._endings.pending, *dispatcher]
 
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
-        for submission in [*self._beginning, *self._retiring, *self._posts.values()]:
-            self._finish(submission, submission.result or _closed_error())
-
-
-def _check_same(first: SfxRequest, request: SfxRequest, key: str | None) -> None:
-    if first != request:
-        raise InvalidRequestError(
-            f"The key {key!r} belongs to another request in the journal. Nothing was sent.", request=request
-        )
-
-
-def _closed_error() -> SessionClosedError:
-    return SessionClosedError("The session was closed. Nothing was sent.")
+        self._endings.give_up()
+        for submission in [*self._beginning, *self._posts.values()]:
+            self._endings.finish(submission, submission.result or closed_error())

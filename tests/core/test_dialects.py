@@ -109,6 +109,7 @@ ERRORS: list[tuple[dict[str, Any], tuple[str | None, str | None]]] = [
     ({"detail": "d"}, (None, "d")),
     ({"detail": [{"loc": ["body", "duration"], "msg": "too long"}]}, (None, "body.duration: too long")),
     ({"detail": [{"msg": "bare"}, 5, {}]}, (None, "bare")),
+    ({"detail": [{"loc": ["body", 0, None, ["x"]], "msg": "m"}]}, (None, "body.0: m")),
     ({"error": True}, (None, None)),
     ({"error": {"message": "\ud800"}}, (None, "?")),
     ({}, (None, None)),
@@ -176,7 +177,7 @@ def test_any_bytes_are_an_update_or_unreadable(body: bytes) -> None:
 
 
 def test_requests_are_spelled_as_the_endpoint_does() -> None:
-    """Both dialects spell a request the same way, and read it back."""
+    """Both dialects spell a request the same way."""
     request = SfxRequest("p", negative_prompt="n", source_url="https://x/y", source_type="image", duration=2.5)
     spelled = {
         "prompt": "p",
@@ -188,4 +189,4 @@ def test_requests_are_spelled_as_the_endpoint_does() -> None:
     }
     for converter in (make_reference_converter(), make_quickstart_converter()):
         assert converter.unstructure(request) == spelled
-        assert converter.structure(spelled, SfxRequest) == request
+        assert converter.unstructure(SfxRequest("p")) == {"prompt": "p", "useAsync": True}

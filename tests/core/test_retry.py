@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finevoice_async.config import Retry
+from finevoice_async.core.failures import FailureKind
 from finevoice_async.core.retry import (
     TABLE,
+    Action,
     Call,
     RetryBudget,
-    Symptom,
-    Verdict,
     backoff,
     decide,
+    kind_of,
     parse_retry_after,
-    symptom_of,
     wait_before_retry,
 )
 from finevoice_async.errors import (
@@ -35,77 +35,77 @@ from finevoice_async.errors import (
 )
 
 AGAIN, STOP, SLOW, GRACE, REFRESH, FOLLOW = (
-    Verdict.AGAIN,
-    Verdict.STOP,
-    Verdict.SLOW_DOWN,
-    Verdict.GRACE,
-    Verdict.REFRESH,
-    Verdict.FOLLOW,
+    Action.AGAIN,
+    Action.STOP,
+    Action.SLOW_DOWN,
+    Action.GRACE,
+    Action.REFRESH,
+    Action.FOLLOW,
 )
-Cell = tuple[Verdict, type[FineVoiceError]]
+Cell = tuple[Action, type[FineVoiceError]]
 
-# The design's table, written a second time by hand: symptom -> submit, poll, download.
-CELLS: dict[Symptom, tuple[Cell, Cell, Cell]] = {
-    Symptom.NOT_SENT: ((AGAIN, SubmitNotSentError), (AGAIN, PollError), (AGAIN, DownloadError)),
-    Symptom.CERTIFICATE: ((STOP, SubmitNotSentError), (STOP, PollError), (STOP, DownloadError)),
-    Symptom.LOST: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
-    Symptom.UNREADABLE: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
-    Symptom.REDIRECT: ((STOP, SubmitUnknownError), (STOP, PollError), (FOLLOW, DownloadError)),
-    Symptom.INVALID: ((STOP, RequestRejectedError), (STOP, PollError), (STOP, DownloadError)),
-    Symptom.FORBIDDEN: ((STOP, AuthenticationError), (STOP, AuthenticationError), (REFRESH, DownloadError)),
-    Symptom.CREDITS: ((STOP, InsufficientCreditsError), (STOP, PollError), (STOP, DownloadError)),
-    Symptom.MISSING: ((STOP, RequestRejectedError), (GRACE, TaskNotFoundError), (REFRESH, DownloadError)),
-    Symptom.CONFLICT: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
-    Symptom.RATE: ((SLOW, RateLimitError), (SLOW, PollError), (AGAIN, DownloadError)),
-    Symptom.SERVER: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
+# The design's table, written a second time by hand: kind -> submit, poll, download.
+CELLS: dict[FailureKind, tuple[Cell, Cell, Cell]] = {
+    FailureKind.NOT_SENT: ((AGAIN, SubmitNotSentError), (AGAIN, PollError), (AGAIN, DownloadError)),
+    FailureKind.CERTIFICATE: ((STOP, SubmitNotSentError), (STOP, PollError), (STOP, DownloadError)),
+    FailureKind.LOST: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
+    FailureKind.UNREADABLE: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
+    FailureKind.REDIRECT: ((STOP, SubmitUnknownError), (STOP, PollError), (FOLLOW, DownloadError)),
+    FailureKind.INVALID: ((STOP, RequestRejectedError), (STOP, PollError), (STOP, DownloadError)),
+    FailureKind.FORBIDDEN: ((STOP, AuthenticationError), (STOP, AuthenticationError), (REFRESH, DownloadError)),
+    FailureKind.CREDITS: ((STOP, InsufficientCreditsError), (STOP, PollError), (STOP, DownloadError)),
+    FailureKind.MISSING: ((STOP, RequestRejectedError), (GRACE, TaskNotFoundError), (REFRESH, DownloadError)),
+    FailureKind.CONFLICT: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
+    FailureKind.RATE: ((SLOW, RateLimitError), (SLOW, PollError), (AGAIN, DownloadError)),
+    FailureKind.SERVER: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
 }
-ALL = [(symptom, call, cell) for symptom, row in CELLS.items() for call, cell in zip(Call, row, strict=True)]
+ALL = [(kind, call, cell) for kind, row in CELLS.items() for call, cell in zip(Call, row, strict=True)]
 
 
-@pytest.mark.parametrize(("symptom", "call", "cell"), ALL)
-def test_cell(symptom: Symptom, call: Call, cell: Cell) -> None:
+@pytest.mark.parametrize(("kind", "call", "cell"), ALL)
+def test_cell(kind: FailureKind, call: Call, cell: Cell) -> None:
     """Each cell is as the design says."""
-    decision = decide(call, symptom, Retry())
-    assert (decision.verdict, decision.error) == cell
+    decision = decide(call, kind, Retry())
+    assert (decision.action, decision.error) == cell
 
 
 def test_table_is_complete() -> None:
-    """No symptom and no call is without a cell."""
-    assert set(TABLE) == set(Symptom) == set(CELLS)
+    """No kind and no call is without a cell."""
+    assert set(TABLE) == set(FailureKind) == set(CELLS)
     assert all(set(row) == set(Call) for row in TABLE.values())
 
 
 def test_only_what_was_not_sent_or_refused_is_submitted_again() -> None:
     """Of all submissions, only those certainly not accepted are ever sent again."""
-    again = {symptom for symptom in Symptom if decide(Call.SUBMIT, symptom, Retry()).verdict is not STOP}
-    assert again == {Symptom.NOT_SENT, Symptom.RATE}
+    again = {kind for kind in FailureKind if decide(Call.SUBMIT, kind, Retry()).action is not STOP}
+    assert again == {FailureKind.NOT_SENT, FailureKind.RATE}
 
 
 def test_who_accepts_the_risk_may_resend() -> None:
     """With resend_unknown an unknown submission is sent again, but no redirect is followed."""
     risky = Retry(resend_unknown=True)
-    assert decide(Call.SUBMIT, Symptom.SERVER, risky).verdict is AGAIN
-    assert decide(Call.SUBMIT, Symptom.REDIRECT, risky).verdict is STOP
+    assert decide(Call.SUBMIT, FailureKind.SERVER, risky).action is AGAIN
+    assert decide(Call.SUBMIT, FailureKind.REDIRECT, risky).action is STOP
 
 
 @pytest.mark.parametrize(
-    ("statuses", "symptom"),
+    ("statuses", "kind"),
     [
         ((200, 201, 204, 299), None),
-        ((300, 301, 302, 307, 308), Symptom.REDIRECT),
-        ((400, 405, 413, 422, 451), Symptom.INVALID),
-        ((401, 403), Symptom.FORBIDDEN),
-        ((402,), Symptom.CREDITS),
-        ((404, 410), Symptom.MISSING),
-        ((408, 409), Symptom.CONFLICT),
-        ((429,), Symptom.RATE),
-        ((500, 501, 502, 503, 504, 520, 599), Symptom.SERVER),
-        ((0, 100, 199, 600, 999), Symptom.UNREADABLE),
+        ((300, 301, 302, 307, 308), FailureKind.REDIRECT),
+        ((400, 405, 413, 422, 451), FailureKind.INVALID),
+        ((401, 403), FailureKind.FORBIDDEN),
+        ((402,), FailureKind.CREDITS),
+        ((404, 410), FailureKind.MISSING),
+        ((408, 409), FailureKind.CONFLICT),
+        ((429,), FailureKind.RATE),
+        ((500, 501, 502, 503, 504, 520, 599), FailureKind.SERVER),
+        ((0, 100, 199, 600, 999), FailureKind.UNREADABLE),
     ],
 )
-def test_statuses(statuses: tuple[int, ...], symptom: Symptom | None) -> None:
+def test_statuses(statuses: tuple[int, ...], kind: FailureKind | None) -> None:
     """Each HTTP status has its row."""
-    assert {symptom_of(status) for status in statuses} == {symptom}
+    assert {kind_of(status) for status in statuses} == {kind}
 
 
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
@@ -128,6 +128,8 @@ NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
         ("Thu, 01 Jan 2026 12:00:30", 30.0),
         ("Thu, 01 Jan 2026 11:00:00 GMT", 0.0),
         ("Thu, 99 Jan 2026 11:00:00 GMT", None),
+        ("Thu, 01 Jan 99999999999999999999 11:00:00 GMT", None),
+        ("Thu, 01 Jan 2026 11:00:00 +99999999999999", None),
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
@@ -135,7 +137,10 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
 
 
-@given(st.text())
+DATES = st.from_regex(r"\A(Mon, )?\d{1,22} Jan \d{1,22} \d{1,3}:\d{1,3}:\d{1,22}( [+-]?\d{1,22}| GMT)?\Z")
+
+
+@given(st.text() | DATES)
 def test_retry_after_never_fails(value: str) -> None:
     """No header value raises or gives a negative wait."""
     assert (parse_retry_after(value, NOW) or 0.0) >= 0
@@ -154,6 +159,13 @@ def test_retry_after_is_obeyed_within_bounds(after: float, luck: float) -> None:
     retry = Retry()
     wait = wait_before_retry(1, retry, luck, after)
     assert min(after, retry.max_retry_after) <= wait <= retry.max_retry_after * 1.1
+
+
+def test_without_a_word_of_the_service_the_backoff_counts() -> None:
+    """Where the service asks for no time, the wait is the backoff of that attempt."""
+    retry = Retry()
+    assert [wait_before_retry(attempt, retry, 0.5, None) for attempt in (1, 2, 3, 99)] == [0.25, 0.5, 1.0, 15.0]
+    assert wait_before_retry(3, retry, 0.5, 0.0) == 0.0
 
 
 def test_budget_runs_out_and_recovers() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from finevoice_async import FineVoiceSession, Polling, SubmitUnknownError
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.ledger import MOVES, EffectState, Move
 
 
 class DeadlyJournal(SqliteJournal):
@@ -28,23 +28,24 @@ class DeadlyJournal(SqliteJournal):
         self._deadly = EffectState(state)
         self._when = when
 
-    def begin(self, request: Any, *, key: str | None, state: EffectState) -> Any:
+    def begin(self, request: Any, *, key: str | None, state: EffectState, again: Move = Move.QUEUE) -> Any:
         """Begin a row, or die."""
         if state is self._deadly and self._when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        begun = super().begin(request, key=key, state=state)
+        begun = super().begin(request, key=key, state=state, again=again)
         if state is self._deadly:
             begun.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGKILL))
         return begun
 
-    def advance(self, row_id: int, state: EffectState, **fields: Any) -> Any:
-        """Advance a row, or die."""
+    def move(self, row_id: int, move: Move, **fields: Any) -> Any:
+        """Move a row, or die."""
+        state = MOVES[move][1]
         if state is self._deadly and self._when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        advanced = super().advance(row_id, state, **fields)
+        moved = super().move(row_id, move, **fields)
         if state is self._deadly:
-            advanced.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGKILL))
-        return advanced
+            moved.add_done_callback(lambda _: os.kill(os.getpid(), signal.SIGKILL))
+        return moved
 
 
 async def main(url: str, key: str, path: str, folder: str, count: int, deadly: list[str]) -> None:

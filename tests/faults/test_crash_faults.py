@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from finevoice_async import EffectState, FineVoiceSession, JournalError, JournalRow
+from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
+from finevoice_async.core.ledger import MOVES, Move
 from finevoice_async.emulator import Constant, Emulator
 
 CHILD = Path(__file__).with_name("crash_child.py")
@@ -54,8 +56,8 @@ async def check(service: Emulator, folder: Path) -> None:
     """Nothing accepted twice; every accepted effect saved, or listed as unknown."""
     kept = await rows(folder)
     saved = {row.task_id for row in kept if row.state is EffectState.SAVED}
-    unknown = [row for row in kept if row.state is EffectState.SENDING]
-    assert {row.state for row in kept} <= {EffectState.SAVED, EffectState.SENDING}
+    unknown = [row for row in kept if row.state is EffectState.UNKNOWN]
+    assert {row.state for row in kept} <= {EffectState.SAVED, EffectState.UNKNOWN}
     accepted = [task.request.prompt for task in service.ledger.accepted.values()]
     assert len(accepted) == len(set(accepted)), "an effect was accepted twice"
     lost = {task.request.prompt for id_, task in service.ledger.accepted.items() if id_ not in saved}
@@ -81,9 +83,9 @@ async def test_fault_20_killed_at_each_step(service: Emulator, tmp_path: Path, s
 
 
 @pytest.mark.real_time
-async def test_fault_20_killed_while_prepared(service: Emulator, tmp_path: Path) -> None:
-    """SIGKILL after a row was prepared: it was never sent, and the restart sends it once."""
-    process = await child(service, tmp_path, 3, "prepared", "after")
+async def test_fault_20_killed_while_queued(service: Emulator, tmp_path: Path) -> None:
+    """SIGKILL after a row was queued: it was never sent, and the restart sends it once."""
+    process = await child(service, tmp_path, 3, "queued", "after")
     await process.communicate()
     assert service.ledger.posts == 0
     process = await child(service, tmp_path, 3)
@@ -162,30 +164,31 @@ class FailingJournal(SqliteJournal):
         super().__init__(path, LoopClock())
         self.fails = fails
 
-    def _failed(self) -> asyncio.Future[None]:
-        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def _failed(self) -> asyncio.Future[Any]:
+        failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         failed.set_exception(JournalError("The disk is full."))
         failed.exception()
         return failed
 
-    def begin(self, request, *, key, state):  # type: ignore[no-untyped-def]  # as the base
+    def begin(self, request: Any, *, key: Any, state: EffectState, again: Move = Move.QUEUE) -> Any:
         """Begin a row, or fail."""
-        return self._failed() if state is self.fails else super().begin(request, key=key, state=state)
+        return self._failed() if state is self.fails else super().begin(request, key=key, state=state, again=again)
 
-    def advance(self, row_id, state, **fields):  # type: ignore[no-untyped-def]  # as the base
-        """Advance a row, or fail."""
-        return self._failed() if state is self.fails else super().advance(row_id, state, **fields)
+    def move(self, row_id: int, move: Move, **fields: Any) -> Any:
+        """Move a row, or fail."""
+        return self._failed() if MOVES[move][1] is self.fails else super().move(row_id, move, **fields)
 
 
 async def test_fault_21_journal_fails_before_the_post(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
     """A row that cannot be written means no POST, and the place is free again."""
-    async with connect(journal=FailingJournal(tmp_path / "j.db", EffectState.SENDING), max_concurrency=1) as session:
+    slots = LocalSlots(1, LoopClock())
+    async with connect(journal=FailingJournal(tmp_path / "j.db", EffectState.SENDING), slots=slots) as session:
         for _ in range(2):
             with pytest.raises(JournalError, match="disk is full"):
                 await session.submit("rain")
         outcomes = [outcome async for outcome in session.generate_many(["a", "b"])]
         assert [type(outcome.error) for outcome in outcomes] == [JournalError] * 2
-        assert session._own_slots.used == 0
+        assert slots.used == 0
     assert emulator.ledger.posts == 0
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from raw_server import Peer, RawServer, Request
 
-from finevoice_async import DownloadError, FineVoiceSession, SoundEffect, downloads
+from finevoice_async import DownloadError, FineVoiceSession, SoundEffect
 from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
 from finevoice_async.config import Timeouts
-from finevoice_async.ports import RefusedAddressError
+from finevoice_async.core.failures import Failure, FailureKind
+from finevoice_async.engine import downloads
 
 Visit = Callable[..., FineVoiceSession]
 
@@ -189,9 +190,10 @@ async def test_fault_26_private_addresses(no_leaks: object, monkeypatch: pytest.
     monkeypatch.setattr(socket.socket, "connect", lambda *address: connected.append(address))
     async with RawServer(script) as server:
         fetcher = AiohttpFetcher(Timeouts(), local=False)
-        with pytest.raises(RefusedAddressError):
+        with pytest.raises(Failure) as caught:
             async with fetcher.get(link.format(port=server.port), {}):
                 pass
+        assert caught.value.kind is FailureKind.INVALID
         await fetcher.aclose()
         assert server.connections == 0
     assert connected == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,8 @@ from finevoice_async import (
     TaskTimeoutError,
     Timeouts,
 )
+from finevoice_async.adapters.local_slots import LocalSlots
+from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator
 
@@ -116,7 +119,9 @@ def test_fault_16_any_json_as_poll_answer(answers: list[Any]) -> None:
                     await session.generate("rain")
                 assert caught.value.task_id == "t"
                 assert asyncio.get_running_loop().time() - began <= 46
-                session._poller.check()
+                with contextlib.suppress(FineVoiceError):
+                    await (await session.attach("t")).wait(5)
+                assert session.stats.polls > 1, "the poller lives"
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(job())
@@ -212,7 +217,7 @@ async def test_fault_18_all_waiters_cancelled(connect: Connect, emulator: Emulat
             waiter.cancel()
         await asyncio.sleep(60)
         assert task.done()
-        (row,) = await session._required_journal().rows()
+        (row,) = [row async for row in session.rows()]
         assert (row.task_id, row.state.value) == (task.id, "done")
 
 
@@ -247,7 +252,8 @@ async def test_fault_19_cancelled_at_every_await(
 
     journal = tmp_path / "j.db" if journalled else None
     polling = Polling.fixed(0.001, min_gap=0.001, budget=1e6)
-    async with connect(journal=journal, polling=polling, max_concurrency=2) as session:
+    slots = LocalSlots(2, LoopClock())
+    async with connect(journal=journal, polling=polling, slots=slots) as session:
         number = 0
         while not await _steps(job(session, number), number):
             number += 1
@@ -256,13 +262,13 @@ async def test_fault_19_cancelled_at_every_await(
             ids = {task.id for task in session.tasks}
             assert session.stats.submitting == session.stats.waiting == 0
             assert ids <= set(emulator.ledger.accepted)
-            assert session._own_slots.used == len(ids) == 0
+            assert slots.used == len(ids) == 0
         assert number > 20
         assert session.stats.submitted == len(emulator.ledger.accepted)
         if journalled:
-            rows = await session._required_journal().rows()
+            rows = [row async for row in session.rows()]
             assert {row.task_id for row in rows if row.task_id} == set(emulator.ledger.accepted)
-            assert {row.state.value for row in rows} <= {"done", "saved", "failed"}
+            assert {row.state.value for row in rows} <= {"done", "saved", "refused"}
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
 
 
@@ -318,7 +324,8 @@ async def test_fault_30_the_date_jumps(connect: Connect, monkeypatch: pytest.Mon
 
 async def test_fault_30_a_virtual_hour(connect: Connect, emulator: Emulator) -> None:
     """An hour of work with faults: every effect ends known, and nothing grows."""
-    async with connect(max_concurrency=2) as session:
+    slots = LocalSlots(2, LoopClock())
+    async with connect(slots=slots) as session:
         ended, began = 0, asyncio.get_running_loop().time()
         names = ("poll.error_500", "poll.hang", "poll.garbage", "poll.rate_limit", "task.fail", "submit.rate_limit")
         while asyncio.get_running_loop().time() - began < 3600:
@@ -327,7 +334,7 @@ async def test_fault_30_a_virtual_hour(connect: Connect, emulator: Emulator) -> 
                 ended += 1
                 assert outcome.task_id in emulator.ledger.accepted
         assert session.stats.running == 0
-        assert session._own_slots.used == 0
+        assert slots.used == 0
         assert ended == session.stats.submitted == len(emulator.ledger.accepted) > 300
 
 

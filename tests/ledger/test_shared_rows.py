@@ -6,7 +6,6 @@ import asyncio
 import gc
 import sys
 from collections import Counter
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 

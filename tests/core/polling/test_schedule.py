@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from strange import BrokenInt, BrokenMapping, Liar
 
 from finevoice_async.config import Polling
 from finevoice_async.core.polling.lifetable import BINS, RATIO
@@ -59,7 +60,6 @@ def _lognormal(median: float, count: int = 200, sigma: float = 0.35) -> list[flo
     AGES,
     DURATIONS,
     st.booleans(),
-    st.floats(1e-9, 1e9),
     st.builds(
         Polling,
         poll_cost=st.floats(1e-3, 1e3),
@@ -73,13 +73,12 @@ def test_any_history_gives_sound_answers(
     age: float,
     duration: float | None,
     busy: bool,
-    price: float,
     polling: Polling,
 ) -> None:
     """Whatever was learned, gaps are within the clamps, and odds and estimates are finite and in order."""
     schedule = LearnedSchedule(polling)
     _feed(schedule, history)
-    assert polling.min_gap <= schedule.gap(age, duration, busy=busy, price=price) <= polling.max_gap
+    assert polling.min_gap <= schedule.gap(age, duration, busy=busy) <= polling.max_gap
     odds = schedule.odds(age, age + 10, duration)
     assert 0 <= odds < math.inf
     estimate = schedule.estimate(age, duration)
@@ -90,23 +89,23 @@ def test_any_history_gives_sound_answers(
 
 
 @settings(deadline=None, max_examples=60)
-@given(HISTORIES, st.lists(st.tuples(AGES, DURATIONS, st.booleans(), st.floats(0.1, 10)), min_size=1, max_size=20))
+@given(HISTORIES, st.lists(st.tuples(AGES, DURATIONS, st.booleans()), min_size=1, max_size=20))
 def test_asking_changes_nothing(
-    history: list[tuple[bool, float, float, float | None]], asked: list[tuple[float, float | None, bool, float]]
+    history: list[tuple[bool, float, float, float | None]], asked: list[tuple[float, float | None, bool]]
 ) -> None:
     """A schedule that was asked between all that it learned answers like one that was not."""
     curious, quiet = LearnedSchedule(Polling()), LearnedSchedule(Polling())
     for step, news in enumerate(history):
-        age, duration, busy, price = asked[step % len(asked)]
-        curious.gap(age, duration, busy=busy, price=price)
+        age, duration, busy = asked[step % len(asked)]
+        curious.gap(age, duration, busy=busy)
         curious.odds(age, age + 1, duration)
         curious.estimate(age, duration)
         curious.state()["seen"].clear()
         _feed(curious, [news])
         _feed(quiet, [news])
     assert curious.state() == quiet.state()
-    for age, duration, busy, price in asked:
-        assert curious.gap(age, duration, busy=busy, price=price) == quiet.gap(age, duration, busy=busy, price=price)
+    for age, duration, busy in asked:
+        assert curious.gap(age, duration, busy=busy) == quiet.gap(age, duration, busy=busy)
         assert curious.estimate(age, duration) == quiet.estimate(age, duration)
         assert curious.odds(age, age + 5, duration) == quiet.odds(age, age + 5, duration)
 
@@ -151,11 +150,12 @@ def test_known_waves_are_awaited() -> None:
 
 
 def test_dearer_polls_are_rarer() -> None:
-    """Gaps grow with the price of a poll, and shrink while requests wait for a place."""
+    """Gaps grow with the cost of a poll, and shrink while requests wait for a slot."""
     schedule = LearnedSchedule(Polling())
     _live(schedule, _lognormal(8))
-    assert schedule.gap(7.0, busy=True) < schedule.gap(7.0) < schedule.gap(7.0, price=4.0)
-    assert schedule.gap(7.0, price=1e30) == Polling().max_gap
+    dear, dearest = (LearnedSchedule(Polling(poll_cost=cost, state=schedule.state())) for cost in (1.6, 1e30))
+    assert schedule.gap(7.0, busy=True) < schedule.gap(7.0) < dear.gap(7.0)
+    assert dearest.gap(7.0) == Polling().max_gap
 
 
 def test_change_of_pace_is_seen() -> None:
@@ -254,6 +254,7 @@ ONES = [1.0] * BINS
         ({}, "has version None"),
         (_broken(version=2), "has version 2"),
         (_broken(version=True), "has version True"),
+        (_broken(version=10**5000), "has version a value that cannot be shown"),
         (_broken(extra=1), "keys"),
         ({"version": 1, "ends": 3}, "keys"),
         (_broken(ends=-1), "count of ends"),
@@ -263,6 +264,7 @@ ONES = [1.0] * BINS
         (_broken(done=None), "bins"),
         (_broken(seen=[1.0]), "bins"),
         (_broken(seen=[*ONES[1:], math.nan]), "not a finite number"),
+        (_broken(seen=[*ONES[1:], 10**400]), "not a finite number"),
         (_broken(seen=[*ONES[1:], True]), "not a finite number"),
         (_broken(seen=[*ONES[1:], "1"]), "not a finite number"),
         (_broken(seen=[*ONES[1:], 0.0], done=[0.0] * BINS), "out of its range"),
@@ -272,6 +274,7 @@ ONES = [1.0] * BINS
         (_broken(fit=None), "moments"),
         (_broken(fit={"slope": 1.0}), "moments"),
         (_moments(var=math.inf), "not a finite number"),
+        (_moments(cov=-(10**400)), "not a finite number"),
         (_moments(weight=-1.0), "below 0"),
         (_moments(pivot=1e9), "out of its range"),
     ],
@@ -284,6 +287,15 @@ def test_damaged_state_is_refused(state: Any, reason: str) -> None:
         LearnedSchedule(Polling(state=state))
     with pytest.raises(ConfigurationError, match=reason):
         make_schedule(Polling.fixed(2.0, state=state))
+
+
+def test_a_state_that_cannot_be_read_is_refused() -> None:
+    """A mapping or a number that fails as it is looked at is a mistake in the options like any other."""
+    states: list[Any] = [BrokenMapping(), _broken(version=Liar()), _broken(seen=[BrokenInt(1)] * BINS)]
+    for polling in [Polling(state=state) for state in states] + [Polling.fixed(2.0, state=states[0])]:
+        with pytest.raises(ConfigurationError, match=r"Polling\.state cannot be read") as caught:
+            make_schedule(polling)
+        assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 def test_fixed_schedule_is_fixed() -> None:
@@ -308,7 +320,7 @@ def test_jitter_is_small(gap: float, u: float) -> None:
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """The benchmark's module; it is a script, not part of a package."""
-    path = Path(__file__).parents[2] / "benchmarks" / "polling.py"
+    path = Path(__file__).parents[3] / "benchmarks" / "polling.py"
     spec = importlib.util.spec_from_file_location("polling_benchmark", path)
     assert spec is not None
     assert spec.loader is not None

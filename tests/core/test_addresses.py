@@ -1,4 +1,4 @@
-"""Names and addresses: what prompts, ids and links may not do."""
+"""Addresses: which ones a result may come from, and how they are shown."""
 
 from __future__ import annotations
 
@@ -6,57 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.addresses import is_local, is_public, link_problem
-from finevoice_async.core.filenames import extension, file_name, slug
-
-NASTY = ["=cmd", "<script>", "../../x", "a\x00b", "CON", "x" * 10_000, "\u202egnp.exe", "雨", "..", "/", "", "\ud800"]
-
-
-@pytest.mark.parametrize("prompt", NASTY)
-@pytest.mark.parametrize("task_id", ["p1-ok", "../../etc/passwd", "CON", "a b", "", None])
-def test_file_names_are_inert(prompt: str, task_id: str | None) -> None:
-    """Whatever the prompt and the id hold, the name is one plain ASCII word with an extension."""
-    name = file_name(prompt, task_id, "https://x/y.mp3?sig=1")
-    stem, dot, kind = name.rpartition(".")
-    assert (dot, kind) == (".", "mp3")
-    assert stem.replace("-", "").replace("_", "").isalnum()
-    assert stem.isascii()
-    assert 1 < len(name) < 120
-
-
-@given(st.text(), st.text(), st.text())
-def test_any_file_name_stays_in_its_folder(prompt: str, task_id: str, url: str) -> None:
-    """No text makes a name with a separator, a control character or a leading dot."""
-    name = file_name(prompt, task_id, url)
-    assert not set(name) & set('/\\:*?"<>|\x00')
-    assert name.isprintable()
-    assert not name.startswith((".", "-"))
-
-
-@given(st.text(min_size=1), st.text(min_size=1))
-def test_ids_keep_names_apart(one: str, other: str) -> None:
-    """Two tasks with the same prompt never share a name."""
-    assert (file_name("p", one, "u") == file_name("p", other, "u")) == (one == other) or len(one + other) > 40
-
-
-@pytest.mark.parametrize(
-    ("url", "kind"),
-    [
-        ("https://x/a.WAV?x=.exe", ".wav"),
-        ("https://x/a", ".mp3"),
-        ("https://x/a.%2e%2e", ".mp3"),
-        ("https://[", ".mp3"),
-        ("https://x/a.flac", ".flac"),
-    ],
-)
-def test_extension(url: str, kind: str) -> None:
-    """The extension is the link's if it is plain."""
-    assert extension(url) == kind
-
-
-def test_slug() -> None:
-    """A slug is lower-case words."""
-    assert slug("Thunderstorm — with RAIN! é") == "thunderstorm-with-rain-e"
+from finevoice_async.core.addresses import is_local, is_public, link_problem, without_secrets
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])
@@ -127,3 +77,23 @@ def test_link_problem(url: str, local: bool, word: str | None) -> None:
     """Only web links are followed, only https unless the service itself is local."""
     problem = link_problem(url, local=local)
     assert (problem is None) if word is None else (word in str(problem))
+
+
+@given(st.text())
+def test_without_secrets_never_fails(text: str) -> None:
+    """Any text can be shown without its secrets."""
+    assert "?" not in (without_secrets(text) or "").replace("?...", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (None, None),
+        ("https://user:pw@cdn.x/a.mp3?sig=1#f", "https://cdn.x/a.mp3?..."),
+        ("https://cdn.x/a.mp3", "https://cdn.x/a.mp3"),
+        ("https://[", "(not a URL)"),
+    ],
+)
+def test_without_secrets(url: str | None, shown: str | None) -> None:
+    """User, password, query and fragment are left out; nothing stays nothing."""
+    assert without_secrets(url) == shown

@@ -1,0 +1,215 @@
+"""The journal's rows: how they are spelled in the file, and every statement that reads or writes one.
+
+All of this is synchronous and belongs on the journal's own thread, within the transaction of a batch. Each function
+has one statement that writes, so that one that fails leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final
+
+import attrs
+
+from finevoice_async.adapters.journal_schema import IS_UNFINISHED, UNFINISHED
+from finevoice_async.core.ledger import MOVES, EffectState, JournalRow, Move
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.errors import JournalError
+from finevoice_async.ports import Begun, TaskIdTakenError
+
+_COLUMNS = tuple(field.name for field in attrs.fields(JournalRow))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM effects"  # noqa: S608 - names of ours
+
+_STARTS = {move: ", ".join(sorted(repr(start.value) for start in starts)) for move, (starts, _) in MOVES.items()}
+"""For each move the states that it may start from, as an SQL list."""
+
+_NEW = (EffectState.QUEUED, EffectState.SENDING)
+_AGAIN = (Move.QUEUE, Move.RETRY)
+_AFRESH = (*_AGAIN, Move.SEND, Move.RESEND)
+_FORGOTTEN: Final = {"task_id": None, "urls": "[]", "path": None, "sha256": None, "error": None, "submitted_at": None}
+"""What a row keeps no longer when its effect is about to be made afresh."""
+
+_PAST = "past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')"
+"""Puts the task id aside, unless it stays the same: in an UPDATE, what stands to the right are the old values."""
+
+_INSERT = """INSERT INTO effects (key, state, request, created_at, updated_at)
+    VALUES (:key, :state, :request, :at, :at) ON CONFLICT (key) DO UPDATE SET """
+_QUEUE_AGAIN = ", ".join(
+    ["state = 'queued'", "request = :request", "updated_at = :at", _PAST, *(f"{name} = :{name}" for name in _FORGOTTEN)]
+)
+
+
+# Statements
+
+
+def begin(
+    db: sqlite3.Connection, *, request: SfxRequest, key: str | None, state: EffectState, again: Move, at: datetime
+) -> Begun:
+    """Write a new row, or queue the one with this key again if `again` may start from its state."""
+    if state not in _NEW or again not in _AGAIN:
+        raise JournalError(f"A row of the journal cannot begin as {state.value} by {again.value}. Nothing was written.")
+    values = {"key": key, "state": state.value, "request": _spell_request(request), "at": _stamp(at)}
+    query = f"{_INSERT}{_QUEUE_AGAIN} WHERE state IN ({_STARTS[again]})"
+    cursor = db.execute(query, _FORGOTTEN | values)
+    found = row(db, column="id", value=cursor.lastrowid) if key is None else row(db, column="key", value=key)
+    assert found is not None  # noqa: S101 - it was written just now, or was in the way
+    return Begun(found, is_mine=cursor.rowcount > 0)
+
+
+def move(
+    db: sqlite3.Connection,
+    *,
+    row_id: int,
+    move: Move,
+    urls: Sequence[str] | None,
+    fields: Mapping[str, str | None],
+    at: datetime,
+) -> bool:
+    """Make a move if the row is in a state that it may start from, and set the fields that are not None."""
+    state = MOVES[move][1]
+    values: dict[str, str | None] = {"state": state.value, "updated_at": _stamp(at)}
+    if move in _AFRESH:
+        values |= _FORGOTTEN
+    values |= {name: value for name, value in fields.items() if value is not None}
+    if urls is not None:
+        values["urls"] = json.dumps(urls)
+    if (error := values.get("error")) is not None:
+        values["error"] = error.encode(errors="replace").decode()  # what went wrong can always be noted
+    task_id = values.get("task_id")
+    if state is EffectState.SUBMITTED:
+        if not task_id:
+            raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
+        values["submitted_at"] = values["updated_at"]
+    settings = [f"{name} = :{name}" for name in values]
+    if "task_id" in values:
+        settings.append(_PAST)
+    if move is Move.FINISH:  # the answer to the submission itself may have had the result
+        settings.append("submitted_at = CASE state WHEN 'sending' THEN :updated_at ELSE submitted_at END")
+    query = f"UPDATE effects SET {', '.join(settings)} WHERE id = :id AND state IN ({_STARTS[move]})"  # noqa: S608
+    try:
+        moved = db.execute(query, {**values, "id": row_id}).rowcount
+    except sqlite3.IntegrityError as conflict:
+        owner = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
+        if owner is None:
+            raise
+        words = f"Row {row_id} of the journal cannot get task {task_id}: it belongs to row {owner[0]}."
+        raise TaskIdTakenError(words, task_id=task_id) from conflict
+    if moved == 0 and db.execute("SELECT 1 FROM effects WHERE id = ?", (row_id,)).fetchone() is None:
+        words = f"Row {row_id} of the journal cannot become {state.value}: there is no such row."
+        raise JournalError(words, task_id=task_id)
+    return moved > 0
+
+
+def row(db: sqlite3.Connection, *, column: str, value: str | int | None) -> JournalRow | None:
+    """Return the row that has this value in a column whose values are unique."""
+    found = db.execute(f"{_SELECT} WHERE {column} = ?", (value,)).fetchone()
+    return None if found is None else _read_row(found)
+
+
+def row_ids(db: sqlite3.Connection, *, states: Sequence[EffectState]) -> list[int]:
+    """Return the numbers of the rows in these states (none: in any), in order."""
+    condition, values = _in(states)
+    query = f"SELECT id FROM effects WHERE {condition} ORDER BY id"  # noqa: S608 - names of ours
+    return [found for (found,) in db.execute(query, values)]
+
+
+def rows(db: sqlite3.Connection, *, states: Sequence[EffectState], after: int, limit: int) -> list[JournalRow]:
+    """Return the rows in these states (none: in any) with an id above `after`."""
+    condition, values = _in(states)
+    query = f"{_SELECT} WHERE {condition} AND id > ? ORDER BY id LIMIT ?"
+    return [_read_row(found) for found in db.execute(query, (*values, after, limit))]
+
+
+def _in(states: Sequence[EffectState]) -> tuple[str, list[str]]:
+    """Return a condition and its values."""
+    if not states:
+        return "true", []
+    condition = f"state IN ({', '.join('?' * len(states))})"
+    if UNFINISHED.issuperset(states):
+        condition += f" AND {IS_UNFINISHED}"
+    return condition, [state.value for state in states]
+
+
+def load(db: sqlite3.Connection, *, name: str) -> str | None:
+    """Return the text under a name."""
+    found = db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def store(db: sqlite3.Connection, *, name: str, text: str) -> None:
+    """Keep a text under a name."""
+    db.execute("INSERT OR REPLACE INTO notes (name, text) VALUES (?, ?)", (name, text))
+
+
+# Spelling
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _spell_request(request: SfxRequest) -> str:
+    return json.dumps(_hooks()[1](request))
+
+
+def _read_row(values: Sequence[Any]) -> JournalRow:
+    spelled = dict(zip(_COLUMNS, values, strict=True))
+    try:
+        return _hooks()[0](spelled, JournalRow)
+    except Exception as wrong:
+        from cattrs import transform_error
+
+        task_id = spelled["task_id"]
+        raise JournalError(
+            f"Row {spelled['id']} of the journal cannot be read: {'; '.join(transform_error(wrong, '$', _describe))}.",
+            task_id=task_id if isinstance(task_id, str) else None,
+        ) from wrong
+
+
+def _describe(wrong: BaseException, _: type | None) -> str:
+    """Say in words what is wrong with a field."""
+    from cattrs import ForbiddenExtraKeysError
+
+    if isinstance(wrong, ForbiddenExtraKeysError):
+        return f"unknown field {', '.join(sorted(wrong.extra_fields))}"
+    return str(wrong).removesuffix(". Nothing was sent.") or type(wrong).__name__
+
+
+@cache
+def _hooks() -> tuple[Callable[[Mapping[str, Any], type[JournalRow]], JournalRow], Callable[[SfxRequest], Any]]:
+    """Return what reads a row and what writes a request; made at the first call, not for the import."""
+    from cattrs import Converter  # a third of this package's import time
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+    converter = Converter(detailed_validation=True)
+    for kind in (int, str, bool):
+        converter.register_structure_hook(kind, _as_it_is)
+    converter.register_structure_hook(float, lambda value, _: _as_it_is(value, int if type(value) is int else float))
+    converter.register_structure_hook(datetime, _read_moment)
+    read_request = make_dict_structure_fn(SfxRequest, converter, _cattrs_forbid_extra_keys=True)
+    read_urls = converter.get_structure_hook(tuple[str, ...])
+    read_row = make_dict_structure_fn(
+        JournalRow,
+        converter,
+        request=override(struct_hook=lambda text, kind: read_request(json.loads(text), kind)),
+        urls=override(struct_hook=lambda text, kind: read_urls(json.loads(text), kind)),
+    )
+    return read_row, make_dict_unstructure_fn(SfxRequest, converter)
+
+
+def _as_it_is(value: object, kind: type) -> Any:
+    """Return a value of just this type: by itself, cattrs would make a text of anything."""
+    if type(value) is not kind:
+        raise TypeError(f"must be {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _read_moment(value: object, _: type) -> datetime:
+    moment = datetime.fromisoformat(_as_it_is(value, str))
+    if moment.tzinfo is None:
+        raise ValueError("must have a time zone")
+    return moment

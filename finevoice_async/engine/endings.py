@@ -1,0 +1,111 @@
+"""How submissions end: each is told once, and never that nothing will be sent before that is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from functools import partial
+from typing import Any
+
+from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.exchange import ADVICE
+from finevoice_async.engine.records import Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.slot_queue import SlotQueue
+from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitUnknownError
+from finevoice_async.ports import Begun, Slots
+
+log = logging.getLogger("finevoice_async")
+
+
+def closed_error() -> SessionClosedError:
+    """Return what is told where a session closed before a submission was sent."""
+    return SessionClosedError("The session was closed. Nothing was sent.")
+
+
+class Endings:
+    """Ends submissions: gives their slots back, has the books told, and then whoever listens."""
+
+    def __init__(self, bookkeeper: Bookkeeper, registry: Registry, queue: SlotQueue, slots: Slots) -> None:
+        self._bookkeeper = bookkeeper
+        self._registry = registry
+        self._queue = queue
+        self._slots = slots
+        self._pending: dict[Submission, asyncio.Future[Any]] = {}  # the only mutable state: what the journal owes
+
+    @property
+    def pending(self) -> list[asyncio.Future[Any]]:
+        """What must be on disk before somebody is told."""
+        return list(self._pending.values())
+
+    def cut_off(self, submission: Submission) -> None:
+        """A POST's task was cancelled: by closing, or from outside."""
+        self.release(submission)
+        if submission.result is not None:
+            self.finish(submission, submission.result)
+        elif submission.phase is Phase.OUT:
+            error = SubmitUnknownError(
+                f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}", request=submission.request
+            )
+            self.retire(submission, error)
+        elif submission.row is None and submission.begun is not None:
+            self._pending[submission] = submission.begun
+            submission.begun.add_done_callback(partial(self._begun_late, submission))
+        else:
+            self.retire(submission, closed_error())
+
+    def _begun_late(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
+        """The row that was to say SENDING has come after the POST was called off."""
+        del self._pending[submission]
+        if not begun.cancelled() and begun.exception() is None:
+            submission.row = begun.result().row
+        self.retire(submission, closed_error())
+
+    def retire(self, submission: Submission, error: FineVoiceError) -> None:
+        """End a submission that will not be sent (any more); its listeners hear once that is on disk."""
+        self._queue.discard(submission)
+        submission.phase = Phase.ANSWERED
+        doubt = isinstance(error, SubmitUnknownError)
+        note = self._bookkeeper.withdrawn(submission, error.message, doubt=doubt)
+        self._registry.discard(submission)
+        if not doubt:
+            error = submission.told(error)
+        if note is None:
+            self.finish(submission, error)
+            return
+        self._pending[submission] = note
+        note.add_done_callback(partial(self._retired, submission, error))
+
+    def _retired(self, submission: Submission, error: FineVoiceError, note: asyncio.Future[bool]) -> None:
+        self._pending.pop(submission, None)
+        if note.cancelled() or note.exception() is not None:
+            log.error("the journal could not note that row %s is withdrawn", submission.row and submission.row.id)
+            error = copy.copy(error)
+            error.message += " The journal could not note that: recover() would send it; discard(row) prevents it."
+            error.args = (error.message,)
+        self.finish(submission, error)
+
+    def release(self, submission: Submission) -> None:
+        """Give its slot back, if it still has it. Idempotent."""
+        if submission.slot is not None:
+            slot, submission.slot = submission.slot, None
+            self._slots.release(slot)
+
+    def finish(self, submission: Submission, result: Result) -> None:
+        """Tell the listeners what became of it, once."""
+        if submission.phase is Phase.ENDED:
+            return
+        self._registry.discard(submission)
+        submission.phase, submission.result = Phase.ENDED, result
+        submission.launched()
+        listeners, submission.listeners = submission.listeners, []
+        for listener in listeners:
+            listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
+        if not listeners and isinstance(result, TaskRecord):
+            log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
+
+    def give_up(self) -> None:
+        """Tell whoever has not heard: the journal is closed, and will say nothing more."""
+        for submission in list(self._pending):
+            self.finish(submission, submission.result or closed_error())

@@ -1,0 +1,25 @@
+"""Where a journal lies, and one that is open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from journals import opened
+
+from finevoice_async.adapters.sqlite_journal import SqliteJournal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file."""
+    return tmp_path / "effects.db"
+
+
+@pytest.fixture
+async def journal(path: Path, no_leaks: object) -> AsyncIterator[SqliteJournal]:
+    """An open journal."""
+    journal = await opened(path)
+    yield journal
+    await journal.aclose()
