@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping
-from contextlib import aclosing
-from functools import partial
+from collections.abc import AsyncIterable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import attrs
 
@@ -19,7 +17,7 @@ from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.bookkeeper import unknown_error
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, News, Phase, Result, Submission, TaskRecord, Watcher
+from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, Watcher
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
     AuthenticationError,
@@ -33,8 +31,6 @@ log = logging.getLogger("finevoice_async")
 
 RequestLike = SfxRequest | str | Mapping[str, Any]
 """What `generate_many` takes: a request, a prompt, or a dict of fields (with a `key`, if there is a journal)."""
-
-T = TypeVar("T")
 
 _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""
@@ -59,18 +55,6 @@ class Outcome:
     effect: SoundEffect | None = None
     error: FineVoiceError | None = None
     task_id: str | None = None
-
-
-@attrs.define(eq=False)
-class _Drawn:
-    """One request that was drawn: what is known of it, and what is still waited for."""
-
-    index: int
-    request: SfxRequest | None = None
-    key: str | None = None
-    listener: Listener | None = None
-    submission: Submission | None = None  # while it has no task
-    watcher: Watcher | None = None  # while its task is in flight
 
 
 class OutcomeStream:
@@ -124,7 +108,7 @@ class OutcomeStream:
         self._source_error: Exception | None = None  # raised by the caller's own iterable
         self._exhausted = False
         self._stopping = False  # the driver is cancelled by this class
-        self._closed = False  # the caller has left
+        self.closed = False  # the caller has left
         self._changed = asyncio.Event()  # something for the taker or the driver to look at
 
     async def __aenter__(self) -> Self:
@@ -166,17 +150,19 @@ class OutcomeStream:
 
     async def _drive(self) -> None:
         try:
-            async with aclosing(_each(self._requests)) as requests:
-                async for wanted in requests:
+            if isinstance(self._requests, AsyncIterable):
+                async for wanted in self._requests:
                     await self._take_in(wanted)
-                    while self._drawn - self._taken >= self._ahead:
-                        await self._wait()
+            else:
+                for wanted in self._requests:
+                    await self._take_in(wanted)
         except SessionClosedError:
             log.info("the session closed; no more requests are drawn")
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, StopAsyncIteration) as error:
             if self._stopping:
                 raise
-            self._source_error = RuntimeError("The requests, or somebody else, cancelled the loop that draws them.")
+            # Neither means what it says: it would look to the caller like a cancellation of theirs, or like the end.
+            self._source_error = RuntimeError(f"The requests were ended by a {type(error).__name__} from elsewhere.")
             self._source_error.__cause__ = error
         except Exception as error:  # noqa: BLE001 - the caller's iterable may raise anything; it is raised to them
             self._source_error = error
@@ -185,15 +171,19 @@ class OutcomeStream:
             self._changed.set()
 
     async def _take_in(self, wanted: RequestLike | JournalRow) -> None:
-        """Submit one request, and wait until it has its slot; or follow a row of the journal."""
-        drawn = self._pending[self._drawn] = _Drawn(self._drawn)
+        """Submit one request, or follow a row of the journal; then wait until the next may be drawn."""
+        drawn = self._pending[self._drawn] = _Drawn(self, self._drawn, timeout=self._timeout)
         self._drawn += 1
         try:
             if isinstance(wanted, JournalRow):
                 self._resume(drawn, wanted)
             else:
                 drawn.request, drawn.key = _read(wanted)
-                self._submit(drawn, drawn.request)
+                self._refuse_after_fatal(drawn.request)
+                submission = self._submitter.submit(
+                    drawn.request, drawn.key, drawn.hear, retry_failed=self._retry_failed
+                )
+                drawn.waits_for(submission)
         except FineVoiceError as error:
             self._fail(drawn, error)
             if isinstance(error, SessionClosedError):
@@ -204,15 +194,10 @@ class OutcomeStream:
         except BaseException as error:
             self._fail(drawn, _bug(error, drawn.request))
             raise
-        if drawn.submission is not None:
+        if drawn.submission is not None and drawn.submission.is_waiting:
             await drawn.submission.until_launched()
-
-    def _submit(self, drawn: _Drawn, request: SfxRequest) -> None:
-        self._refuse_after_fatal(request)
-        drawn.listener = partial(self._on_result, drawn)
-        submission = self._submitter.submit(request, drawn.key, drawn.listener, retry_failed=self._retry_failed)
-        if submission.phase is not Phase.ENDED:
-            drawn.submission = submission
+        while self._drawn - self._taken >= self._ahead:
+            await self._wait()
 
     def _resume(self, drawn: _Drawn, row: JournalRow) -> None:
         """Take up a row of the journal: submit it if it was never sent, else follow its task."""
@@ -220,13 +205,10 @@ class OutcomeStream:
         if row.state is EffectState.UNKNOWN:
             raise unknown_error(row)
         if row.state is not EffectState.QUEUED:
-            self._follow(drawn, self._poller.pick_up(row))
+            self.follow(drawn, self._poller.pick_up(row))
             return
         self._refuse_after_fatal(row.request)
-        drawn.listener = partial(self._on_result, drawn)
-        submission = self._submitter.submit_row(row, drawn.listener)
-        if submission.phase is not Phase.ENDED:
-            drawn.submission = submission
+        drawn.waits_for(self._submitter.submit_row(row, drawn.hear))
 
     def _refuse_after_fatal(self, request: SfxRequest) -> None:
         if self._fatal is not None:
@@ -234,48 +216,48 @@ class OutcomeStream:
 
     # Ends
 
-    def _on_result(self, drawn: _Drawn, result: Result) -> None:
-        """A submission came to a task, or to nothing."""
-        drawn.submission = drawn.listener = None
-        if self._closed:
-            return  # the caller left; the session keeps the task
-        if isinstance(result, TaskRecord):
-            self._follow(drawn, result)
-            return
-        self._fail(drawn, result)
-        if isinstance(result, _FATAL) and self._fatal is None:
-            self._fatal = result
+    def refused(self, drawn: _Drawn, error: FineVoiceError) -> None:
+        """A submission came to nothing."""
+        self._fail(drawn, error)
+        if isinstance(error, _FATAL) and self._fatal is None:
+            self._fatal = error
             for other in list(self._pending.values()):  # what has no slot yet would meet it, too
-                if other.submission is not None and other.submission.is_waiting and other.listener is not None:
-                    error = _for_request(result, other.submission.request)
-                    self._submitter.leave(other.submission, other.listener, error)
+                if other.submission is not None and other.submission.is_waiting:
+                    told = _for_request(error, other.submission.request)
+                    self._submitter.leave(other.submission, other.hear, told)
 
-    def _follow(self, drawn: _Drawn, record: TaskRecord) -> None:
+    def follow(self, drawn: _Drawn, record: TaskRecord) -> None:
+        """A submission came to a task: wait for its end."""
+        drawn.record = record
         if record.end is not None:
-            self.end(drawn, record, record.end)
+            self.end(drawn, record.end)
             return
-        drawn.watcher = watcher = _Follower(record, self._timeout, stream=self, drawn=drawn)
         try:
-            self._poller.watch(watcher)
+            self._poller.watch(drawn)
         except FineVoiceError as error:
-            self.end(drawn, record, error)
+            self.end(drawn, error)
 
-    def end(self, drawn: _Drawn, record: TaskRecord, news: News) -> None:
+    def end(self, drawn: _Drawn, news: News) -> None:
         """Make the outcome of a task that has ended, or of which no more can be learned."""
-        if drawn.watcher is not None:
-            self._poller.unwatch(drawn.watcher)
+        record = drawn.record
+        self._poller.unwatch(drawn)
         if isinstance(news, FineVoiceError):
-            self._fail(drawn, copy.copy(news), record)
+            drawn.request = record.request
+            self._fail(drawn, copy.copy(news), record.task_id)
             return
-        effect = SoundEffect.of(record, self._downloads)
         self._put(
-            Outcome(index=drawn.index, key=drawn.key, request=record.request, effect=effect, task_id=record.task_id)
+            Outcome(
+                index=drawn.index,
+                key=drawn.key,
+                request=record.request,
+                effect=SoundEffect.of(record, self._downloads),
+                task_id=record.task_id,
+            )
         )
 
-    def _fail(self, drawn: _Drawn, error: FineVoiceError, record: TaskRecord | None = None) -> None:
-        request = drawn.request if record is None else record.request
-        task_id = error.task_id if record is None else record.task_id
-        self._put(Outcome(index=drawn.index, key=drawn.key, request=request, error=error, task_id=task_id))
+    def _fail(self, drawn: _Drawn, error: FineVoiceError, task_id: str | None = None) -> None:
+        task_id = task_id or error.task_id
+        self._put(Outcome(index=drawn.index, key=drawn.key, request=drawn.request, error=error, task_id=task_id))
 
     def _put(self, outcome: Outcome) -> None:
         if self._pending.pop(outcome.index, None) is not None:
@@ -292,13 +274,10 @@ class OutcomeStream:
 
     async def aclose(self) -> None:
         """The caller leaves: draw no more, send no more, wait for nothing more. Idempotent."""
-        self._closed = True
+        self.closed = True
         self.stop()
         for drawn in self._pending.values():
-            if drawn.submission is not None and drawn.listener is not None:
-                self._submitter.leave(drawn.submission, drawn.listener)
-            if drawn.watcher is not None:
-                self._poller.unwatch(drawn.watcher)
+            drawn.leave(self._submitter, self._poller)
         self._pending.clear()
         self._ready.clear()
         if self._driver is not None:
@@ -306,24 +285,41 @@ class OutcomeStream:
 
 
 @attrs.define(eq=False)
-class _Follower(Watcher):
-    """Tells a stream of the end of its task. No closure: there are as many as tasks in flight."""
+class _Drawn(Watcher):
+    """One request that was drawn, from its submission to its outcome. There are as many as tasks in flight."""
 
-    stream: OutcomeStream = attrs.field(kw_only=True)
-    drawn: _Drawn = attrs.field(kw_only=True)
+    stream: OutcomeStream
+    index: int
+    record: TaskRecord = attrs.field(init=False)  # once its task is known
+    request: SfxRequest | None = None
+    key: str | None = None
+    submission: Submission | None = None  # while it has no task
+
+    def waits_for(self, submission: Submission) -> None:
+        """Note who brings the task, unless it has."""
+        if submission.phase is not Phase.ENDED:
+            self.submission = submission
+
+    def hear(self, result: Result) -> None:
+        """Hear what its submission came to."""
+        self.submission = None
+        if self.stream.closed:
+            return  # the caller left; the session keeps the task
+        if isinstance(result, TaskRecord):
+            self.stream.follow(self, result)
+        else:
+            self.stream.refused(self, result)
 
     def tell(self, news: News) -> None:
-        self.stream.end(self.drawn, self.record, news)
+        """Hear of the end of its task."""
+        self.stream.end(self, news)
 
-
-async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncGenerator[T, None]:
-    """Yield the items of either kind of iterable. A StopIteration that one raises by mistake becomes a RuntimeError."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
+    def leave(self, submitter: Submitter, poller: Poller) -> None:
+        """Wait for nothing more."""
+        if self.submission is not None:
+            submitter.leave(self.submission, self.hear)
+        else:
+            poller.unwatch(self)
 
 
 def _read(wanted: RequestLike) -> tuple[SfxRequest, str | None]:

@@ -101,7 +101,7 @@ class SfxTask:
         seconds = self._timeout if isinstance(timeout, _SessionDefault) else timeout
         end = self._record.end
         if end is None:
-            end = await self._hear(_Listener(self._record, seconds))
+            end = await self._hear(_Listener(self._record, timeout=seconds))
         if isinstance(end, FineVoiceError):
             raise copy.copy(end)
         return SoundEffect.of(self._record, self._downloads)

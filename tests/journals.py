@@ -1,4 +1,4 @@
-"""What the tests of the journal share: opened ones, and rows in every state."""
+"""What the tests of the journal share: opened ones, rows in every state, and faults."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import asyncio
 import itertools
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+import pytest
 
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
@@ -49,14 +52,9 @@ async def opened(path: Path) -> SqliteJournal:
 
 
 def noted_by(move: Move) -> dict[str, Any]:
-    """Return what comes with a move."""
-    if move in (Move.ACCEPT, Move.ADOPT):
-        return {"task_id": f"task-{next(_ids)}"}
-    if move is Move.FINISH:
-        return {"urls": LINKS}
-    if move is Move.SAVE:
-        return {"path": "/tmp/ä.mp3", "sha256": "ab" * 32}
-    return {"error": f"by {move.value}"}
+    """Return all that can come with a move."""
+    fields = {"urls": LINKS, "path": "/tmp/ä.mp3", "sha256": "ab" * 32, "error": f"by {move.value}"}
+    return fields | ({"task_id": f"task-{next(_ids)}"} if move in (Move.ACCEPT, Move.ADOPT) else {})
 
 
 async def row_in(journal: SqliteJournal, state: EffectState, key: str | None = None) -> int:
@@ -89,6 +87,26 @@ async def past_task_ids(journal: SqliteJournal, row_id: int) -> str:
     """Return the task ids that a row has put aside, a line each."""
     query = "SELECT past_task_ids FROM effects WHERE id = ?"
     return str((await on_thread(journal, lambda db: db.execute(query, (row_id,)).fetchone()))[0])
+
+
+class Faulty(sqlite3.Connection):
+    """A connection that refuses a statement."""
+
+    faults: ClassVar[dict[str, tuple[str, int]]] = {}  # how the statement begins: words and code
+
+    def execute(self, statement: str, *parameters: Any) -> sqlite3.Cursor:
+        """Fail as SQLite does, or do it."""
+        for start, (words, code) in self.faults.items():
+            if statement.startswith(start):
+                error = sqlite3.OperationalError(words)
+                error.sqlite_errorcode = code
+                raise error
+        return super().execute(statement, *parameters)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, connection: type[sqlite3.Connection]) -> None:
+    """Let journals open connections of this class."""
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=connection))
 
 
 def sql(path: Path, *statements: str) -> list[Any]:

@@ -93,10 +93,9 @@ def move(
     try:
         moved = db.execute(query, {**values, "id": row_id}).rowcount
     except sqlite3.IntegrityError as conflict:
-        owner = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
-        if owner is None:
-            raise
-        words = f"Row {row_id} of the journal cannot get task {task_id}: it belongs to row {owner[0]}."
+        # The only one that a move can be in.
+        (owner,) = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
+        words = f"Row {row_id} of the journal cannot get task {task_id}: it belongs to row {owner}."
         raise TaskIdTakenError(words, task_id=task_id) from conflict
     if moved == 0 and db.execute("SELECT 1 FROM effects WHERE id = ?", (row_id,)).fetchone() is None:
         words = f"Row {row_id} of the journal cannot become {state.value}: there is no such row."

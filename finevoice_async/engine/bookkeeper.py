@@ -179,8 +179,6 @@ class Bookkeeper:
         Raises:
             JournalError: It could not be written; then nothing may be sent.
         """
-        if self._journal is None:
-            return True
         if submission.row is None:
             self.begin(submission, EffectState.SENDING)
             assert submission.begun is not None  # noqa: S101 - `begin` sees to it

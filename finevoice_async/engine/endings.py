@@ -96,9 +96,11 @@ class Endings:
         """Tell the listeners what became of it, once."""
         if submission.phase is Phase.ENDED:
             return
-        self._registry.discard(submission)
+        if submission.row is not None or submission.key is not None:
+            self._registry.discard(submission)
         submission.phase, submission.result = Phase.ENDED, result
-        submission.launched()
+        if submission.launch_watchers:
+            submission.launched()
         listeners, submission.listeners = submission.listeners, []
         for listener in listeners:
             listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)

@@ -54,10 +54,7 @@ class InFlight:
         """
         self.check(record)
         self.tasks[str(record.task_id)] = record
-
-    def holds(self, record: TaskRecord) -> bool:
-        """Tell whether a task is still followed."""
-        return record.task_id is not None and self.tasks.get(record.task_id) is record
+        record.followed = True
 
     def of_row(self, row_id: int) -> TaskRecord | None:
         """Return the task of a row, if it is in flight. Rare, so it is looked for among all."""
@@ -76,7 +73,8 @@ class InFlight:
     def drop(self, record: TaskRecord) -> None:
         """Follow a task no more, and give its slot back; nothing is known of its end."""
         record.due = float("inf")
-        if self.holds(record):
+        if record.followed:
+            record.followed = False
             del self.tasks[str(record.task_id)]
         self._free_slot(record)
 

@@ -231,7 +231,7 @@ class Poller:
         while agenda.overdue and (allowed := self._budget.available(now)):
             short = agenda.overdue > allowed
             record = agenda.likeliest(self._answers.odds, self._rng.randrange) if short else agenda.first()
-            if record is not None and self._inflight.holds(record):
+            if record is not None and record.followed:
                 self._budget.spend()
                 self._under_way += 1
                 return record
@@ -273,7 +273,7 @@ class Poller:
             now = self._clock.monotonic()
             self._under_way -= 1
             self.polls += 1
-            if self._inflight.holds(record):
+            if record.followed:
                 self._on_answer(record, answer, asked_at, now)
             following = self._next(now)
             if following is None and self._agenda.overdue:
@@ -290,7 +290,7 @@ class Poller:
     def _on_answer(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> None:
         """Take an answer in: the task has ended, or is to be asked for again."""
         gap = self._answers.take(record, answer, asked_at, now)
-        if gap is None or not self._inflight.holds(record):
+        if gap is None or not record.followed:
             return
         for watcher in [watcher for watcher in record.watchers if watcher.expired]:
             self._give_up(watcher)

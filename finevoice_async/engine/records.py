@@ -43,9 +43,9 @@ class Watcher(ABC):
     """
 
     record: TaskRecord
-    timeout: float | None = None
-    every: bool = False
-    expired: bool = False
+    timeout: float | None = attrs.field(default=None, kw_only=True)
+    every: bool = attrs.field(default=False, kw_only=True)
+    expired: bool = attrs.field(default=False, init=False)
 
     @abstractmethod
     def tell(self, news: News) -> None:
@@ -67,6 +67,7 @@ class TaskRecord:
         key: The caller's own name for the effect.
         status: Its state by the last answer.
         end: How it ended, once it has: an update, or the error that every watcher gets a copy of.
+        followed: It is in flight here, so that somebody asks for it.
         due: When to ask next, in seconds of the monotonic clock (see `core.polling.agenda`).
         last_age: Its age at the last poll that found it running, in seconds.
         seen: The service has known it, so that one 404 says little.
@@ -86,6 +87,7 @@ class TaskRecord:
     key: str | None = None
     status: TaskStatus = TaskStatus.UNKNOWN
     end: News | None = None
+    followed: bool = False
     due: float = float("inf")
     last_age: float = 0.0
     seen: bool = False
@@ -226,7 +228,7 @@ class Submission:
     phase: Phase = Phase.BEGINNING
     slot: object | None = None
     listeners: list[Listener] = attrs.field(factory=list)
-    launch_watchers: list[asyncio.Future[None]] = attrs.field(factory=list)
+    launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
 
     def check_same(self, request: SfxRequest) -> None:
@@ -261,14 +263,13 @@ class Submission:
         for watcher in self.launch_watchers:
             if not watcher.done():
                 watcher.set_result(None)
-        self.launch_watchers.clear()
+        self.launch_watchers = ()
 
     async def until_launched(self) -> None:
-        """Wait until it has its slot, or comes to nothing."""
-        if self.is_waiting:
-            watcher = asyncio.get_running_loop().create_future()
-            self.launch_watchers.append(watcher)
-            await watcher
+        """Wait until it has its slot, or comes to nothing. Only while it waits."""
+        watcher = asyncio.get_running_loop().create_future()
+        self.launch_watchers += (watcher,)
+        await watcher
 
 
 @attrs.frozen(kw_only=True)

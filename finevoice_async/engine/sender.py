@@ -67,9 +67,10 @@ class Sender:
         """
         attempt = 1
         while True:
-            if not await self._bookkeeper.sending(submission):
-                return await self._read_anew(submission)
-            self._registry.add(submission)  # its row is known now
+            if self._bookkeeper.has_journal:
+                if not await self._bookkeeper.sending(submission):
+                    return await self._read_anew(submission)
+                self._registry.add(submission)  # its row is known now
             submission.phase = Phase.OUT
             answer = await self._exchange.submit(submission.request)
             if isinstance(answer, TaskUpdate):

@@ -117,9 +117,11 @@ class Submitter:
         self._check_open()
         if key is None:
             submission = Submission(request, listeners=[listener])
-            if self._bookkeeper.has_journal and not self._launch_at_once(submission):
+            if self._launch_at_once(submission):
+                pass
+            elif self._bookkeeper.has_journal:
                 self._begin(submission, Move.QUEUE)
-            elif not self._bookkeeper.has_journal:
+            else:
                 self._enqueue(submission)
             return submission
         known = self._registry.find(key)
@@ -253,8 +255,8 @@ class Submitter:
         self._pump()
 
     def _launch_at_once(self, submission: Submission) -> bool:
-        """Launch it without a row, if a slot is free and nobody waits: its first row will say SENDING."""
-        if self.waiting or len(self._posts) >= MAX_POSTS:
+        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
+        if self._queue or self._beginning or len(self._posts) >= MAX_POSTS:
             return False
         slot = self._slots.try_acquire()
         if slot is None:
@@ -319,7 +321,8 @@ class Submitter:
         post = asyncio.create_task(self._post(submission))
         self._posts[post] = submission
         post.add_done_callback(self._posted)
-        submission.launched()
+        if submission.launch_watchers:
+            submission.launched()
 
     def _posted(self, post: asyncio.Task[None]) -> None:
         submission = self._posts.pop(post)

@@ -53,8 +53,7 @@ async def test_moves(journal: SqliteJournal, move: Move) -> None:
     for state in EffectState:
         row_id = await row_in(journal, state, key=state.value)
         before = await only(journal, row_id)
-        fields = {"urls": LINKS[:1], "path": "/p", "sha256": "cd", "error": "new"} | noted_by(move)
-        fields = {} if move in AFRESH else fields
+        fields = {} if move in AFRESH else noted_by(move) | {"urls": LINKS[:1], "path": "/p", "sha256": "cd"}
         assert await journal.move(row_id, move, **fields) is (state in starts)
         after = await only(journal, row_id)
         if state not in starts:
@@ -85,7 +84,7 @@ async def test_only_one_of_two_moves(journal: SqliteJournal) -> None:
         journal.move(row_id, Move.REFUSE, error="withdrawn"),
         journal.move(row_id, Move.DISCARD, error="given up"),
     )
-    assert told == [True, False, True, False]
+    assert [*told] == [True, False, True, False]
     assert (await only(journal, row_id)).error == "withdrawn"
 
 
@@ -203,7 +202,7 @@ async def test_a_submitted_row_has_a_task_id(journal: SqliteJournal) -> None:
 
 
 async def test_an_earlier_task_id_is_put_aside(journal: SqliteJournal) -> None:
-    """A row that is made afresh, or gets another id, keeps the ids of its earlier submissions; another may have them."""
+    """A row that is made afresh, or gets another id, keeps the earlier ids aside; another row may have them."""
     row_id = await row_in(journal, SENDING, key="k")
     await journal.move(row_id, Move.ACCEPT, task_id="a")
     await journal.move(row_id, Move.LOSE)
@@ -229,11 +228,11 @@ async def test_one_row(journal: SqliteJournal) -> None:
     row_id = await row_in(journal, SUBMITTED, key="k")
     row = await only(journal, row_id)
     assert await journal.row(key="k") == await journal.row(task_id=row.task_id) == row
-    for nothing in ({"row_id": 99}, {"key": "K"}, {"task_id": "k"}):
-        assert await journal.row(**nothing) is None  # type: ignore[arg-type]  # one of three
-    for words in ({}, {"key": "k", "task_id": "t"}):
-        with pytest.raises(JournalError, match="by one of its number, its key and its task id"):
-            await journal.row(**words)  # type: ignore[arg-type]  # the fault
+    assert [await journal.row(row_id=99), await journal.row(key="K"), await journal.row(task_id="k")] == [None] * 3
+    with pytest.raises(JournalError, match="by one of its number, its key and its task id"):
+        await journal.row()
+    with pytest.raises(JournalError, match="by one of its number, its key and its task id"):
+        await journal.row(row_id=row_id, key="k")
 
 
 async def test_rows_by_state(journal: SqliteJournal) -> None:
@@ -258,11 +257,10 @@ async def test_what_is_not_finished_is_found_by_an_index(journal: SqliteJournal)
     await journal.rows(UNKNOWN, after=5)
     await journal.row_ids(UNKNOWN, LOST, SUBMITTED, DONE)
     await on_thread(journal, lambda db: db.set_trace_callback(None))
-    queries = [query for query in asked if query.startswith("SELECT")]
-    assert len(queries) == 3
-    for query in queries:
-        plan = await on_thread(journal, lambda db, query=query: db.execute(f"EXPLAIN QUERY PLAN {query}").fetchall())
-        assert "INDEX unfinished_effects (state=?" in str(plan)
+    queries = [f"EXPLAIN QUERY PLAN {query}" for query in asked if query.startswith("SELECT")]
+    plans = await on_thread(journal, lambda db: [str(db.execute(query).fetchall()) for query in queries])
+    assert len(plans) == 3
+    assert all("INDEX unfinished_effects (state=?" in plan for plan in plans)
 
 
 # Spelling
@@ -321,13 +319,15 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGED)
-async def test_a_row_that_cannot_be_read(journal: SqliteJournal, damage: str) -> None:
+@pytest.mark.parametrize(("damage", "words"), DAMAGED.items())
+async def test_a_row_that_cannot_be_read(journal: SqliteJournal, damage: str, words: str) -> None:
     """A row that somebody spoiled by hand is named, with the field, and its task id if that can be read."""
     row_id = await row_in(journal, SUBMITTED)
     task_id = (await only(journal, row_id)).task_id
     await on_thread(journal, lambda db: db.execute(f"UPDATE effects SET {damage}"))
-    with pytest.raises(JournalError, match=f"Row {row_id} of the journal cannot be read: .*{DAMAGED[damage]}") as caught:
+    with pytest.raises(
+        JournalError, match=f"Row {row_id} of the journal cannot be read: .*{DAMAGED[damage]}"
+    ) as caught:
         await journal.rows()
     assert caught.value.task_id == (None if "task_id" in damage else task_id)
 

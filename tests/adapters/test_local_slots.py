@@ -1,24 +1,26 @@
-"""Places: first come, first served; never overdrawn; never lost."""
+"""Slots: first come, first served; never overdrawn; never lost; fewer for as long as the service asks."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from hasty_clock import HastyClock
+from strange import NO_NUMBERS, BrokenInt
 
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.errors import SessionClosedError
+from finevoice_async.errors import ConfigurationError, SessionClosedError
 
 
 @pytest.fixture
 def slots() -> LocalSlots:
-    """Two places."""
+    """Two slots."""
     return LocalSlots(2, LoopClock())
 
 
 async def test_first_come_first_served(slots: LocalSlots) -> None:
-    """Who waits first gets the next place, also before somebody who only tries."""
+    """Who waits first gets the next slot, also before somebody who only tries."""
     held = [await slots.acquire(), await slots.acquire()]
     order: list[int] = []
 
@@ -39,7 +41,7 @@ async def test_first_come_first_served(slots: LocalSlots) -> None:
 
 
 async def test_cancelled_wait_takes_nothing(slots: LocalSlots) -> None:
-    """A wait that is cancelled, before or in the step in which it gets its place, holds none."""
+    """A wait that is cancelled, before or in the step in which it gets its slot, holds none."""
     held = [slots.occupy(), slots.occupy()]
     early, late, last = (asyncio.create_task(slots.acquire()) for _ in range(3))
     await asyncio.sleep(0)
@@ -52,8 +54,20 @@ async def test_cancelled_wait_takes_nothing(slots: LocalSlots) -> None:
     assert (slots.used, slots.waiting) == (2, 0)
 
 
-async def test_occupied_places_count(slots: LocalSlots) -> None:
-    """A task that runs already takes a place beyond the limit, and new ones wait until there is room."""
+async def test_a_wait_cancelled_in_the_step_of_a_release(slots: LocalSlots) -> None:
+    """A slot goes past who was cancelled a moment ago, to the next who waits."""
+    held = [slots.occupy(), slots.occupy()]
+    gone, last = (asyncio.create_task(slots.acquire()) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    slots.release(held[0])
+    await asyncio.wait([gone, last])
+    assert (gone.cancelled(), last.cancelled()) == (True, False)
+    assert (slots.used, slots.waiting) == (2, 0)
+
+
+async def test_occupied_slots_count(slots: LocalSlots) -> None:
+    """A task that runs already takes a slot beyond the limit, and new ones wait until there is room."""
     for _ in range(3):
         slots.occupy()
     assert slots.try_acquire() is None
@@ -61,30 +75,106 @@ async def test_occupied_places_count(slots: LocalSlots) -> None:
     assert slots.try_acquire() is None
     slots.release(slots)
     assert slots.try_acquire() is not None
+    assert repr(slots) == "<LocalSlots 2 of 2 used, 0 waiting>"
 
 
-async def test_slow_down_lowers_the_limit_for_a_while(slots: LocalSlots) -> None:
-    """After a 429 one place fewer is used, and all again when the time is over."""
+@pytest.mark.parametrize("seconds", [0.25, 1, 7, 30, 120])
+@pytest.mark.parametrize("clock", [LoopClock, HastyClock])
+async def test_a_429_lowers_the_limit_for_exactly_so_long(clock: type[LoopClock], seconds: float) -> None:
+    """One slot fewer is used for the seconds that were asked for, not less and not more, whoever waits meanwhile."""
+    slots = LocalSlots(2, clock())
+    loop = asyncio.get_running_loop()
     held = [slots.occupy(), slots.occupy()]
-    slots.slow_down(30)
+    slots.slow_down(seconds)
+    began = loop.time()
     slots.release(held[0])
+    assert slots.try_acquire() is None
     waiter = asyncio.create_task(slots.acquire())
-    await asyncio.sleep(29)
+    await asyncio.sleep(seconds - 0.0015)
     assert not waiter.done()
-    await asyncio.sleep(2)
-    assert waiter.done()
-    slots.slow_down(1)
-    slots.slow_down(1)
-    assert "2 of 2 used" in repr(slots)
+    await waiter
+    assert 0 <= loop.time() - began - seconds < 0.0005
+    assert slots.used == 2
 
 
-async def test_closing_sends_waiters_home(slots: LocalSlots) -> None:
-    """Who waits when it closes hears that nothing was sent; so does who comes later."""
+@pytest.mark.parametrize("seconds", [1, 30, 120])
+async def test_the_limit_is_back_without_anybody_waiting(slots: LocalSlots, seconds: float) -> None:
+    """Who only tries finds the slot free as soon as the time is over, and not before."""
+    held = [slots.occupy(), slots.occupy()]
+    slots.slow_down(seconds)
+    slots.release(held[0])
+    await asyncio.sleep(seconds - 0.001)
+    assert slots.try_acquire() is None
+    await asyncio.sleep(0.001)
+    assert slots.try_acquire() is not None
+
+
+@pytest.mark.parametrize(("first", "second"), [(10, 30), (30, 10), (10, 10)])
+@pytest.mark.parametrize("clock", [LoopClock, HastyClock])
+async def test_the_longest_time_counts(clock: type[LoopClock], first: float, second: float) -> None:
+    """Another 429 meanwhile takes another slot away, and the limit is whole again when both times are over."""
+    slots = LocalSlots(5, clock())
+    loop = asyncio.get_running_loop()
+    held = [slots.occupy() for _ in range(4)]
+    slots.slow_down(first)  # what runs is the most from now on: 4, less one
+    slots.release(held[0])
+    slots.release(held[0])
+    assert slots.try_acquire() is not None
+    assert slots.try_acquire() is None
+    began = loop.time()
+    slots.slow_down(second)
+    slots.release(held[0])
+    assert slots.try_acquire() is None  # 2 of 2
+    await asyncio.wait_for(slots.acquire(), 100)
+    assert loop.time() - began == pytest.approx(max(first, second), abs=0.0005)
+    assert slots.try_acquire() is not None
+
+
+async def test_one_slot_is_always_left() -> None:
+    """However often the service says 429, one task may run."""
+    slots = LocalSlots(2, LoopClock())
+    held = slots.occupy()
+    for _ in range(5):
+        slots.slow_down(30)
+    slots.release(held)
+    assert slots.try_acquire() is not None
+    assert slots.try_acquire() is None
+
+
+@pytest.mark.uvloop
+async def test_on_a_loop_whose_timers_fire_early() -> None:
+    """On uvloop, too, everybody who waits gets a slot when the time is over."""
+    for _ in range(10):
+        slots = LocalSlots(2, LoopClock())
+        held = [slots.occupy(), slots.occupy()]
+        slots.slow_down(0.0105)
+        slots.release(held[0])
+        await asyncio.wait_for(slots.acquire(), 5)
+
+
+async def test_closing_sends_waiters_home() -> None:
+    """Who waits when it closes hears that nothing was sent; so does who comes later; no timer is left."""
+    clock = HastyClock()
+    slots = LocalSlots(2, clock)
     slots.occupy(), slots.occupy()
+    slots.slow_down(30)
     waiter = asyncio.create_task(slots.acquire())
     await asyncio.sleep(0)
     await slots.aclose()
     await slots.aclose()
+    slots.slow_down(30)
+    assert clock.pending() == 0
     for wait in (waiter, slots.acquire()):
-        with pytest.raises(SessionClosedError):
+        with pytest.raises(SessionClosedError, match="Nothing was sent"):
             await wait
+
+
+def test_limits_that_make_no_sense() -> None:
+    """The number of slots is a whole number, 1 or above; anything else is refused, whatever it is."""
+    limits = [0, -1, 1.5, None, BrokenInt(2), -(10**5000)] + [NO_NUMBERS[name] for name in NO_NUMBERS]
+    for limit in limits:
+        if type(limit) is int and limit > 0:
+            assert LocalSlots(limit, LoopClock()).used == 0
+            continue
+        with pytest.raises(ConfigurationError, match="max_concurrency"):
+            LocalSlots(limit, LoopClock())

@@ -51,7 +51,7 @@ class Caller:
         return await self.ask("POST", SUBMIT_PATH, key=self.emulator.api_key, json=body)
 
     async def submit_id(self, **body: Any) -> str:
-        """Submit a sound and give its task id."""
+        """Submit a sound and return its task id."""
         answered = await self.submit(**body)
         assert answered.status == 200
         return str(answered.update.task_id)
@@ -61,7 +61,7 @@ class Caller:
         return await self.ask("GET", f"/v1/task/{task_id}", key=self.emulator.api_key)
 
     async def link(self, **body: Any) -> str:
-        """Submit a sound that is done at once and give its link."""
+        """Submit a sound that is done at once and return its link."""
         self.emulator.service_time = 0
         return (await self.poll(await self.submit_id(**body))).update.urls[0]
 

@@ -89,6 +89,8 @@ async def test_strays(caller: Caller, emulator: Emulator) -> None:
         ({"prompt": "x", "duration": "5"}, "duration"),
         ({"prompt": "x", "duration": float("nan")}, "duration"),
         ({"prompt": "x", "duration": None}, "duration"),
+        ({"prompt": "x", "duration": 10**400}, "duration"),
+        ({"prompt": "\ud800"}, "prompt"),
         ({"prompt": "x", "useAsync": "true"}, "useAsync"),
         ({"sourceUrl": "http://a.b/c.mp4"}, "sourceType"),
         ({"sourceType": "video"}, "sourceUrl"),
@@ -126,7 +128,7 @@ async def test_over_large_body(caller: Caller, emulator: Emulator) -> None:
 
 
 async def test_plan_limit(caller: Caller, emulator: Emulator) -> None:
-    """One task more than the plan allows is answered 429; a place is free at the very end of a task."""
+    """One task more than the plan allows is answered 429; a slot is free at the very end of a task."""
     emulator.plan_limit, emulator.service_time = 2, Constant(10)
     for _ in range(2):
         await caller.submit()

@@ -206,7 +206,7 @@ async def test_failing_task(caller: Caller, emulator: Emulator) -> None:
 
 
 async def test_task_that_never_ends(caller: Caller, emulator: Emulator) -> None:
-    """It runs for ever and keeps its place, and its drawn time stays in the ledger."""
+    """It runs for ever and keeps its slot, and its drawn time stays in the ledger."""
     emulator.service_time = 1
     emulator.inject("task.never_ends")
     task_id = await caller.submit_id()

@@ -84,7 +84,7 @@ async def test_times_are_the_law_of_the_seed(caller: Caller) -> None:
 
 
 def draw(law: ServiceLaw, duration: float | None) -> float:
-    """Give the median of many draws."""
+    """Return the median of many draws."""
     rng = random.Random(1)
     return sorted(law(SfxRequest("x", duration=duration), rng) for _ in range(4001))[2000]
 
@@ -99,10 +99,10 @@ def test_laws() -> None:
 
 
 def test_greedy_bound() -> None:
-    """Each task goes to the place that is free first."""
+    """Each task goes to the slot that is free first."""
     assert greedy_bound([3, 1, 1, 5], 2) == 7
     assert greedy_bound([], 2) == 0
-    with pytest.raises(ValueError, match="places"):
+    with pytest.raises(ValueError, match="slots"):
         greedy_bound([1], 0)
 
 

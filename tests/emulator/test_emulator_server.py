@@ -61,7 +61,7 @@ async def test_pure_dialects_look_like_the_vendors_pages(caller: Caller) -> None
 
 
 async def test_done_at_once(caller: Caller) -> None:
-    """A task that takes no time has its link in the answer to its submission, and occupies no place."""
+    """A task that takes no time has its link in the answer to its submission, and occupies no slot."""
     for dialect in ("reference", "quickstart", "mixed"):
         async with Emulator(service_time=0, dialect=dialect, plan_limit=1) as emulator:
             update = (await type(caller)(emulator, caller.http).submit()).update

@@ -21,7 +21,7 @@ PROMPTS = (
 
 
 def read(content: bytes) -> array.array[int]:
-    """Give the samples of a WAV, after a look at its form."""
+    """Return the samples of a WAV, after a look at its form."""
     with wave.open(io.BytesIO(content)) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, RATE)
         samples = array.array("h", file.readframes(file.getnframes()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import QUEUED, REFUSED, Connect, Left, Visit, all_of, leave, prompts, rows
+from ledger.helpers import QUEUED, REFUSED, Connect, Left, Visit, all_of, leave, prompts, rows, turns
 from raw_server import Peer, RawServer, Request
 
 from finevoice_async import (
@@ -154,6 +154,7 @@ async def test_many_cancellations_block_nobody(visit: Visit, path: Path) -> None
         async with asyncio.timeout(60):
             with pytest.raises(RequestRejectedError):
                 await session.submit("fine")
+        await turns(3)
         assert session.stats.waiting == session.stats.submitting == 0
 
 

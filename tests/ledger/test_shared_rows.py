@@ -36,6 +36,12 @@ async def occupied(session: FineVoiceSession) -> SfxTask:
     return await session.submit("something else")
 
 
+async def taken_up(session: FineVoiceSession) -> None:
+    """Wait, turn by turn, until something is being submitted."""
+    while not session.stats.submitting and not session.stats.waiting:  # noqa: ASYNC110 - turn by turn
+        await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 1.0, 3.0, 7.0])
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("first", ["recover", "caller"])
@@ -55,6 +61,7 @@ async def test_a_timeout_beside_recover(
     async with connect(journal=path, max_concurrency=1) as session:
         if first == "recover":
             recovering = asyncio.create_task(all_of(session.recover()))
+            await taken_up(session)
             calling = asyncio.create_task(call())
         else:
             calling = asyncio.create_task(call())
@@ -85,6 +92,21 @@ async def test_a_timeout_while_both_wait_for_a_slot(connect: Connect, path: Path
         assert outcome.effect is not None
         assert (await session.generate("door", key="k")).task_id == outcome.task_id
     assert prompts(emulator) == ["door", "something else"]
+
+
+async def test_a_caller_who_goes_drops_nothing_that_was_left(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """A caller of a queued row goes while recover() runs beside it: the row is made, or waits for the next one."""
+    await leave(path, Left(QUEUED, "door", key="k"))
+    async with connect(journal=path, max_concurrency=1) as session:
+        await occupied(session)
+        calling = asyncio.create_task(session.generate("door", key="k"))
+        await asyncio.sleep(0.1)
+        recovering = asyncio.create_task(all_of(session.recover()))
+        await asyncio.sleep(0.1)
+        calling.cancel()
+        outcomes = about(await recovering, "door")
+    (row,) = [row for row in await rows(path) if row.key == "k"]
+    assert row.state is QUEUED or outcomes[0].effect is not None
 
 
 async def test_recover_is_left_while_a_caller_waits(connect: Connect, path: Path, emulator: Emulator) -> None:
@@ -123,8 +145,7 @@ async def test_cancelling_a_caller_does_not_cancel_recover(connect: Connect, pat
         await leave(file, Left(QUEUED, f"door {moment}", key="k"))
         async with connect(journal=file, max_concurrency=1) as session:
             recovering = asyncio.create_task(all_of(session.recover()))
-            while not session.stats.submitting and not session.stats.waiting:  # noqa: ASYNC110 - turn by turn
-                await asyncio.sleep(0)
+            await taken_up(session)
             calling = asyncio.create_task(session.submit(f"door {moment}", key="k"))
             await turns(moment)
             calling.cancel()
@@ -149,7 +170,7 @@ async def test_callers_of_one_key_come_and_go(connect: Connect, path: Path, emul
         if way == "cancel":
             for call in calls:
                 call.cancel()
-        await asyncio.wait(calls)
+        await asyncio.gather(*calls, return_exceptions=True)
         effect = await staying
     assert effect.task_id in emulator.ledger.accepted
     assert prompts(emulator) == ["door", "something else"]
@@ -262,20 +283,27 @@ async def test_two_recovers_give_each_effect_once(connect: Connect, path: Path, 
     assert len(emulator.ledger.accepted) == 20
 
 
-async def test_a_row_that_was_given_up_since_is_not_sent(connect: Connect, path: Path, emulator: Emulator) -> None:
-    """recover() read a row as queued, and waits for its slot; it is given up meanwhile: nothing is sent."""
-    await leave(path, Left(QUEUED, "door"))
-    async with connect(journal=path, max_concurrency=1) as session:
-        await occupied(session)
-        recovering = asyncio.create_task(all_of(session.recover()))
-        await asyncio.sleep(0.5)
-        for row in [row async for row in session.rows(QUEUED)]:
-            await session.discard(row)
-        async with asyncio.timeout(600):
-            outcomes = about(await recovering, "door")
-        assert not [outcome.effect for outcome in outcomes if outcome.effect]
-    assert prompts(emulator) == ["something else"]
-    assert [row.state for row in await rows(path) if row.request.prompt == "door"] == [REFUSED]
+async def test_a_row_that_was_given_up_is_not_sent(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """A row is given up at each moment of a recover(): it is sent, or given up, and never both."""
+    given_up = 0
+    for moment in range(20):
+        file, prompt = path.with_name(f"{moment}.db"), f"door {moment}"
+        await leave(file, Left(QUEUED, prompt))
+        async with connect(journal=file, max_concurrency=1) as session, asyncio.timeout(600):
+            (row,) = await all_of(session.rows())
+            recovering = asyncio.create_task(all_of(session.recover()))
+            await turns(moment)
+            try:
+                await session.discard(row)
+            except InvalidRequestError:
+                (outcome,) = await recovering
+                assert outcome.effect is not None
+            else:
+                given_up += 1
+                assert not [outcome.effect for outcome in await recovering if outcome.effect]
+                assert prompt not in prompts(emulator)
+                assert [row.state for row in await all_of(session.rows())] == [REFUSED]
+    assert given_up
 
 
 async def test_a_key_belongs_to_one_request(connect: Connect, path: Path, emulator: Emulator) -> None:
@@ -337,7 +365,7 @@ async def test_timeouts_that_passed_leave_nothing(connect: Connect, emulator: Em
 
         def ours() -> int:
             gc.collect()
-            return sum(type(thing).__module__.startswith("finevoice_async") for thing in gc.get_objects())
+            return sum(str(type(thing).__module__).startswith("finevoice_async") for thing in gc.get_objects())
 
         await wait(0)
         before = ours()

@@ -76,6 +76,7 @@ async def test_the_journal_fails_before_the_post(
             await ask(session, way)  # it does not need every write
         except JournalError:
             assert not emulator.ledger.posts
+            await turns(3)
             assert session.stats.waiting == session.stats.submitting == 0
         paid = prompts(emulator)
         journal.steps.clear()
