@@ -117,10 +117,10 @@ class AiohttpFetcher:
             failure = Failure(FailureKind.INVALID, "the link is not a URL")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             failure = translate(error, sent=True)
-        except RuntimeError:
+        except RuntimeError as error:
             if not session.closed:
                 raise
-            failure = Failure(FailureKind.NOT_SENT, "the session is closed")
+            failure = translate(error, sent=False)
         raise failure from None
 
     async def aclose(self) -> None:

@@ -50,10 +50,12 @@ def translate(error: Exception, *, sent: bool) -> Failure:
     """Return the failure that one of aiohttp's errors stands for.
 
     `sent`: something of the request may have been written. A connector error comes before that by its nature; both
-    must agree before a call counts as not sent.
+    must agree before a call counts as not sent. A `RuntimeError` is aiohttp's word for a session that was closed.
     """
     if sent:
         return Failure(FailureKind.LOST, words(error))
+    if isinstance(error, RuntimeError):
+        return Failure(FailureKind.NOT_SENT, "the session is closed")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
         return Failure(FailureKind.CERTIFICATE, "the server's certificate is not trusted")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
@@ -69,7 +71,7 @@ async def _read(response: aiohttp.ClientResponse, cap: int, into: bytearray) -> 
     """
     content = response.content
     try:
-        if content.is_eof() and content.total_bytes <= cap:
+        if content.is_eof():
             into += content.read_nowait()  # a small answer comes in one piece, with its headers
         else:
             async for piece in content.iter_chunked(_PIECE):
@@ -196,13 +198,10 @@ class AiohttpTransport:
                 finally:
                     if not response.closed:
                         response.release()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            failure = translate(error, sent=payload is not None and payload.may_be_sent)
-        except RuntimeError as error:
-            if response is None and not session.closed:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and response is None and not session.closed:
                 raise
-            lost = payload is not None and payload.may_be_sent  # the caller closed their session meanwhile
-            failure = Failure(FailureKind.LOST if lost else FailureKind.NOT_SENT, words(error))
+            failure = translate(error, sent=payload is not None and payload.may_be_sent)
         if response is not None:  # of a reply that broke off, what came is worth more than the reason
             return Reply(response.status, response.headers, bytes(content), whole)
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error

@@ -1,7 +1,7 @@
 """The journal's rows: how they are spelled in the file, and every statement that reads or writes one.
 
-All of this is synchronous and belongs on the journal's own thread, within the transaction of a batch. Each function
-has one statement that writes, so that one that fails leaves nothing behind.
+All of this is synchronous and belongs on the journal's own thread, within the transaction of a batch. At most one
+statement of a function changes anything, so that one that fails leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from finevoice_async.adapters.journal_schema import IS_UNFINISHED, UNFINISHED
+from finevoice_async.adapters.journal_schema import FINISHED, IS_UNFINISHED
 from finevoice_async.core.ledger import MOVES, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
@@ -24,23 +24,11 @@ from finevoice_async.ports import Begun, TaskIdTakenError
 _COLUMNS = tuple(field.name for field in attrs.fields(JournalRow))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM effects"  # noqa: S608 - names of ours
 
-_STARTS = {move: ", ".join(sorted(repr(start.value) for start in starts)) for move, (starts, _) in MOVES.items()}
-"""For each move the states that it may start from, as an SQL list."""
-
 _NEW = (EffectState.QUEUED, EffectState.SENDING)
 _AGAIN = (Move.QUEUE, Move.RETRY)
 _AFRESH = (*_AGAIN, Move.SEND, Move.RESEND)
 _FORGOTTEN: Final = {"task_id": None, "urls": "[]", "path": None, "sha256": None, "error": None, "submitted_at": None}
 """What a row keeps no longer when its effect is about to be made afresh."""
-
-_PAST = "past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')"
-"""Puts the task id aside, unless it stays the same: in an UPDATE, what stands to the right are the old values."""
-
-_INSERT = """INSERT INTO effects (key, state, request, created_at, updated_at)
-    VALUES (:key, :state, :request, :at, :at) ON CONFLICT (key) DO UPDATE SET """
-_QUEUE_AGAIN = ", ".join(
-    ["state = 'queued'", "request = :request", "updated_at = :at", _PAST, *(f"{name} = :{name}" for name in _FORGOTTEN)]
-)
 
 
 # Statements
@@ -52,12 +40,21 @@ def begin(
     """Write a new row, or queue the one with this key again if `again` may start from its state."""
     if state not in _NEW or again not in _AGAIN:
         raise JournalError(f"A row of the journal cannot begin as {state.value} by {again.value}. Nothing was written.")
-    values = {"key": key, "state": state.value, "request": _spell_request(request), "at": _stamp(at)}
-    query = f"{_INSERT}{_QUEUE_AGAIN} WHERE state IN ({_STARTS[again]})"
-    cursor = db.execute(query, _FORGOTTEN | values)
-    found = row(db, column="id", value=cursor.lastrowid) if key is None else row(db, column="key", value=key)
-    assert found is not None  # noqa: S101 - it was written just now, or was in the way
-    return Begun(found, is_mine=cursor.rowcount > 0)
+    text, when = _spell_request(request), _stamp(at)
+    cursor = db.execute(
+        "INSERT INTO effects (key, state, request, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (key) DO NOTHING",
+        (key, state.value, text, when, when),
+    )
+    if cursor.rowcount > 0:
+        row_id, moment = cursor.lastrowid or 0, datetime.fromisoformat(when)
+        new = JournalRow(id=row_id, key=key, state=state, request=request, created_at=moment, updated_at=moment)
+        return Begun(new, is_mine=True)
+    values = {"state": MOVES[again][1].value, "updated_at": when, **_FORGOTTEN, "request": text}
+    moved = db.execute(_update(again, "key", *values), {**values, "key": key}).rowcount
+    found = row(db, column="key", value=key)
+    assert found is not None  # noqa: S101 - it was in the way
+    return Begun(found, is_mine=moved > 0)
 
 
 def move(
@@ -84,16 +81,9 @@ def move(
         if not task_id:
             raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
         values["submitted_at"] = values["updated_at"]
-    settings = [f"{name} = :{name}" for name in values]
-    if "task_id" in values:
-        settings.append(_PAST)
-    if move is Move.FINISH:  # the answer to the submission itself may have had the result
-        settings.append("submitted_at = CASE state WHEN 'sending' THEN :updated_at ELSE submitted_at END")
-    query = f"UPDATE effects SET {', '.join(settings)} WHERE id = :id AND state IN ({_STARTS[move]})"  # noqa: S608
     try:
-        moved = db.execute(query, {**values, "id": row_id}).rowcount
-    except sqlite3.IntegrityError as conflict:
-        # The only one that a move can be in.
+        moved = db.execute(_update(move, "id", *values), {**values, "id": row_id}).rowcount
+    except sqlite3.IntegrityError as conflict:  # of two rows about a task id: no move can meet another one
         (owner,) = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
         words = f"Row {row_id} of the journal cannot get task {task_id}: it belongs to row {owner}."
         raise TaskIdTakenError(words, task_id=task_id) from conflict
@@ -101,6 +91,21 @@ def move(
         words = f"Row {row_id} of the journal cannot become {state.value}: there is no such row."
         raise JournalError(words, task_id=task_id)
     return moved > 0
+
+
+@cache
+def _update(move: Move, by: str, *names: str) -> str:
+    """Return the one statement that moves a row and sets columns, if the row is in a state that the move starts from.
+
+    All that stands to the right of an equals sign are the old values.
+    """
+    settings = [f"{name} = :{name}" for name in names]
+    if "task_id" in names:  # the old one is put aside, unless it stays the same
+        settings.append("past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')")
+    if move is Move.FINISH:  # the answer to the submission itself may have had the result
+        settings.append("submitted_at = CASE state WHEN 'sending' THEN :updated_at ELSE submitted_at END")
+    starts = ", ".join(sorted(f"'{start.value}'" for start in MOVES[move][0]))
+    return f"UPDATE effects SET {', '.join(settings)} WHERE {by} = :{by} AND state IN ({starts})"  # noqa: S608
 
 
 def row(db: sqlite3.Connection, *, column: str, value: str | int | None) -> JournalRow | None:
@@ -128,7 +133,7 @@ def _in(states: Sequence[EffectState]) -> tuple[str, list[str]]:
     if not states:
         return "true", []
     condition = f"state IN ({', '.join('?' * len(states))})"
-    if UNFINISHED.issuperset(states):
+    if not set(FINISHED).intersection(states):
         condition += f" AND {IS_UNFINISHED}"
     return condition, [state.value for state in states]
 

@@ -101,7 +101,7 @@ class Endings:
         submission.phase, submission.result = Phase.ENDED, result
         if submission.launch_watchers:
             submission.launched()
-        listeners, submission.listeners = submission.listeners, []
+        listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
             listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
         if not listeners and isinstance(result, TaskRecord):

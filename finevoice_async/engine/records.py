@@ -227,7 +227,7 @@ class Submission:
     may_be_paid: bool = False
     phase: Phase = Phase.BEGINNING
     slot: object | None = None
-    listeners: list[Listener] = attrs.field(factory=list)
+    listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
 

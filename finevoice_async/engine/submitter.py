@@ -116,7 +116,7 @@ class Submitter:
         """
         self._check_open()
         if key is None:
-            submission = Submission(request, listeners=[listener])
+            submission = Submission(request, listeners={listener: None})
             if self._launch_at_once(submission):
                 pass
             elif self._bookkeeper.has_journal:
@@ -127,9 +127,9 @@ class Submitter:
         known = self._registry.find(key)
         if known is not None:
             known.check_same(request)
-            known.listeners.append(listener)
+            known.listeners[listener] = None
             return known
-        submission = Submission(request, key, listeners=[listener])
+        submission = Submission(request, key, listeners={listener: None})
         self._registry.add(submission)
         self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
         return submission
@@ -145,7 +145,7 @@ class Submitter:
         self._check_open()
         self.check_not_under_way(row)
         submission = Submission(row.request, row.key, row, row.state, left_behind=not resend, may_be_paid=resend)
-        submission.listeners.append(listener)
+        submission.listeners[listener] = None
         self._registry.add(submission)
         self._enqueue(submission)
         return submission
@@ -188,7 +188,7 @@ class Submitter:
         if error is not None and submission.phase is Phase.QUEUED and len(submission.listeners) == 1:
             self._endings.retire(submission, error)
             return
-        submission.listeners.remove(listener)
+        del submission.listeners[listener]
         if error is not None:
             listener(copy.copy(error))
         if submission.listeners:
