@@ -158,7 +158,7 @@ class OutcomeStream:
                     await self._take_in(wanted)
         except SessionClosedError:
             log.info("the session closed; no more requests are drawn")
-        except (asyncio.CancelledError, StopAsyncIteration) as error:
+        except (asyncio.CancelledError, StopAsyncIteration, GeneratorExit) as error:
             if self._stopping:
                 raise
             # Neither means what it says: it would look to the caller like a cancellation of theirs, or like the end.
@@ -175,14 +175,12 @@ class OutcomeStream:
         drawn = self._pending[self._drawn] = _Drawn(self, self._drawn, timeout=self._timeout)
         self._drawn += 1
         try:
-            if isinstance(wanted, JournalRow):
+            if type(wanted) is JournalRow:  # asked of nothing else: an item may raise when it is asked what it is
                 self._resume(drawn, wanted)
             else:
-                drawn.request, drawn.key = _read(wanted)
-                self._refuse_after_fatal(drawn.request)
-                submission = self._submitter.submit(
-                    drawn.request, drawn.key, drawn.hear, retry_failed=self._retry_failed
-                )
+                request = drawn.read(wanted)
+                self._refuse_after_fatal(request)
+                submission = self._submitter.submit(request, drawn.key, drawn.hear, retry_failed=self._retry_failed)
                 drawn.waits_for(submission)
         except FineVoiceError as error:
             self._fail(drawn, error)
@@ -295,6 +293,24 @@ class _Drawn(Watcher):
     key: str | None = None
     submission: Submission | None = None  # while it has no task
 
+    def read(self, wanted: Any) -> SfxRequest:
+        """Return the request that an item asks for; its key is noted first.
+
+        Raises:
+            InvalidRequestError: It breaks a rule, or cannot be read at all.
+        """
+        try:
+            if isinstance(wanted, Mapping) and "key" in wanted:
+                wanted = dict(wanted)
+                self.key = check_key(wanted.pop("key"))
+            self.request = as_request(wanted, {})
+        except FineVoiceError:
+            raise
+        except (Exception, asyncio.CancelledError) as error:  # nothing is awaited here: it is the item that raises
+            what = type(error).__name__
+            raise InvalidRequestError(f"The request cannot be read ({what}). Nothing was sent.") from error
+        return self.request
+
     def waits_for(self, submission: Submission) -> None:
         """Note who brings the task, unless it has."""
         if submission.phase is not Phase.ENDED:
@@ -320,24 +336,6 @@ class _Drawn(Watcher):
             submitter.leave(self.submission, self.hear)
         else:
             poller.unwatch(self)
-
-
-def _read(wanted: RequestLike) -> tuple[SfxRequest, str | None]:
-    """Return the request and the key that an item asks for.
-
-    Raises:
-        InvalidRequestError: It breaks a rule, or cannot be read at all.
-    """
-    try:
-        if isinstance(wanted, Mapping) and "key" in wanted:
-            fields = dict(wanted)
-            key = check_key(fields.pop("key"))
-            return as_request(fields, {}), key
-        return as_request(wanted, {}), None
-    except FineVoiceError:
-        raise
-    except Exception as error:
-        raise InvalidRequestError(f"The request cannot be read ({type(error).__name__}). Nothing was sent.") from error
 
 
 def _for_request(error: FineVoiceError, request: SfxRequest) -> FineVoiceError:

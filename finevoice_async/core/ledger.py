@@ -123,8 +123,18 @@ def check_key(key: object) -> str | None:
     """Return a caller's key if it can name a row.
 
     Raises:
-        InvalidRequestError: It is neither None nor a string that is not blank.
+        InvalidRequestError: It is neither None nor a string that is not blank and that UTF-8 can carry.
     """
-    if key is not None and (not isinstance(key, str) or not key.strip()):
-        raise InvalidRequestError(f"key must be a string that is not blank, not {shorten(key)}. Nothing was sent.")
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.strip() or not _is_utf8(key):
+        raise InvalidRequestError(f"key must be text that is not blank, not {shorten(key)}. Nothing was sent.")
     return key
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -90,6 +90,7 @@ class InFlight:
         log.critical("the poller died (%s); %d tasks are not watched any more", why, len(self.tasks))
         self._broken = why
         for record in list(self.tasks.values()):
+            self._free_slot(record)  # nobody here will see its end, and who waits for a slot must hear
             record.tell(self._broken_error(record))
 
     def close(self) -> None:

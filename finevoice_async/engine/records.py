@@ -21,6 +21,7 @@ from finevoice_async.errors import (
     InvalidRequestError,
     PollError,
     SessionClosedError,
+    SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
@@ -211,6 +212,7 @@ class Submission:
         begun: The row, while it is being written.
         left_behind: An earlier process wished for it: if this one cannot send it, it stays queued for a later one.
         may_be_paid: An earlier POST of it may have been accepted, so it can end as unknown only, unless accepted.
+        doubt: The same, if that POST was of this very submission.
         phase: How far it has come.
         slot: Its slot in the plan, from before the POST; then the task has it.
         listeners: Who waits for the result; callers of one key share one submission.
@@ -225,6 +227,7 @@ class Submission:
     begun: asyncio.Future[Begun] | None = None
     left_behind: bool = False
     may_be_paid: bool = False
+    doubt: SubmitUnknownError | None = None
     phase: Phase = Phase.BEGINNING
     slot: object | None = None
     listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
@@ -244,6 +247,13 @@ class Submission:
 
     def told(self, error: FineVoiceError) -> FineVoiceError:
         """Return the error with the request, and with what becomes of the row."""
+        if self.doubt is not None:
+            words = f"{self.doubt.message} It was to be sent again, but: {error.message}"
+            twin = SubmitUnknownError(
+                words, request=self.request, status=error.status, code=error.code, body=error.body
+            )
+            twin.__cause__ = error
+            return twin
         error = copy.copy(error)
         if self.may_be_paid:
             error.message += " An earlier submission of it may have been accepted and paid for: its row stays unknown."

@@ -15,7 +15,7 @@ from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
 from finevoice_async.engine.exchange import ADVICE, Exchange, error_of
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
 from finevoice_async.errors import (
     FineVoiceError,
@@ -71,6 +71,7 @@ class Sender:
                 if not await self._bookkeeper.sending(submission):
                     return await self._read_anew(submission)
                 self._registry.add(submission)  # its row is known now
+            self._inflight.check()  # else nobody would see its end
             submission.phase = Phase.OUT
             answer = await self._exchange.submit(submission.request)
             if isinstance(answer, TaskUpdate):
@@ -85,7 +86,9 @@ class Sender:
             if final or not self._budget.spend():
                 await self._failed(submission, error_of(answer, decision.error, request=submission.request))
             submission.phase = Phase.HELD
-            submission.may_be_paid |= unknown
+            if unknown:
+                submission.may_be_paid = True
+                submission.doubt = SubmitUnknownError(f"{answer.what}. {ADVICE[SubmitUnknownError]}")
             await self._bookkeeper.held(submission, f"{answer.what}; attempt {attempt + 1} in {wait:.2f} s")
             await self._clock.sleep(wait)
             attempt += 1
@@ -132,12 +135,13 @@ class Sender:
         submission.slot = None
         submission.result = record
         note = self._bookkeeper.accepted_as(submission, record)
-        if update.status is TaskStatus.FAILED or update.urls:
-            self._inflight.end(record, record.ended_by(update))
-        else:
+        end = record.ended_by(update) if update.status is TaskStatus.FAILED or update.urls else None
+        if end is None:
             self._follow(record)
         if note is not None:
-            await self._noted(submission, record, note)
+            await self._noted(submission, record, note, end)
+        if end is not None and record.end is None:
+            self._inflight.end(record, end)
         return record
 
     def _follow(self, record: TaskRecord) -> None:
@@ -147,15 +151,20 @@ class Sender:
             self._inflight.drop(record)
             raise
 
-    async def _noted(self, submission: Submission, record: TaskRecord, note: asyncio.Future[bool]) -> None:
-        """Wait until the task id is on disk."""
+    async def _noted(
+        self, submission: Submission, record: TaskRecord, note: asyncio.Future[bool], end: News | None
+    ) -> None:
+        """Wait until the task id is on disk; whatever happens, the task has its end, if that is known."""
         try:
             await self._bookkeeper.noted(note, record)
         except TaskIdTakenError:
             self._inflight.drop(record)
             await self._failed(submission, _taken_error(submission, record.task_id))
-        except JournalError as error:
-            submission.result = error
+        except (JournalError, asyncio.CancelledError) as error:
+            if isinstance(error, JournalError):
+                submission.result = error
+            if end is not None:
+                self._inflight.end(record, end)
             raise
 
     async def _read_anew(self, submission: Submission) -> TaskRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from finevoice_async.errors import SubmitNotSentError
@@ -30,7 +31,7 @@ class GuardedSlots:
         """
         try:
             return self._slots.try_acquire()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             raise _not_sent(error) from error
 
     async def acquire(self) -> object:
@@ -41,6 +42,11 @@ class GuardedSlots:
         """
         try:
             return await self._slots.acquire()
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise _not_sent(error) from error  # nobody cancelled this wait: it is a fault of the slots
         except Exception as error:
             raise _not_sent(error) from error
 
@@ -48,7 +54,7 @@ class GuardedSlots:
         """Take a slot at once, free or not; None if that fails: the task runs all the same."""
         try:
             return self._slots.occupy()
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("the shared slots failed to take a slot for a task that runs already")
             return None
 
@@ -56,14 +62,14 @@ class GuardedSlots:
         """Give a slot back."""
         try:
             self._slots.release(slot)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("the shared slots failed to take a slot back")
 
     def slow_down(self, seconds: float) -> None:
         """Use fewer slots for a while."""
         try:
             self._slots.slow_down(seconds)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("the shared slots failed to slow down")
 
     @property
@@ -71,7 +77,7 @@ class GuardedSlots:
         """How many wait for a slot; 0 if that fails."""
         try:
             return self._slots.waiting
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             log.exception("the shared slots failed to say how many wait")
             return 0
 
@@ -79,5 +85,5 @@ class GuardedSlots:
         """Close nothing: they are the caller's."""
 
 
-def _not_sent(error: Exception) -> SubmitNotSentError:
+def _not_sent(error: BaseException) -> SubmitNotSentError:
     return SubmitNotSentError(f"The shared slots failed ({type(error).__name__}). Nothing was sent and nothing paid.")

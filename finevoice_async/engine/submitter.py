@@ -40,8 +40,8 @@ MAX_POSTS = 40
 """Submissions under way at once. With the 16 polls they fit the transport's 64 connections; more would only queue."""
 
 
-CUT_OFF = 5.0
-"""Seconds that a POST is given to end once it was cut off; it takes a turn of the loop or two."""
+DISK = 10.0
+"""Seconds that rows are given to say what became of them at closing: as long as the journal gives its disk."""
 
 
 class Submitter:
@@ -246,6 +246,7 @@ class Submitter:
                 raise unknown_error(row)
             if row.state is not EffectState.QUEUED:
                 return self._poller.pick_up(row)
+            submission.left_behind = True  # as it was found it is left, if it cannot be sent
         submission.row, submission.state = row, EffectState.QUEUED
         self._registry.add(submission)
         return None
@@ -258,7 +259,10 @@ class Submitter:
         """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
         if self._queue or self._beginning or len(self._posts) >= MAX_POSTS:
             return False
-        slot = self._slots.try_acquire()
+        try:
+            slot = self._slots.try_acquire()
+        except FineVoiceError as error:
+            raise submission.told(error) from error.__cause__
         if slot is None:
             return False
         self._launch(submission, slot)
@@ -366,21 +370,20 @@ class Submitter:
                 post.cancel()
 
     async def settle(self, timeout: float) -> None:
-        """Give the POSTs under way, and the rows being written, `timeout` seconds, then cut them off."""
-        deadline = self._clock.monotonic() + timeout
+        """Give the POSTs under way `timeout` seconds, then cut them off; and have every row say what became of it."""
+        if self._posts:
+            await asyncio.wait(self._posts, timeout=timeout)
+        for post in self._posts:
+            post.cancel()
+        deadline = self._clock.monotonic() + DISK
         while under_way := self._under_way():
             left = deadline - self._clock.monotonic()
             if left <= 0:
-                break
+                return
             await asyncio.wait(under_way, timeout=left)
-        posts = list(self._posts)
-        for post in posts:
-            post.cancel()
-        if posts:
-            await asyncio.wait(posts, timeout=CUT_OFF)
 
     def _under_way(self) -> list[asyncio.Future[Any]]:
-        """Return what a closing waits for."""
+        """Return what must end before the journal can be closed."""
         rows = [submission.begun for submission in self._beginning if submission.begun is not None]
         dispatcher = [] if self._dispatcher is None else [self._dispatcher]
         return [*self._posts, *rows, *self._endings.pending, *dispatcher]

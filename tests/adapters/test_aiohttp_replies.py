@@ -6,12 +6,17 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
 
+import aiohttp
 import pytest
+from aiohttp.base_protocol import BaseProtocol
 from raw_server import Peer, RawServer, Request, Script
 
-from finevoice_async.adapters.aiohttp_transport import MAX_ACCEPTED, MAX_REPLY, AiohttpTransport
+from finevoice_async.adapters.aiohttp_transport import MAX_ACCEPTED, MAX_REPLY, AiohttpTransport, _read
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import Timeouts
 from finevoice_async.core.failures import Failure, FailureKind
@@ -135,6 +140,50 @@ async def test_a_bad_chunk_in_one_piece_with_the_headers(no_leaks: object) -> No
     with pytest.raises(Failure) as caught:
         await call(script)
     assert caught.value.kind is FailureKind.LOST
+
+
+async def test_what_came_before_a_slow_hook_of_the_callers_is_kept(no_leaks: object) -> None:
+    """If the body has broken off before anybody looks at it, aiohttp's error does not hide what came."""
+
+    async def script(request: Request, peer: Peer) -> None:
+        peer.send(SIZED + PART)
+        await peer.close()
+
+    async def dawdle(*_: object) -> None:
+        await asyncio.sleep(1)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_end.append(dawdle)
+    async with RawServer(script) as server, aiohttp.ClientSession(trace_configs=[tracing]) as http:
+        transport = AiohttpTransport(server.url, "secret-key-123", Timeouts(), http, deadline=nullcontext())
+        reply = await transport.post("/v1/x", b"{}")
+        assert (reply.status, reply.body, reply.whole) == (200, PART, False)
+
+
+async def test_what_comes_in_the_step_of_a_timeout_is_kept(no_leaks: object) -> None:
+    """A piece that arrives in the very step in which the call's time is up is read, too."""
+    loop = asyncio.get_running_loop()
+    stream = aiohttp.StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+    stream._protocol.transport = asyncio.Transport()
+    response: Any = SimpleNamespace(content=stream)
+    came = bytearray()
+    reading = asyncio.ensure_future(_read(response, 100, came))
+    await asyncio.sleep(0)
+    stream.feed_data(PART)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert came == PART
+
+
+async def test_a_connection_that_somebody_else_closed(no_leaks: object) -> None:
+    """aiohttp's complaint about that, which is no client error of its own, costs nothing of what came either."""
+    stream = aiohttp.StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16)
+    stream.feed_data(PART)
+    response = SimpleNamespace(status=200, headers={}, content=stream, closed=True)
+    http: Any = SimpleNamespace(closed=False, request=AsyncMock(return_value=response))
+    transport = AiohttpTransport("http://x", "secret-key-123", Timeouts(), http, deadline=nullcontext())
+    assert await transport.post("/v1/x", b"{}") == (200, {}, PART, False)
 
 
 async def test_a_trickle_is_ended_by_the_calls_time(no_leaks: object) -> None:

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import aiohttp
+import attrs
 import pytest
 from aiohttp import client_exceptions
 from aiohttp.client_reqrep import ConnectionKey
@@ -47,6 +49,7 @@ MADE: dict[str, Exception] = {
     "ClientHttpProxyError": client_exceptions.ClientHttpProxyError(_REQUEST, ()),
     "TooManyRedirects": aiohttp.TooManyRedirects(_REQUEST, ()),
     "ServerFingerprintMismatch": aiohttp.ServerFingerprintMismatch(b"a", b"b", "h", 1),
+    "RuntimeError": RuntimeError("Session is closed"),
     "InvalidURL": aiohttp.InvalidURL(BASE),
     "InvalidUrlClientError": client_exceptions.InvalidUrlClientError(BASE),
     "InvalidUrlRedirectClientError": client_exceptions.InvalidUrlRedirectClientError(BASE),
@@ -86,7 +89,7 @@ def test_every_client_error_is_mapped(kind: type[Exception]) -> None:
 
 @pytest.mark.parametrize("error", MADE.values(), ids=lambda error: type(error).__name__)
 def test_nothing_counts_as_not_sent_once_headers_were(error: Exception) -> None:
-    """Once the trace said that headers were written, every failure is a loss."""
+    """Once something may have been written, every failure is a loss."""
     assert translate(error, sent=True).kind is FailureKind.LOST
     assert KEY not in words(error)
 
@@ -145,7 +148,7 @@ def test_key_is_struck_out_in_every_spelling() -> None:
     assert make(key="k").conceal(b'{"taskId":"t"}') == b'{"taskId":"t"}'
 
 
-@pytest.mark.parametrize("url", ["http://\xad", "http://x\xad.example/y", "ftp://x"])
+@pytest.mark.parametrize("url", ["http://a\u05beb", "http://a\\b/y", "ftp://x"])
 def test_an_address_that_cannot_work(url: str) -> None:
     """An address that no host can have is a mistake in the options, as any other that is none."""
     with pytest.raises(ConfigurationError, match="FINEVOICE_BASE_URL"):
@@ -182,6 +185,56 @@ async def test_the_callers_session_stays_open(no_leaks: object) -> None:
         assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
         await transport.aclose()
         assert not http.closed
+
+
+@attrs.define
+class BrokenSession:
+    """A session of a caller's that fails by itself, before or after it has asked the body for its bytes."""
+
+    error: Exception
+    writes: bool
+    closed: bool = False
+
+    async def request(self, method: str, url: URL, *, data: Any, **options: Any) -> Any:
+        """Fail."""
+        if self.writes and data is not None:
+            await data.write_with_length(AsyncMock(), None)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "closed"), [(aiohttp.ClientConnectorError(_PLACE, _OS), False), (RuntimeError("Session is closed"), True)]
+)
+async def test_what_the_body_was_asked_for_counts_as_sent(error: Exception, closed: bool) -> None:
+    """An error that comes before writing by its nature is believed only if the body was not asked for its bytes."""
+    for writes, kind in ((False, FailureKind.NOT_SENT), (True, FailureKind.LOST)):
+        http: Any = BrokenSession(error, writes, closed)
+        with pytest.raises(Failure) as caught:
+            await make(http=http).post("/v1/x", b"{}")
+        assert caught.value.kind is kind
+        assert caught.value.__context__ is None
+
+
+async def test_an_error_of_a_session_that_is_open(no_leaks: object) -> None:
+    """What is no word for a closed session comes out as it is."""
+    http: Any = BrokenSession(RuntimeError("something else"), writes=False)
+    with pytest.raises(RuntimeError, match="something else"):
+        await make(http=http).post("/v1/x", b"{}")
+
+
+async def test_closed_transport_leaves_the_callers_session_alone(no_leaks: object) -> None:
+    """After closing, nothing is sent over a session of the caller's that is open still."""
+    async with RawServer(_never) as server, aiohttp.ClientSession() as http:
+        transport = make(server.url, http=http)
+        await transport.aclose()
+        with pytest.raises(Failure) as caught:
+            await transport.post("/v1/x", b"{}")
+        assert caught.value.kind is FailureKind.NOT_SENT
+        assert server.connections == 0
+
+
+async def _never(request: Request, peer: Peer) -> None:
+    await peer.hang()
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["no headers yet", "within the body"])

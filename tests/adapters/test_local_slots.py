@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from hasty_clock import HastyClock
 from strange import NO_NUMBERS, BrokenInt
+from virtual_time import VirtualTimeLoop
 
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
@@ -107,6 +108,20 @@ async def test_the_limit_is_back_without_anybody_waiting(slots: LocalSlots, seco
     assert slots.try_acquire() is None
     await asyncio.sleep(0.001)
     assert slots.try_acquire() is not None
+
+
+async def test_nobody_overtakes_as_the_limit_comes_back(slots: LocalSlots) -> None:
+    """When the time is over, who waits is first, also if the timer is late."""
+    held = [slots.occupy(), slots.occupy()]
+    slots.slow_down(10)
+    slots.release(held[0])
+    waiter = asyncio.create_task(slots.acquire())
+    await asyncio.sleep(1)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.jump(20)
+    assert slots.try_acquire() is None
+    await waiter
 
 
 @pytest.mark.parametrize(("first", "second"), [(10, 30), (30, 10), (10, 10)])

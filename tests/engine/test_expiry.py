@@ -113,7 +113,20 @@ async def test_late_calls_end_in_time_and_others_go_on(no_leaks: object, clock: 
     assert loop.time() - began == pytest.approx(14)
     assert await fine - began == pytest.approx(13)
     assert await _call(deadlines, 9) - began == pytest.approx(23)  # a new timer, after a time with no call
+    assert not deadlines._calls
+    assert not deadlines._late
     deadlines.close()
+    deadlines.close()
+
+
+async def test_a_call_that_ended_in_time_leaves_its_task_alone(no_leaks: object) -> None:
+    """What the task does after its call has no limit."""
+    deadlines = Deadlines(10, LoopClock())
+    await _call(deadlines, 9)
+    await asyncio.sleep(100)
+    with pytest.raises(KeyError), deadlines:
+        raise KeyError
+    await asyncio.sleep(100)
     deadlines.close()
 
 

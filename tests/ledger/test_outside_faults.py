@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import QUEUED, SENDING, Connect, HeldJournal, Left, all_of, check_books, leave
+from ledger.helpers import QUEUED, REFUSED, SENDING, Connect, HeldJournal, Left, all_of, check_books, leave, rows
 
-from finevoice_async import FineVoiceError, FineVoiceSession, SubmitUnknownError
+from finevoice_async import FineVoiceError, FineVoiceSession, PollError, SubmitUnknownError
+from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator
 
 
@@ -132,6 +133,33 @@ async def _wait(task: Any) -> object:
     return await task
 
 
+@pytest.mark.parametrize("journalled", [False, True])
+async def test_the_poller_dies_while_others_wait(
+    connect: Connect, path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, journalled: bool
+) -> None:
+    """The poller dies of a bug while others wait for a slot that nobody will free: they hear, and nothing is sent."""
+
+    def broken(*_: object, **__: object) -> float:
+        raise ZeroDivisionError("injected")
+
+    emulator.inject("task.never_ends")
+    async with connect(journal=path if journalled else None, max_concurrency=1) as session:
+        task = await session.submit("runs")
+        calls: list[Any] = [_wait(task), session.submit("a"), all_of(session.generate_many(["b", "c"]))]
+        if journalled:
+            calls += [session.submit("d", key="d"), session.submit("d", key="d")]
+        jobs = [asyncio.create_task(call) for call in calls]
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr(LearnedSchedule, "running", broken)
+        async with asyncio.timeout(600):
+            told = await asyncio.gather(*jobs, return_exceptions=True)
+        errors = [each for one in told for each in ([one.error for one in one] if isinstance(one, list) else [one])]
+        assert all(isinstance(error, PollError) for error in errors), errors
+        assert emulator.ledger.posts == 1
+    if journalled:
+        assert [row.state for row in await rows(path) if row.task_id is None] == [REFUSED] * 4
+
+
 async def test_a_post_is_cancelled(connect: Connect, path: Path, emulator: Emulator) -> None:
     """A POST under way is cancelled: its caller hears that nobody knows, its slot is free, its row unknown."""
     emulator.inject("submit.slow")
@@ -173,6 +201,7 @@ async def test_the_opening_is_cancelled(connect: Connect, path: Path, emulator: 
     calls = [asyncio.create_task(_submit(session)) for _ in range(2)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
+    assert own_tasks()
     for task in own_tasks():
         task.cancel()
     await check_told(calls)

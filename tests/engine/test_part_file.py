@@ -1,0 +1,230 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finevoice_async.engine.part_file import PartFile, choose_target
+
+WHOLE = b"0123456789"
+DIGEST = hashlib.sha256(WHOLE).hexdigest()
+
+
+def left(folder: Path) -> list[str]:
+    """List what is in a folder, hidden files too."""
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def opened(target: Path) -> PartFile:
+    """Make a temporary file."""
+    part = PartFile(target)
+    part.open()
+    return part
+
+
+# Where it goes
+
+
+def test_a_name_is_a_file(tmp_path: Path) -> None:
+    """A path that is no folder is the file itself; nothing is made."""
+    assert choose_target(str(tmp_path / "a.wav"), "name.wav", overwrite=False) == tmp_path / "a.wav"
+    assert left(tmp_path) == []
+
+
+def test_a_folder_gets_the_name(tmp_path: Path) -> None:
+    """A folder, or what ends like one and is made then, gets a file of the given name."""
+    assert choose_target(str(tmp_path), "name.wav", overwrite=False) == tmp_path / "name.wav"
+    assert choose_target(f"{tmp_path}/new/deep/", "name.wav", overwrite=False) == tmp_path / "new/deep/name.wav"
+    assert (tmp_path / "new/deep").is_dir()
+    choose_target(f"{tmp_path}/new/deep/", "name.wav", overwrite=False)
+
+
+def test_what_exists_is_not_replaced(tmp_path: Path) -> None:
+    """A file that is there is an error, unless the caller says so."""
+    (tmp_path / "a.wav").write_bytes(b"mine")
+    for path in (str(tmp_path / "a.wav"), str(tmp_path)):
+        with pytest.raises(FileExistsError, match="overwrite=True"):
+            choose_target(path, "a.wav", overwrite=False)
+        assert choose_target(path, "a.wav", overwrite=True) == tmp_path / "a.wav"
+
+
+# On its way
+
+
+def test_whole(tmp_path: Path) -> None:
+    """Until it is finished there is a hidden file beside; then there is the file, with its hash."""
+    part = opened(tmp_path / "a.wav")
+    (name,) = left(tmp_path)
+    assert name.startswith(".a.wav.")
+    assert name.endswith(".part")
+    assert not part.add(0, WHOLE[:4])
+    part.flush()
+    assert (tmp_path / name).read_bytes() == WHOLE[:4]
+    assert not part.add(4, WHOLE[4:])
+    assert part.finish(overwrite=False) == DIGEST
+    part.discard()
+    assert left(tmp_path) == ["a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == WHOLE
+
+
+def test_a_long_name_has_room(tmp_path: Path) -> None:
+    """The temporary name is short enough for a file system, whatever the final one is."""
+    part = opened(tmp_path / ("x" * 251 + ".wav"))
+    assert len(left(tmp_path)[0]) < 140
+    part.finish(overwrite=False)
+    part.discard()
+    assert left(tmp_path) == ["x" * 251 + ".wav"]
+
+
+def test_begun_anew(tmp_path: Path) -> None:
+    """Bytes at the beginning void all that came before: what was gathered, what was written, and its hash."""
+    part = opened(tmp_path / "a.wav")
+    part.add(0, b"something much longer than the rest")
+    part.flush()
+    part.add(35, b"gathered")
+    part.add(0, WHOLE[:3])
+    part.add(3, WHOLE[3:])
+    assert part.finish(overwrite=False) == DIGEST
+    part.discard()
+    assert (tmp_path / "a.wav").read_bytes() == WHOLE
+
+
+def test_gathered_before_it_is_written(tmp_path: Path) -> None:
+    """Small pieces are gathered, and a megabyte of them asks to be written."""
+    part = opened(tmp_path / "a.wav")
+    piece = bytes(256 * 1024)
+    assert [part.add(len(piece) * number, piece) for number in range(4)] == [False, False, False, True]
+    (name,) = left(tmp_path)
+    assert (tmp_path / name).stat().st_size == 0
+    part.flush()
+    assert (tmp_path / name).stat().st_size == 1024 * 1024
+    assert not part.add(4 * len(piece), b"x")
+    part.discard()
+    assert left(tmp_path) == []
+
+
+def test_somebody_makes_the_file_meanwhile(tmp_path: Path) -> None:
+    """Somebody else's file stays, and no other is left; with `overwrite` it is replaced."""
+    target = tmp_path / "a.wav"
+    for overwrite in (False, True):
+        part = opened(target)
+        part.add(0, WHOLE)
+        target.write_bytes(b"mine")
+        if overwrite:
+            part.finish(overwrite=True)
+        else:
+            with pytest.raises(FileExistsError):
+                part.finish(overwrite=False)
+        part.discard()
+        assert target.read_bytes() == (WHOLE if overwrite else b"mine")
+        assert left(tmp_path) == ["a.wav"]
+
+
+def test_discarded(tmp_path: Path) -> None:
+    """Given up, nothing is left; what a thread that was left behind still does, makes nothing."""
+    part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE)
+    part.discard()
+    part.discard()
+    part.flush()
+    part.finish(overwrite=True)
+    assert left(tmp_path) == []
+
+
+def test_discarded_before_it_was_opened(tmp_path: Path) -> None:
+    """A thread that comes late makes no file."""
+    part = PartFile(tmp_path / "a.wav")
+    part.discard()
+    part.open()
+    assert left(tmp_path) == []
+
+
+def test_a_folder_that_is_missing(tmp_path: Path) -> None:
+    """Nothing can be made there, and to give up is fine."""
+    part = PartFile(tmp_path / "nowhere" / "a.wav")
+    with pytest.raises(FileNotFoundError):
+        part.open()
+    part.discard()
+
+
+# File systems
+
+
+def _no_links(*_: object) -> None:
+    raise PermissionError("this file system has no links")
+
+
+def test_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file cannot have two names it is renamed, and what exists still stays."""
+    monkeypatch.setattr(os, "link", _no_links)
+    target = tmp_path / "a.wav"
+    part = opened(target)
+    part.add(0, WHOLE)
+    part.finish(overwrite=False)
+    part.discard()
+    assert (target.read_bytes(), left(tmp_path)) == (WHOLE, ["a.wav"])
+    part = opened(target)
+    part.add(0, b"other")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        part.finish(overwrite=False)
+    part.discard()
+    assert (target.read_bytes(), left(tmp_path)) == (WHOLE, ["a.wav"])
+
+
+def test_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are synced before the file gets its name, and its folder after that."""
+    real, synced = os.fsync, list[tuple[str, list[str]]]()
+
+    def fsync(handle: int) -> None:
+        kind = "folder" if Path(f"/proc/self/fd/{handle}").readlink() == tmp_path else "file"
+        synced.append((kind, [name for name in left(tmp_path) if not name.startswith(".")]))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE)
+    part.finish(overwrite=False)
+    part.discard()
+    assert synced == [("file", []), ("folder", ["a.wav"])]
+
+
+def test_folders_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where folders cannot be synced, the file is finished all the same."""
+    real = os.open
+
+    def no_folders(path: Path | str, flags: int, *more: int, **options: int) -> int:
+        if Path(path).is_dir():
+            raise PermissionError("a folder")
+        return real(path, flags, *more, **options)
+
+    monkeypatch.setattr(os, "open", no_folders)
+    part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE)
+    assert part.finish(overwrite=False) == DIGEST
+    part.discard()
+    assert left(tmp_path) == ["a.wav"]
+
+
+class _SlowFile(io.FileIO):
+    """Takes three bytes at a time."""
+
+    def write(self, data: Any) -> int:
+        """Write some."""
+        return super().write(bytes(data)[:3]) or 0
+
+
+def test_a_disk_that_takes_little_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that takes only a part of the bytes is gone on with."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode, **_: _SlowFile(path, mode))
+        part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE)
+    assert part.finish(overwrite=False) == DIGEST
+    part.discard()
+    assert (tmp_path / "a.wav").read_bytes() == WHOLE
