@@ -21,7 +21,6 @@ from multiprocessing.connection import Connection
 from finevoice_async import FineVoiceSession, Polling
 from finevoice_async.core.polling.lifetable import EDGES
 from finevoice_async.emulator import Emulator, LogNormal
-from finevoice_async.engine import poller
 
 MEDIAN, SIGMA, POLL_COST = 8.0, 0.35, 0.4
 FASTER = 20.0
@@ -86,12 +85,12 @@ def main() -> int:
     options = parser.parse_args()
     effects = WARM + (200 if options.quick else 1500)
     cost = POLL_COST / FASTER
-    # Both costs alike: the simulation knows nothing of requests that wait. The youngest bin bounds the clamps.
+    # Both costs alike: the simulation knows nothing of requests that wait. The youngest bin bounds the clamps, and the
+    # poller's tick is a share of the shortest gap.
     polling = Polling(
         poll_cost=cost, busy_poll_cost=cost, min_gap=0.5 / FASTER, max_gap=30 / FASTER, budget=1000, memory=50
     )
     assert EDGES[1] < MEDIAN / FASTER, "the table cannot tell ages this small apart"
-    poller.TICK /= FASTER
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(theirs,), daemon=True)

@@ -106,6 +106,7 @@ class OutcomeStream:
         self._fatal: FineVoiceError | None = None  # why nothing more is sent
         self._driver: asyncio.Task[None] | None = None
         self._source_error: Exception | None = None  # raised by the caller's own iterable
+        self._last: Submission | None = None  # drawn last
         self._exhausted = False
         self._stopping = False  # the driver is cancelled by this class
         self.closed = False  # the caller has left
@@ -192,8 +193,9 @@ class OutcomeStream:
         except BaseException as error:
             self._fail(drawn, _bug(error, drawn.request))
             raise
-        if drawn.submission is not None and drawn.submission.is_waiting:
-            await drawn.submission.until_launched()
+        before, self._last = self._last, drawn.submission
+        if before is not None and before.is_waiting:  # one waits behind it, so that a free slot waits for nobody
+            await before.until_launched()
         while self._drawn - self._taken >= self._ahead:
             await self._wait()
 

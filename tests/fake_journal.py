@@ -86,7 +86,8 @@ class FakeJournal:
             raise
         for row in self.contents.values():
             if row.state is EffectState.SENDING:
-                self.contents[row.id] = attrs.evolve(row, state=EffectState.UNKNOWN)
+                error = row.error or "The program stopped before the answer to its submission came"
+                self.contents[row.id] = attrs.evolve(row, state=EffectState.UNKNOWN, error=error)
 
     def begin(
         self, request: SfxRequest, *, key: str | None, state: EffectState, again: Move = Move.QUEUE
@@ -118,7 +119,7 @@ class FakeJournal:
     def _move(self, row_id: int, move: Move, **fields: Any) -> bool:
         row, (starts, state) = self.contents.get(row_id), MOVES[move]
         if row is None:
-            raise JournalError(f"There is no row {row_id}.")
+            raise JournalError(f"There is no row {row_id}.", task_id=fields.get("task_id"))
         if row.state not in starts:
             self.missed.append((row_id, move))
             return False

@@ -195,7 +195,7 @@ class FakeSlots:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.release(waiter.result())  # it was given in the same step
             elif waiter in self._queue:
                 self._queue.remove(waiter)
@@ -216,12 +216,21 @@ class FakeSlots:
 
     def _hand_out(self) -> None:
         while self._queue and not self.held and len(self.out) < self.limit:
-            self._queue.popleft().set_result(self._give())
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(self._give())
 
     def let_go(self) -> None:
         """Hold them back no more."""
         self.held = False
         self._hand_out()
+
+    def fail(self, error: BaseException) -> None:
+        """Let those who wait now hear of a fault."""
+        while self._queue:
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def slow_down(self, seconds: float) -> None:
         """Note it."""

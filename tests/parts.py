@@ -180,10 +180,12 @@ class Eye(Watcher):
     """Watches a task, and keeps what it is told."""
 
     seen: list[News] = attrs.field(factory=list, init=False)
+    told_at: float = attrs.field(default=0.0, init=False)  # the last time, in seconds of the loop
 
     def tell(self, news: News) -> None:
         """Be told."""
         self.seen.append(news)
+        self.told_at = asyncio.get_running_loop().time()
 
 
 async def turns(count: int) -> None:

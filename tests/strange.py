@@ -51,10 +51,17 @@ class BrokenFloat(float):
 
 
 class LongWinded:
-    """An object whose repr has megabytes, lone surrogates and a text of its own kind."""
+    """An object whose repr has megabytes, and a lone surrogate."""
 
     def __repr__(self) -> str:
-        return BrokenText("\ud800" + "x" * 1_000_000)
+        return "\ud800" + "x" * 1_000_000
+
+
+class Evasive:
+    """An object whose repr fails when it is looked at."""
+
+    def __repr__(self) -> str:
+        return BrokenText("evasive")
 
 
 class ArrayLike:
@@ -115,6 +122,7 @@ NO_TEXTS: dict[str, Any] = {
     "no repr": Unshowable(),
     "a liar": Liar(),
     "a long repr": LongWinded(),
+    "a broken repr": Evasive(),
     "a mock": Mock(spec=str),
     "5,000 digits": 10**5000,  # has no repr
     "a lone surrogate": "\ud800",

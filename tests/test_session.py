@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,18 @@ import aiohttp
 import pytest
 
 from finevoice_async import (
-    AuthenticationError,
     ConfigurationError,
     FineVoiceSession,
-    InsufficientCreditsError,
     InvalidRequestError,
     Polling,
+    RequestRejectedError,
     SessionClosedError,
     SfxRequest,
     SubmitUnknownError,
-    TaskFailedError,
     TaskNotFoundError,
-    TaskStatus,
-    TaskTimeoutError,
     Timeouts,
 )
-from finevoice_async.adapters.local_slots import LocalSlots
-from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.emulator import Constant, Emulator, greedy_bound
-from finevoice_async.engine.exchange import Exchange
+from finevoice_async.emulator import Emulator
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -46,29 +39,8 @@ async def test_generate_gives_audio(session: FineVoiceSession, emulator: Emulato
     assert (emulator.ledger.posts, accepted.fetched, emulator.ledger.leaked_keys) == (1, 2, 0)
 
 
-async def test_task_is_awaitable_many_times(session: FineVoiceSession) -> None:
-    """A task gives the same effect to everyone, as often as they like."""
-    task = await session.submit(SfxRequest("Door creaks open", duration=3))
-    assert not task.done()
-    assert task.submitted_at is not None
-    first, second = await asyncio.gather(task, task.wait())
-    assert first == second == await task
-    assert task.done()
-    assert task.status is TaskStatus.COMPLETED
-
-
-async def test_cancelled_waiter_harms_nobody(session: FineVoiceSession) -> None:
-    """Of two waiters one is cancelled: the other gets its effect."""
-    task = await session.submit("bell")
-    one, other = asyncio.create_task(task.wait()), asyncio.create_task(task.wait())
-    await asyncio.sleep(0.1)
-    one.cancel()
-    assert (await other).task_id == task.id
-    assert one.cancelled()
-
-
-async def test_cancelled_waiters_leave_the_place_taken(connect: Connect, emulator: Emulator) -> None:
-    """A task that nobody waits for any more keeps its place until it ends."""
+async def test_cancelled_waiters_leave_the_slot_taken(connect: Connect, emulator: Emulator) -> None:
+    """A task that nobody waits for any more keeps its slot until it ends."""
     emulator.plan_limit = 1
     async with connect(max_concurrency=1) as session:
         task = await session.submit("wind")
@@ -96,24 +68,6 @@ async def test_cancelled_submission_keeps_its_id(session: FineVoiceSession, emul
     assert (await task).task_id == task.id
 
 
-async def test_timeout_is_followed_by_success(session: FineVoiceSession) -> None:
-    """A wait that runs out says so, keeps the id, and can go on."""
-    task = await session.submit("engine", duration=30)
-    with pytest.raises(TaskTimeoutError, match="attach") as caught:
-        await task.wait(timeout=3)
-    assert caught.value.task_id == task.id
-    assert isinstance(caught.value, TimeoutError)
-    assert (await task).task_id == task.id
-
-
-async def test_end_beats_timeout(connect: Connect, emulator: Emulator) -> None:
-    """A task that ended before the deadline is found, although no poll was due in between."""
-    emulator.service_time = Constant(3.0)
-    async with connect(polling=Polling.fixed(10)) as session:
-        task = await session.submit("bell")
-        assert (await task.wait(timeout=3.5)).task_id == task.id
-
-
 async def test_attach(session: FineVoiceSession, connect: Connect) -> None:
     """A task of one session is awaited in another."""
     task = await session.submit("bird")
@@ -128,126 +82,11 @@ async def test_attach(session: FineVoiceSession, connect: Connect) -> None:
             await other.attach("../balance\r\n")
 
 
-async def test_updates_tell_each_state_once(session: FineVoiceSession) -> None:
-    """Updates come in order, end with the end, and give the last state afterwards."""
-    task = await session.submit("steps", duration=10)
-    states = [update.status async for update in task.updates()]
-    assert states[-1] is TaskStatus.COMPLETED
-    assert len(states) == len(set(states))
-    assert [update.status async for update in task.updates()] == [TaskStatus.COMPLETED]
-
-
-async def test_failed_task(session: FineVoiceSession, emulator: Emulator) -> None:
-    """A task that the service fails is an error with its reason, and an update to those who watch."""
-    emulator.inject("task.fail")
-    task = await session.submit("glass")
-    with pytest.raises(TaskFailedError, match="could not make this sound") as caught:
-        await task
-    assert caught.value.task_id == task.id
-    assert caught.value.body is not None
-    assert [update.status async for update in task.updates()] == [TaskStatus.FAILED]
-
-
 async def test_synchronous_answer(session: FineVoiceSession, emulator: Emulator) -> None:
     """With use_async=False the answer carries the result, and nothing is polled."""
     effect = await session.generate("click", use_async=False)
     assert (await effect.read())[:4] == b"RIFF"
     assert emulator.ledger.polls == 0
-
-
-async def test_two_hundred_effects(emulator: Emulator, connect: Connect) -> None:
-    """200 effects at 5 places: no 429, never more than 5 at once, and the places are kept full."""
-    emulator.plan_limit = 5
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    async with connect(max_concurrency=5, polling=Polling.fixed(2.5)) as session:
-        outcomes = [outcome async for outcome in session.generate_many(f"sound {i}" for i in range(200))]
-    makespan = loop.time() - began
-    assert sorted(outcome.index for outcome in outcomes) == list(range(200))
-    assert not [outcome for outcome in outcomes if outcome.error]
-    assert 429 not in emulator.ledger.refused
-    assert emulator.ledger.most_running == 5
-    times = [task.service_time for task in emulator.ledger.accepted.values()]
-    assert makespan <= 1.15 * greedy_bound([time + 2.5 for time in times], 5)
-
-
-class _Source:
-    """An endless source that counts what was drawn."""
-
-    def __init__(self) -> None:
-        self.drawn = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while True:
-            self.drawn += 1
-            yield f"sound {self.drawn}"
-
-
-async def test_generate_many_draws_lazily(connect: Connect, emulator: Emulator) -> None:
-    """An endless source is drawn at most twice max_concurrency ahead, and not at all after the loop is left."""
-    source, taken = _Source(), 0
-    async with connect(max_concurrency=3) as session:
-        outcomes = session.generate_many(source)
-        async for _ in outcomes:
-            taken += 1
-            await asyncio.sleep(20)
-            assert source.drawn <= taken + 6
-            if taken == 4:
-                break
-        await outcomes.aclose()  # type: ignore[attr-defined]  # an async generator, as its docstring says
-        drawn = source.drawn
-        await asyncio.sleep(60)
-        assert source.drawn == drawn
-        assert not session.tasks
-
-
-async def test_generate_many_takes_anything(session: FineVoiceSession) -> None:
-    """Prompts, dicts and requests come from an async iterable; a bad one is one outcome; the order can be kept."""
-
-    async def requests() -> AsyncIterator[Any]:
-        yield "rain"
-        yield {"prompt": "rain", "duration": 99}
-        yield SfxRequest("wind", duration=1)
-        yield 17
-
-    outcomes = [outcome async for outcome in session.generate_many(requests(), ordered=True)]
-    assert [outcome.index for outcome in outcomes] == [0, 1, 2, 3]
-    assert [type(outcome.error) for outcome in outcomes] == [type(None), InvalidRequestError] * 2
-    assert outcomes[0].effect is not None
-    assert outcomes[0].effect.task_id == outcomes[0].task_id
-
-
-async def test_callers_own_error_reaches_them(session: FineVoiceSession) -> None:
-    """An iterable that raises ends the loop with its error, after the outcomes of what was drawn."""
-
-    def requests() -> Iterator[str]:
-        yield "rain"
-        raise LookupError("the list is gone")
-
-    outcomes = session.generate_many(requests())
-    assert (await anext(outcomes)).effect is not None
-    with pytest.raises(LookupError):
-        await anext(outcomes)
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"), [("no_credits", InsufficientCreditsError), ("unauthorized", AuthenticationError)]
-)
-async def test_fatal_error_stops_the_batch(
-    session: FineVoiceSession, emulator: Emulator, fault: str, error: type[Exception]
-) -> None:
-    """After spent credits or a refused key nothing more is sent, running tasks finish, each request has an outcome."""
-    requests = [f"sound {i}" for i in range(30)]
-    outcomes = []
-    async for outcome in session.generate_many(requests):
-        outcomes.append(outcome)
-        if len(outcomes) == 5:
-            emulator.inject(f"submit.{fault}", 1)
-    assert len(outcomes) == 30
-    good = [outcome for outcome in outcomes if outcome.effect]
-    bad = [outcome for outcome in outcomes if isinstance(outcome.error, error)]
-    assert len(good) + len(bad) == 30
-    assert len(good) == len(emulator.ledger.accepted) < 20
 
 
 async def test_closing_tells_waiters_in_order(connect: Connect) -> None:
@@ -272,8 +111,8 @@ async def test_closing_tells_waiters_in_order(connect: Connect) -> None:
             await use
 
 
-async def test_closing_frees_who_waits_for_a_place(connect: Connect, emulator: Emulator) -> None:
-    """A submission that still waits for its place when the session closes was never sent."""
+async def test_closing_frees_who_waits_for_a_slot(connect: Connect, emulator: Emulator) -> None:
+    """A submission that still waits for its slot when the session closes was never sent."""
     session = connect(max_concurrency=1)
     await session.submit("wind")
     second = asyncio.create_task(session.submit("rain"))
@@ -283,65 +122,6 @@ async def test_closing_frees_who_waits_for_a_place(connect: Connect, emulator: E
     with pytest.raises(SessionClosedError, match="Nothing was sent"):
         await second
     assert emulator.ledger.posts == 1
-
-
-@pytest.mark.parametrize("shared", [False, True])
-async def test_closing_ends_every_loop(connect: Connect, emulator: Emulator, shared: bool) -> None:
-    """A loop over many effects ends when another coroutine closes the session: each drawn request has an outcome."""
-
-    async def slow_source() -> AsyncIterator[str]:
-        yield "rain"
-        await asyncio.Event().wait()
-
-    async def take(requests: Any) -> list[Any]:
-        return [outcome async for outcome in session.generate_many(requests)]
-
-    slots = LocalSlots(2, LoopClock()) if shared else None
-    session = connect(max_concurrency=2, slots=slots)
-    async with session:
-        loops = [asyncio.create_task(take(requests)) for requests in (["rain"] * 9, slow_source())]
-        await asyncio.sleep(0.5)
-    async with asyncio.timeout(1):
-        many, one = await asyncio.gather(*loops)
-    assert {type(outcome.error) for outcome in many + one} == {SessionClosedError}
-    assert sorted(outcome.index for outcome in many) == list(range(len(many)))
-    assert len(one) == 1
-    assert slots is None or slots.used == 0
-
-
-async def test_shared_place_given_to_a_cancelled_caller(connect: Connect) -> None:
-    """A shared place that comes in the very step of the cancellation is given back."""
-    slots = LocalSlots(1, LoopClock())
-    async with connect(slots=slots) as session:
-        for turns in range(5):
-            held = slots.occupy()
-            waiting = asyncio.create_task(session.submit("rain"))
-            await asyncio.sleep(0.01)
-            slots.release(held)
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            waiting.cancel()
-            await asyncio.wait([waiting])
-            await asyncio.sleep(60)
-            assert slots.used == 0
-
-
-async def test_a_bug_gives_its_slot_back(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unexpected error in a submission is told as what it may have cost, and costs no slot."""
-
-    async def broken(*_: object) -> None:
-        raise ZeroDivisionError("injected")
-
-    slots = LocalSlots(1, LoopClock())
-    async with connect(slots=slots) as session:
-        monkeypatch.setattr(Exchange, "submit", broken)
-        for _ in range(2):
-            with pytest.raises(SubmitUnknownError, match="ZeroDivisionError") as caught:
-                await session.submit("rain")
-            assert isinstance(caught.value.__cause__, ZeroDivisionError)
-        (outcome,) = [outcome async for outcome in session.generate_many(["rain"])]
-        assert isinstance(outcome.error.__cause__ if outcome.error else None, ZeroDivisionError)
-        assert slots.used == 0
 
 
 async def test_closing_settles_posts_for_a_bounded_time(connect: Connect, emulator: Emulator) -> None:
@@ -376,7 +156,7 @@ def test_bad_base_url(url: str) -> None:
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "5", None])
 def test_bad_concurrency(number: Any) -> None:
-    """A number of places must be a whole one."""
+    """A number of slots must be a whole one."""
     with pytest.raises(ConfigurationError, match="max_concurrency"):
         FineVoiceSession("key", max_concurrency=number)
 
@@ -444,8 +224,6 @@ async def test_uvloop() -> None:
 
 async def test_big_prompt_is_refused_by_the_service(session: FineVoiceSession, emulator: Emulator) -> None:
     """A prompt of a megabyte is a clear error, and the session goes on."""
-    from finevoice_async import RequestRejectedError
-
     with pytest.raises(RequestRejectedError, match="413") as caught:
         await session.generate("x" * 1_000_000)
     assert len(str(caught.value)) < 500

@@ -177,7 +177,7 @@ async def test_what_comes_in_the_step_of_a_timeout_is_kept(no_leaks: object) -> 
 
 
 async def test_a_connection_that_somebody_else_closed(no_leaks: object) -> None:
-    """aiohttp's complaint about that, which is no client error of its own, costs nothing of what came either."""
+    """The complaint about that, which is no client error of aiohttp's, costs nothing of what came either."""
     stream = aiohttp.StreamReader(BaseProtocol(asyncio.get_running_loop()), 2**16)
     stream.feed_data(PART)
     response = SimpleNamespace(status=200, headers={}, content=stream, closed=True)

@@ -119,7 +119,7 @@ def test_good_key(key: str | None) -> None:
     assert check_key(key) is key
 
 
-@pytest.mark.parametrize("key", ["", " \t", 5, b"x", True, 10**5000, Unshowable(), LongWinded()], ids=type)
+@pytest.mark.parametrize("key", ["", " \t", "\ud800", 5, b"x", True, 10**5000, Unshowable(), LongWinded()], ids=type)
 def test_bad_key(key: object) -> None:
     """What cannot name a row is refused, and nothing was sent."""
     with pytest.raises(InvalidRequestError, match="Nothing was sent"):

@@ -8,21 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from finevoice_async import (
-    AuthenticationError,
     FineVoiceSession,
-    PollError,
     Polling,
     SessionClosedError,
-    TaskNotFoundError,
-    TaskStatus,
     TaskTimeoutError,
     Timeouts,
 )
-from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator, LogNormal
 from finevoice_async.engine.answers import TICK
 from finevoice_async.engine.poller import ABANDON_AFTER
-from finevoice_async.engine.records import Watcher
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -119,73 +113,6 @@ async def test_estimate(connect: Connect, emulator: Emulator) -> None:
         assert (await session.attach("other")).estimate() is None
 
 
-async def test_a_404_is_borne_for_a_while(connect: Connect, emulator: Emulator) -> None:
-    """A task that is not visible at once is asked again; one that never is ends after the grace period."""
-    async with connect(polling=Polling.fixed(2.5, grace=20)) as session:
-        emulator.inject("poll.not_found", 3)
-        await session.generate("rain")
-        emulator.inject("poll.not_found", 100)
-        began = now()
-        task = await session.submit("rain")
-        with pytest.raises(TaskNotFoundError) as caught:
-            await task
-        assert caught.value.task_id == task.id
-        assert 20 <= now() - began < 25
-        assert session.stats.running == 0
-
-
-async def test_failures_are_forgiven_when_they_end(connect: Connect, emulator: Emulator) -> None:
-    """Failing polls count only in a row; after too many the waiter hears, and may wait on."""
-    emulator.service_time = Constant(200.0)
-    async with connect(polling=Polling.fixed(2.5)) as session:
-        task = await session.submit("rain")
-        for fault in ("poll.error_500", "poll.garbage", "poll.close", "poll.error_500"):
-            emulator.inject(fault, 2)
-            await asyncio.sleep(30)
-        emulator.inject("poll.error_500", 8)
-        with pytest.raises(PollError, match="500") as caught:
-            await task
-        assert caught.value.task_id == task.id
-        assert not task.done()
-        assert (await task).task_id == task.id
-
-
-async def test_done_without_a_link(connect: Connect, emulator: Emulator) -> None:
-    """A task that is done without a link is asked some more times, then is an error with the body."""
-    async with connect() as session:
-        emulator.inject("poll.no_link", 2)
-        await session.generate("rain")
-        emulator.inject("poll.no_link", 50)
-        with pytest.raises(PollError, match="no link") as caught:
-            await session.generate("rain")
-        assert caught.value.body
-
-
-async def test_rate_limit_slows_everybody(connect: Connect, emulator: Emulator) -> None:
-    """A 429 to one poll lets no other start before its time."""
-    async with connect(polling=Polling.fixed(1)) as session:
-        tasks = [await session.submit("wind", duration=30) for _ in range(3)]
-        emulator.inject("poll.rate_limit")
-        await asyncio.sleep(1.2)
-        polls = emulator.ledger.polls
-        assert emulator.ledger.rate_limited == 1
-        await asyncio.sleep(0.5)
-        assert emulator.ledger.polls <= polls + 2
-        await asyncio.gather(*tasks)
-
-
-async def test_refused_key_reaches_every_waiter(connect: Connect, emulator: Emulator) -> None:
-    """A 401 to one poll is everybody's: each waiter hears with its own id, and the tasks are not forgotten."""
-    async with connect() as session:
-        tasks = [await session.submit("wind") for _ in range(3)]
-        emulator.inject("poll.unauthorized")
-        errors = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [getattr(error, "task_id", None) for error in errors] == [task.id for task in tasks]
-        assert all(isinstance(error, AuthenticationError) for error in errors)
-        assert len(session.tasks) == 3
-        assert (await tasks[0]).task_id == tasks[0].id
-
-
 async def test_a_hanging_poll_delays_nobody(connect: Connect, emulator: Emulator) -> None:
     """While one poll hangs, the others' are answered."""
     async with connect(polling=Polling.fixed(2.5), timeouts=Timeouts(read=100)) as session:
@@ -209,29 +136,6 @@ async def test_deadline_holds_while_a_poll_hangs(connect: Connect, emulator: Emu
         assert 4 <= now() - began <= 9.1
 
 
-async def test_a_deadline_in_the_step_of_the_end_is_silent(connect: Connect, emulator: Emulator) -> None:
-    """Whoever was told the end, and has not run since, does not hear of the timeout too."""
-    emulator.service_time = Constant(20.0)
-    async with connect(polling=Polling.fixed(2)) as session:
-        task = await session.submit("bell")
-        record = session._inflight.tasks[str(task.id)]
-        heard: list[object] = []
-
-        class Ear(Watcher):
-            def tell(self, news: object) -> None:
-                heard.append(news)
-
-        first, second = Ear(record, timeout=5), Ear(record, timeout=9)
-        session._poller.watch(first)
-        session._poller.watch(second)
-        await asyncio.sleep(4.5)
-        emulator.inject("poll.hang", 5)
-        await asyncio.sleep(1)  # the first waits for its last answer
-        record.tell(record.closed_error())
-        await asyncio.sleep(10)
-        assert [type(news) for news in heard] == [SessionClosedError] * 2
-
-
 async def test_short_waits_add_no_polls(connect: Connect, emulator: Emulator) -> None:
     """Waiting in short slices asks hardly more often than waiting once."""
     emulator.service_time = Constant(20.0)
@@ -245,33 +149,8 @@ async def test_short_waits_add_no_polls(connect: Connect, emulator: Emulator) ->
     assert emulator.ledger.polls < 45
 
 
-async def test_a_dead_poller_is_loud(
-    connect: Connect, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """If the poller itself fails, every waiter hears with its id, and nothing more is submitted."""
-
-    def broken(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("injected")
-
-    async with connect() as session:
-        tasks = [await session.submit("wind") for _ in range(3)]
-        waiters = [asyncio.ensure_future(task.wait()) for task in tasks]
-        monkeypatch.setattr(LearnedSchedule, "running", broken)
-        monkeypatch.setattr(LearnedSchedule, "finished", broken)
-        errors = await asyncio.gather(*waiters, return_exceptions=True)
-        assert [(type(error), getattr(error, "task_id", None)) for error in errors] == [
-            (PollError, task.id) for task in tasks
-        ]
-        assert "the poller died" in caplog.text
-        with pytest.raises(PollError):
-            await session.submit("rain")
-        with pytest.raises(PollError, match="ZeroDivisionError"):
-            await tasks[0]
-    assert emulator.ledger.posts == 3
-
-
-async def test_a_lost_task_gives_its_place_back(connect: Connect, emulator: Emulator) -> None:
-    """A task that never ends and that nobody waits for holds its place for an hour, asked ever more rarely."""
+async def test_a_lost_task_gives_its_slot_back(connect: Connect, emulator: Emulator) -> None:
+    """A task that never ends and that nobody waits for holds its slot for an hour, asked ever more rarely."""
     emulator.inject("task.never_ends")
     async with connect(max_concurrency=1, timeouts=Timeouts(task=60)) as session:
         with pytest.raises(TaskTimeoutError):
@@ -292,16 +171,6 @@ async def test_the_budget_is_kept(connect: Connect, emulator: Emulator, caplog: 
         [outcome async for outcome in session.generate_many(["rain"] * 200)]
         rate = (emulator.ledger.polls - polls) / (now() - began)
     assert rate <= 5.2
-
-
-async def test_same_id_twice_is_one_task(connect: Connect, emulator: Emulator) -> None:
-    """Attaching twice, or to a task that was submitted here, gives the same task."""
-    async with connect() as session:
-        task = await session.submit("rain")
-        twin = await session.attach(str(task.id))
-        assert session.stats.running == 1
-        assert (await twin) == (await task)
-        assert twin.status is TaskStatus.COMPLETED
 
 
 async def test_waiting_on_a_closed_session(connect: Connect) -> None:

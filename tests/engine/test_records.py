@@ -17,8 +17,10 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     PollError,
+    RequestRejectedError,
     SessionClosedError,
     SubmitNotSentError,
+    SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
@@ -139,7 +141,7 @@ def test_the_length_that_was_asked_for() -> None:
     assert TaskRecord("t1", None, 0.0).duration is None
 
 
-def test_told_once() -> None:
+async def test_told_once() -> None:
     """Watchers are told, each an error of its own, and are forgotten; whoever comes while they are told stays."""
     record = TaskRecord("t1", RAIN, 0.0)
     late = Eye(record)
@@ -196,6 +198,17 @@ def test_what_is_told_of_a_submission(flags: tuple[bool, bool], words: str) -> N
 def test_who_waits(phase: Phase) -> None:
     """Only what has no slot yet waits, and can be called off."""
     assert Submission(RAIN, phase=phase).is_waiting is (phase in (Phase.BEGINNING, Phase.QUEUED))
+
+
+def test_what_is_told_of_a_doubt_of_its_own() -> None:
+    """If an earlier POST of this very submission is in doubt, so is all that it comes to; the cause is kept."""
+    submission = Submission(RAIN, may_be_paid=True, doubt=SubmitUnknownError("The answer was lost."))
+    error = RequestRejectedError("Too loud.", status=422, code="c", body="b")
+    told = submission.told(error)
+    assert isinstance(told, SubmitUnknownError)
+    assert told.message == "The answer was lost. It was to be sent again, but: Too loud."
+    assert told.__cause__ is error
+    assert (told.request, told.status, told.code, told.body) == (RAIN, 422, "c", "b")
 
 
 async def test_everybody_hears_of_the_launch() -> None:

@@ -152,7 +152,6 @@ async def test_an_id_of_the_journals() -> None:
         assert journal.states == [DONE, UNKNOWN]
 
 
-@pytest.mark.xfail(strict=True, reason="FINISH is called before it is known that ACCEPT is refused: the row is DONE")
 async def test_a_result_with_an_id_of_the_journals() -> None:
     """The same with the result in the answer: the row says what the caller was told."""
     journal = FakeJournal()
@@ -161,6 +160,30 @@ async def test_a_result_with_an_id_of_the_journals() -> None:
         assert isinstance(await told(parts.start(WIND)), SubmitUnknownError)
         await asyncio.sleep(0.1)
         assert journal.states == [DONE, UNKNOWN]
+        assert not parts.slots.out
+
+
+@pytest.mark.parametrize("way", ["fails", "closed"])
+async def test_a_result_whose_id_could_not_be_kept(way: str) -> None:
+    """A result that is known is the task's end, and its slot is free, whatever becomes of the note on its id."""
+    journal = FakeJournal()
+    if way == "fails":
+        journal.failing[Move.ACCEPT] = JournalError("The disk is full.")
+    else:
+        journal.hanging.add(Move.ACCEPT)
+    async with assemble(FakeTransport(says(task_id="t", url=LINK)), journal=journal) as parts:
+        job = parts.start()
+        await asyncio.sleep(1)
+        if way == "closed":
+            await parts.close()
+            record = await job
+            assert isinstance(record.end, TaskUpdate)
+        else:
+            error = await told(job)
+            assert isinstance(error, JournalError)
+            assert error.task_id == "t"
+        assert not parts.slots.out
+        assert parts.books.completed == 1
 
 
 # A row that was moved meanwhile

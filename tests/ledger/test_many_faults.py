@@ -215,7 +215,7 @@ async def test_slots_that_give_none(
     assert slots.slots.used == slots.slots.waiting == 0
     assert len(emulator.ledger.accepted) == 1
     if journalled:
-        assert [row.state for row in await rows(path)][:4] == [REFUSED] * 4
+        assert [row.state for row in await rows(path) if row.task_id is None] in ([], [REFUSED] * 4)
 
 
 @pytest.mark.parametrize("broken", ["release", "slow_down", "waiting", "occupy"])

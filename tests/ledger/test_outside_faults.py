@@ -157,7 +157,7 @@ async def test_the_poller_dies_while_others_wait(
         assert all(isinstance(error, PollError) for error in errors), errors
         assert emulator.ledger.posts == 1
     if journalled:
-        assert [row.state for row in await rows(path) if row.task_id is None] == [REFUSED] * 4
+        assert {row.state for row in await rows(path) if row.task_id is None} == {REFUSED}
 
 
 async def test_a_post_is_cancelled(connect: Connect, path: Path, emulator: Emulator) -> None:

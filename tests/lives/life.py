@@ -20,9 +20,10 @@ import pytest
 from lives.history import History
 from lives.loop import LifeClock, LifeLoop, StuckError
 from lives.operations import CLOSED, Job, Kinds, Operations
-from lives.oracle import Op, Oracle, copy_journal
+from lives.oracle import Oracle, copy_journal
 from lives.service import Service
 from lives.transport import FakeTransport, Network
+from lives.wishes import Op
 
 import finevoice_async.session
 from finevoice_async import FineVoiceError, FineVoiceSession, Polling, Retry, Timeouts
@@ -144,7 +145,7 @@ class Life:
             if not scope.expired() and not self._over:
                 self._oracle.check_error(op, error, op.allowed)
             self._left(op)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever comes out is judged
             said = repr(error)
             if not self._over:
                 self._oracle.check_error(op, error, op.allowed)
@@ -226,7 +227,7 @@ class Life:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         for op in self._ops:
-            if op.ended is None:
+            if op.task is None or not op.task.done():
                 self._oracle.violate(rule, op, words)
 
     async def live_last(self) -> None:

@@ -74,7 +74,7 @@ class LifeLoop(asyncio.BaseEventLoop):
         def work() -> None:
             try:
                 report = (done.set_result, func(*args))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is passed on
                 report = (done.set_exception, error)
             self.call_later(slow * self._luck.random() * self.disk_seconds, tell, *report)
 

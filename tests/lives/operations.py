@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final
 
-from lives.oracle import Effect, Op, Oracle
+from lives.oracle import Oracle
 from lives.service import Service
+from lives.wishes import Effect, Op
 
 from finevoice_async import (
     AuthenticationError,
@@ -224,6 +225,7 @@ class Operations:
             row = self._luck.choice(rows)
             self._oracle.note(op, f"settles row {row.id}, {row.request.prompt}, key {row.key}, {row.state.value}")
             effect = self._oracle.effect_of(row)
+            effect.settled_in = True
             if how == "resubmit":
                 return await self._resubmit(row, effect)
             if how == "discard":
@@ -257,14 +259,15 @@ class Operations:
 
     async def _discard(self, row: JournalRow, effect: Effect) -> str:
         open_ones = [post for post in effect.posts if post.is_open and post.outcome != "out"]
-        for post in open_ones:
-            post.forgiven = True
+        forgiven = True  # also if nobody knows whether it came to pass
         try:
             await self._session.discard(row)
         except (InvalidRequestError, SessionClosedError):
-            for post in open_ones:
-                post.forgiven = False
+            forgiven = False
             raise
+        finally:
+            for post in open_ones:
+                post.forgiven |= forgiven
         return "given up"
 
     async def _adopt(self, row: JournalRow, effect: Effect) -> str:

@@ -7,7 +7,6 @@ breaks the first rule, whether it is accepted or not.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import shutil
@@ -15,9 +14,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 from lives.history import History
 from lives.service import Made, Service
+from lives.wishes import Effect, Op, Post
 
 from finevoice_async import (
     AuthenticationError,
@@ -29,6 +28,7 @@ from finevoice_async import (
     SessionClosedError,
     SoundEffect,
     SubmitNotSentError,
+    SubmitUnknownError,
     TaskNotFoundError,
 )
 
@@ -47,96 +47,10 @@ UNSENT: Final = (
 )
 """Errors that, without a task id, tell that nothing is sent."""
 
+RACES: Final = ("submitted already", "withdrawn", "settled meanwhile")
+"""Words of errors that only somebody who settles rows should meet."""
+
 EXEMPT: Final = ("stays queued", "may have been accepted", "could not note", "belongs to another request")
-
-
-@attrs.define(eq=False)
-class Op:
-    """Something that was asked of a session.
-
-    Attributes:
-        number: Its number among the operations of the seed.
-        name: What it is, for people.
-        allowed: The errors that its docstring names.
-        began: When it began.
-        ended: When it ended; None if it has not, or if a crash came before.
-        stopped: The test cancelled it, or its time was up.
-        task: What runs it.
-        wishes: The effects that it asked for.
-    """
-
-    number: int
-    name: str
-    allowed: tuple[type[FineVoiceError], ...]
-    began: float
-    ended: float | None = None
-    stopped: bool = False
-    task: asyncio.Task[None] | None = None
-    wishes: list[Effect] = attrs.field(factory=list)
-
-
-@attrs.define(eq=False)
-class Post:
-    """A submission that left the client.
-
-    Attributes:
-        number: Its number.
-        prompt: What it asked for.
-        life: In which life it left.
-        sent_at: When.
-        slot_since: When its slot was taken, at the latest: when the first of a row of refused ones left.
-        outcome: What the client can know: `out`, `refused`, `doubt`, `known`.
-        made: What the service accepted.
-        forgiven: The caller gave it up.
-        replaced_by: The caller consented to this one in its place; if it is refused, nothing was replaced.
-        adopted: The tasks that the caller said it became.
-        resendable: The session may send it again (`Retry.resend_unknown`).
-    """
-
-    number: int
-    prompt: str
-    life: int
-    sent_at: float
-    slot_since: float
-    outcome: str = "out"
-    made: Made | None = None
-    forgiven: bool = False
-    replaced_by: Post | None = None
-    adopted: list[str] = attrs.field(factory=list)
-    resendable: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it may have been accepted, and nobody has consented to another one."""
-        replaced = self.replaced_by is not None and self.replaced_by.outcome != "refused"
-        return self.outcome != "refused" and not self.forgiven and not replaced
-
-
-@attrs.define(eq=False)
-class Effect:
-    """What the caller wants once.
-
-    Attributes:
-        name: The key, or the prompt.
-        key: The key, if it has one.
-        posts: All its submissions.
-        resubmitting: Calls of `resubmit` that may still send.
-        retries: Operations with `retry_failed=True`.
-        unsent: When and how a caller of a wish without a key was told that nothing is sent.
-        adopted: The tasks that the caller said it became.
-        left_at: When its only caller left before anything was sent, if that was a wish without a key.
-        left_in: In which life.
-    """
-
-    name: str
-    key: str | None
-    posts: list[Post] = attrs.field(factory=list)
-    resubmitting: int = 0
-    retries: list[Op] = attrs.field(factory=list)
-    unsent: str | None = None
-    adopted: list[str] = attrs.field(factory=list)
-    left_at: float | None = None
-    left_in: int = 0
 
 
 class Oracle:
@@ -151,6 +65,7 @@ class Oracle:
         self.posts: list[Post] = []
         self.limit = 1  # max_concurrency of this life
         self.resend_unknown = False  # of this life
+        self._doubtful: set[Effect] = set()  # whose rows were found in doubt as this life began
         self._crashes: dict[int, float] = {}  # when, by life
 
     # What is wanted
@@ -260,10 +175,25 @@ class Oracle:
             made = self._service.by_id.get(error.task_id or "")
             if made is not None and not made.given_up:
                 self._history.violate("9", f"op {op.number} was told too soon that task {made.id} is lost")
+        words = str(error)
+        if isinstance(error, SubmitUnknownError) and not self._is_doubtful(effect):
+            self.wrong(op, f"told that {effect.name!r} is unknown, whose submissions are not: {error}")
+        if isinstance(error, InvalidRequestError) and any(race in words for race in RACES) and not effect.settled_in:
+            self.wrong(op, f"told of another's race for {effect.name!r}: {error}")
         if effect.key is not None or error.task_id is not None or not isinstance(error, UNSENT):
             return
-        if not any(words in str(error) for words in EXEMPT):
+        if not any(exempt in words for exempt in EXEMPT):
             effect.unsent = f"at {self._history.now():.3f} by op {op.number}: {type(error).__name__}: {error}"
+
+    def _is_doubtful(self, effect: Effect) -> bool:
+        """Tell whether nobody can know what became of a submission, or of a row that an earlier life left."""
+        doubts = (
+            post.outcome == "doubt" or (post.made is not None and self._is_twin(post.made)) for post in effect.posts
+        )
+        return effect in self._doubtful or any(doubts)
+
+    def _is_twin(self, made: Made) -> bool:
+        return made.id is not None and self._service.by_id[made.id] is not made
 
     def given(self, op: Op, prompt: str, sound: SoundEffect) -> None:
         """Check that an effect is the one that was wanted."""
@@ -301,11 +231,13 @@ class Oracle:
         self.limit, self.resend_unknown = limit, resend_unknown
         for effect in self.effects.values():
             effect.resubmitting = 0
+            effect.settled_in = False
         for post in self.posts:
             if post.outcome == "out":
                 post.outcome = "doubt"
         rows = read_rows(path)
         self._check_unsent(rows)
+        self._doubtful = {self.of_prompt[row["prompt"]] for row in rows if row["state"] in ("sending", "unknown")}
         running = {row["task_id"] for row in rows if row["state"] == "submitted"}
         for made in self._service.made:
             made.seen = made.strict = made.id in running

@@ -11,8 +11,9 @@ from urllib.parse import unquote
 
 import attrs
 from lives.history import History
-from lives.oracle import Oracle, Post
+from lives.oracle import Oracle
 from lives.service import REFUSALS, Made, Service
+from lives.wishes import Post
 
 from finevoice_async.config import Timeouts
 from finevoice_async.core.failures import Failure, FailureKind
