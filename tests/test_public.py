@@ -32,7 +32,8 @@ def test_all_is_sorted_and_complete() -> None:
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [
-        ("import finevoice_async", ["anyio", "cattrs", "sqlite3", "numpy", "aiohttp.web", "finevoice_async.engine.part_file"]),
+        ("import finevoice_async", ["anyio", "cattrs", "sqlite3", "numpy", "aiohttp.web"]),
+        ("import finevoice_async", ["finevoice_async.engine.part_file", "finevoice_async.adapters.sqlite_journal"]),
         ("sys.argv = ['finevoice', '--help']; from finevoice_async.cli import main; main()", ["numpy", "aiohttp.web"]),
     ],
 )

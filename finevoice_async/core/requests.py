@@ -41,7 +41,10 @@ def _refuse(field: str, value: object, rule: str) -> InvalidRequestError:
 
 def _as_text(value: str | None) -> str | None:
     """Return a text as a plain one, anything else as it is, for the rule to refuse."""
-    return value if value is None or type(value) is str else plain_text(value) or value
+    if value is None or type(value) is str:
+        return value
+    text = plain_text(value)
+    return value if text is None else text
 
 
 def _as_number(value: float | None) -> float | None:

@@ -94,6 +94,7 @@ def test_kinds_of_texts_and_numbers_are_taken_as_plain_ones() -> None:
     assert named == plain
     assert (type(named.prompt), type(named.source_url), type(named.duration)) == (str, str, int)
     assert encode_request(named) == encode_request(plain)
+    assert SfxRequest("rain", negative_prompt=BrokenText("")) == SfxRequest("rain", negative_prompt="")
     assert SfxRequest("rain", duration=BrokenFloat(2.5)) == SfxRequest("rain", duration=2.5)
     assert SfxRequest("rain", duration=BrokenInt(2)) == SfxRequest("rain", duration=2)
 
