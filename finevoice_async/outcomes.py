@@ -14,10 +14,9 @@ import attrs
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request
 from finevoice_async.effect import SoundEffect
-from finevoice_async.engine.bookkeeper import unknown_error
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, Watcher
+from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, Watcher, unknown_error
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
     AuthenticationError,

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from finevoice_async.adapters.journal_schema import FINISHED, IS_UNFINISHED
-from finevoice_async.core.ledger import MOVES, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import MOVES, OF_TASK, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -77,12 +77,13 @@ def move(
     if (error := values.get("error")) is not None:
         values["error"] = error.encode(errors="replace").decode()  # what went wrong can always be noted
     task_id = values.get("task_id")
-    if state is EffectState.SUBMITTED:
-        if not task_id:
-            raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
+    if state is EffectState.SUBMITTED and not task_id:
+        raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
+    if state is EffectState.SUBMITTED or move is Move.ANSWER:
         values["submitted_at"] = values["updated_at"]
+    names = values.keys() - {"task_id"} if move in OF_TASK else values  # there it says whose row it must be
     try:
-        moved = db.execute(_update(move, "id", *values), {**values, "id": row_id}).rowcount
+        moved = db.execute(_update(move, "id", *names), {**values, "task_id": task_id, "id": row_id}).rowcount
     except sqlite3.IntegrityError as conflict:  # of two rows about a task id: no move can meet another one
         (owner,) = db.execute("SELECT id FROM effects WHERE task_id = ?", (task_id,)).fetchone()
         words = f"Row {row_id} of the journal cannot get task {task_id}: it belongs to row {owner}."
@@ -102,10 +103,9 @@ def _update(move: Move, by: str, *names: str) -> str:
     settings = [f"{name} = :{name}" for name in names]
     if "task_id" in names:  # the old one is put aside, unless it stays the same
         settings.append("past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')")
-    if move is Move.FINISH:  # the answer to the submission itself may have had the result
-        settings.append("submitted_at = CASE state WHEN 'sending' THEN :updated_at ELSE submitted_at END")
     starts = ", ".join(sorted(f"'{start.value}'" for start in MOVES[move][0]))
-    return f"UPDATE effects SET {', '.join(settings)} WHERE {by} = :{by} AND state IN ({starts})"  # noqa: S608
+    whose = " AND task_id = :task_id" if move in OF_TASK else ""
+    return f"UPDATE effects SET {', '.join(settings)} WHERE {by} = :{by} AND state IN ({starts}){whose}"  # noqa: S608
 
 
 def row(db: sqlite3.Connection, *, column: str, value: str | int | None) -> JournalRow | None:

@@ -56,8 +56,9 @@ class Move(enum.Enum):
     ACCEPT = "accept"  # fact: the service gave it a task id
     ADOPT = "adopt"  # intent: the caller names its task
     DISCARD = "discard"  # intent: the caller gives it up
-    FINISH = "finish"  # fact: the service gave its result
-    FAIL = "fail"  # fact: the service could not make it
+    ANSWER = "answer"  # fact: the answer to its POST was the result, without a task id
+    FINISH = "finish"  # fact: its task ended with a result
+    FAIL = "fail"  # fact: its task ended without one
     LOSE = "lose"  # fact: the service does not know its task
     SAVE = "save"  # fact: its result is where the caller wants it
 
@@ -75,12 +76,16 @@ MOVES: Final[dict[Move, tuple[frozenset[EffectState], EffectState]]] = {
     Move.ACCEPT: (frozenset({_S.SENDING}), _S.SUBMITTED),
     Move.ADOPT: (frozenset({_S.UNKNOWN, _S.LOST}), _S.SUBMITTED),
     Move.DISCARD: (frozenset({_S.QUEUED, _S.UNKNOWN, _S.LOST}), _S.REFUSED),
-    Move.FINISH: (frozenset({_S.SENDING, _S.SUBMITTED, _S.LOST}), _S.DONE),  # SENDING: the answer had the result
-    Move.FAIL: (frozenset({_S.SUBMITTED, _S.LOST}), _S.FAILED),  # LOST: it was asked for once more
+    Move.ANSWER: (frozenset({_S.SENDING}), _S.DONE),
+    Move.FINISH: (frozenset({_S.SUBMITTED, _S.LOST}), _S.DONE),  # LOST: it was asked for once more
+    Move.FAIL: (frozenset({_S.SUBMITTED, _S.LOST}), _S.FAILED),
     Move.LOSE: (frozenset({_S.SUBMITTED}), _S.LOST),
     Move.SAVE: (frozenset({_S.DONE, _S.SAVED}), _S.SAVED),  # SAVED: a second time
 }
 """For each move the states that it may start from, and the one it leads to."""
+
+OF_TASK: Final = frozenset({Move.FINISH, Move.FAIL, Move.LOSE})
+"""What a task tells of itself: it moves the row only while that is the row's task, and no later one."""
 
 MAY_BE_PAID: Final = (EffectState.UNKNOWN, EffectState.LOST)
 """What only the caller can settle: by sending it again, by naming its task, or by giving it up."""

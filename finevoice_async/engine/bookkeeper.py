@@ -19,7 +19,7 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
-    SubmitUnknownError,
+    SessionClosedError,
     TaskFailedError,
     TaskNotFoundError,
 )
@@ -31,17 +31,6 @@ T = TypeVar("T")
 
 PAGE = 500
 """Rows read at once: a journal may hold any number."""
-
-
-def unknown_error(row: JournalRow) -> SubmitUnknownError:
-    """Return the error that tells that nobody knows what became of a row's submission."""
-    return SubmitUnknownError(
-        f"Row {row.id} of the journal may have been accepted and paid for{f' ({row.error})' if row.error else ''}. It "
-        "is not sent again by itself. Look at your account; then adopt(row, task_id=...), resubmit(row, "
-        "accept_double_charge=True) or discard(row) settles it.",
-        request=row.request,
-        task_id=row.task_id,
-    )
 
 
 class Bookkeeper:
@@ -59,6 +48,7 @@ class Bookkeeper:
         self.completed = 0  # tasks that ended with a result
         self.failed = 0  # tasks that ended without one
         self._opened = False
+        self._closed = False
 
     @property
     def has_journal(self) -> bool:
@@ -82,6 +72,7 @@ class Bookkeeper:
 
     async def aclose(self, notes: dict[str, str]) -> None:
         """Keep the last notes, commit what was written, and close. A fault is logged: nobody could mend it here."""
+        self._closed = True
         if self._journal is None:
             return
         try:
@@ -105,11 +96,11 @@ class Bookkeeper:
             ConfigurationError: There is no journal.
             JournalError: It could not be read.
         """
-        return await _journalled(self._required().row(row_id=row_id))
+        return await self._asked(self._required().row(row_id=row_id))
 
     async def row_of_task(self, task_id: str) -> JournalRow | None:
         """Return the row with this task id; None without one, or without a journal."""
-        return None if self._journal is None else await _journalled(self._journal.row(task_id=task_id))
+        return None if self._journal is None else await self._asked(self._journal.row(task_id=task_id))
 
     async def rows(self, *states: EffectState) -> AsyncIterator[JournalRow]:
         """Yield every row in these states (none named: in any), a page at a time, in the order of their numbers.
@@ -119,7 +110,7 @@ class Bookkeeper:
             JournalError: It could not be read.
         """
         journal, after = self._required(), 0
-        while page := await _journalled(journal.rows(*states, after=after, limit=PAGE)):
+        while page := await self._asked(journal.rows(*states, after=after, limit=PAGE)):
             for row in page:
                 yield row
             after = page[-1].id
@@ -135,8 +126,8 @@ class Bookkeeper:
         """
         journal = self._required()
         known = (*MAY_BE_PAID, EffectState.SUBMITTED, EffectState.DONE)
-        ids = await _journalled(journal.row_ids(*known))
-        ids += await _journalled(journal.row_ids(EffectState.QUEUED))
+        ids = await self._asked(journal.row_ids(*known))
+        ids += await self._asked(journal.row_ids(EffectState.QUEUED))
         for row_id in ids:
             row = await self.row(row_id)  # it may have moved since
             if row is not None and row.state in (*known, EffectState.QUEUED):
@@ -261,17 +252,23 @@ class Bookkeeper:
             JournalError: It could not be written; the error has the task id.
         """
         try:
-            await _journalled(note)
+            kept = await _journalled(note)
         except TaskIdTakenError:
             raise
         except JournalError as error:
-            log.critical("task %s was submitted, but the journal failed: %s", record.task_id, error)
-            raise JournalError(
-                f"Task {record.task_id} was submitted and runs, but the journal could not keep its id: "
-                f"{error.message} Note the id; attach(task_id) waits for it.",
-                task_id=record.task_id,
-                request=record.request,
-            ) from error
+            fault = error
+        else:
+            if kept:
+                return
+            fault = JournalError("Its row was moved by somebody else meanwhile.")
+        log.critical("task %s was submitted, but the journal failed: %s", record.task_id, fault)
+        record.id_kept = False
+        raise JournalError(
+            f"Task {record.task_id} was submitted and runs, but the journal could not keep its id: {fault.message} "
+            "Note the id; attach(task_id) waits for it.",
+            task_id=record.task_id,
+            request=record.request,
+        ) from fault
 
     # A task's steps
 
@@ -283,12 +280,15 @@ class Bookkeeper:
         log.info("task %s ended: %s", record.task_id, record.status.value)
         if self._journal is None or record.row_id is None:
             return
+        if not record.id_kept:  # the disk may work again
+            self._note(record.row_id, Move.ACCEPT, task_id=record.task_id)
         if isinstance(record.end, TaskUpdate):
-            self._note(record.row_id, Move.FINISH, urls=record.end.urls)
+            move = Move.ANSWER if record.task_id is None else Move.FINISH
+            self._note(record.row_id, move, task_id=record.task_id, urls=record.end.urls)
         elif isinstance(record.end, TaskFailedError) and record.status is TaskStatus.FAILED:
-            self._note(record.row_id, Move.FAIL, error=record.end.message)
+            self._note(record.row_id, Move.FAIL, task_id=record.task_id, error=record.end.message)
         elif isinstance(record.end, TaskNotFoundError):
-            self._note(record.row_id, Move.LOSE, error=record.end.message)
+            self._note(record.row_id, Move.LOSE, task_id=record.task_id, error=record.end.message)
 
     def _note(self, row_id: int, move: Move, **fields: Any) -> None:
         """Write a fact that nobody waits for."""
@@ -332,7 +332,7 @@ class Bookkeeper:
             JournalError: It could not be written.
         """
         try:
-            moved = await self._moved(row.id, Move.ADOPT, task_id=task_id)
+            moved = await self._asked(self._moved(row.id, Move.ADOPT, task_id=task_id))
         except TaskIdTakenError as error:
             raise InvalidRequestError(f"Row {row.id} cannot get task {task_id}: {error}", task_id=task_id) from error
         current = await self.row(row.id)
@@ -347,11 +347,20 @@ class Bookkeeper:
             InvalidRequestError: It was settled meanwhile.
             JournalError: It could not be written.
         """
-        if not await self._moved(row.id, Move.DISCARD, error="given up by the caller"):
+        if not await self._asked(self._moved(row.id, Move.DISCARD, error="given up by the caller")):
             raise InvalidRequestError(f"Row {row.id} was settled meanwhile.", request=row.request)
 
     async def _moved(self, row_id: int, move: Move, **fields: Any) -> bool:
         return await _journalled(_called(self._required().move, row_id, move, **fields))
+
+    async def _asked(self, job: Awaitable[T]) -> T:
+        """Await what a caller asks of the journal; whoever asks while it closes hears just that."""
+        try:
+            return await _journalled(job)
+        except JournalError as error:
+            if not self._closed:
+                raise
+            raise SessionClosedError("The session was closed meanwhile. Nothing was changed.") from error
 
 
 def _fault(error: BaseException) -> JournalError:

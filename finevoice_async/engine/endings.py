@@ -68,7 +68,7 @@ class Endings:
         submission.phase = Phase.ANSWERED
         doubt = isinstance(error, SubmitUnknownError)
         note = self._bookkeeper.withdrawn(submission, error.message, doubt=doubt)
-        self._registry.discard(submission)
+        self._registry.free_key(submission)
         if not doubt:
             error = submission.told(error)
         if note is None:

@@ -65,6 +65,7 @@ class TaskRecord:
         attached: True if another session submitted it; how long it took teaches nothing.
         slot: Its slot in the plan, until it has ended.
         row_id: Its row in the journal, if there is one.
+        id_kept: The row has its id; False if that could not be written.
         key: The caller's own name for the effect.
         status: Its state by the last answer.
         end: How it ended, once it has: an update, or the error that every watcher gets a copy of.
@@ -85,6 +86,7 @@ class TaskRecord:
     attached: bool = False
     slot: object | None = None
     row_id: int | None = None
+    id_kept: bool = True
     key: str | None = None
     status: TaskStatus = TaskStatus.UNKNOWN
     end: News | None = None
@@ -180,6 +182,17 @@ class TaskRecord:
             SessionClosedError,
             f"The session was closed. Task {self.task_id} runs on at the service; attach(task_id) waits on.",
         )
+
+
+def unknown_error(row: JournalRow) -> SubmitUnknownError:
+    """Return the error that tells that nobody knows what became of a row's submission."""
+    return SubmitUnknownError(
+        f"Row {row.id} of the journal may have been accepted and paid for{f' ({row.error})' if row.error else ''}. It "
+        "is not sent again by itself. Look at your account; then adopt(row, task_id=...), resubmit(row, "
+        "accept_double_charge=True) or discard(row) settles it.",
+        request=row.request,
+        task_id=row.task_id,
+    )
 
 
 class Phase(enum.Enum):

@@ -29,9 +29,13 @@ class Registry:
         if submission.row is not None:
             self._by_row[submission.row.id] = submission
 
-    def discard(self, submission: Submission) -> None:
-        """Let the next caller of its key, or of its row, begin anew. Idempotent."""
+    def free_key(self, submission: Submission) -> None:
+        """Let the next caller of its key begin anew, once its last write was called: theirs comes after it."""
         if submission.key is not None and self._by_key.get(submission.key) is submission:
             del self._by_key[submission.key]
+
+    def discard(self, submission: Submission) -> None:
+        """Forget it, once its last write is done: until then, whoever reads its row reads what is past. Idempotent."""
+        self.free_key(submission)
         if submission.row is not None and self._by_row.get(submission.row.id) is submission:
             del self._by_row[submission.row.id]

@@ -11,11 +11,11 @@ from finevoice_async.core import retry as policy
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.retry import Action, Call, RetryBudget
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
+from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE, Exchange, error_of
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, unknown_error
 from finevoice_async.engine.registry import Registry
 from finevoice_async.errors import (
     FineVoiceError,

@@ -17,11 +17,11 @@ from typing import Any
 
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
+from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord, unknown_error
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.engine.slot_queue import SlotQueue

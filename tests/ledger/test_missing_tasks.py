@@ -52,12 +52,13 @@ async def test_a_task_that_was_seen_bears_404s(visit: Visit, path: Path, polls: 
     assert (await the_row(path)).state is DONE
 
 
-async def test_one_404_after_a_long_gap(visit: Visit) -> None:
+@pytest.mark.parametrize("polling", [Polling.fixed(25, grace=10), Polling.fixed(2, grace=0)])
+async def test_one_404_after_a_long_gap(visit: Visit, polling: Polling) -> None:
     """With a gap between polls that is longer than the grace, one 404 still is only one."""
     polls = [RUNS, RUNS, GONE, ENDS]
     async with (
         RawServer(in_turn(posts=[(200, ACCEPTED)], polls=polls)) as server,
-        visit(server.url, polling=Polling.fixed(25, grace=10)) as session,
+        visit(server.url, polling=polling) as session,
     ):
         assert (await session.generate("rain")).task_id == "t"
 

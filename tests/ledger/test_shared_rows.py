@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from ledger.helpers import (
     QUEUED,
     REFUSED,
     SUBMITTED,
+    UNKNOWN,
     Connect,
     Left,
     SlowReads,
@@ -192,6 +191,24 @@ async def test_the_first_of_two_callers_goes_at_each_moment(
     assert (await the_row(path)).state is DONE
 
 
+@pytest.mark.parametrize("all_go", [False, True])
+async def test_callers_go_while_it_waits_for_another_try(
+    connect: Connect, path: Path, emulator: Emulator, all_go: bool
+) -> None:
+    """Callers of one key go while it waits after a 429: it is sent again as long as one of them stays."""
+    async with connect(journal=path) as session:
+        emulator.inject("submit.rate_limit", value=10)
+        calls = [asyncio.create_task(session.generate("door", key="k")) for _ in range(3)]
+        await asyncio.sleep(1)
+        for call in calls if all_go else calls[:2]:
+            call.cancel()
+        await asyncio.wait(calls)
+        await asyncio.sleep(60)
+        assert calls[2].cancelled() or calls[2].result().task_id in emulator.ledger.accepted
+    assert emulator.ledger.posts == (1 if all_go else 2)
+    assert (await the_row(path)).state is (REFUSED if all_go else DONE)
+
+
 async def test_all_callers_of_a_key_go(connect: Connect, path: Path, emulator: Emulator) -> None:
     """All callers of one key are cancelled while they wait for a slot: nothing is sent, now or later."""
     async with connect(journal=path, max_concurrency=1) as session:
@@ -273,6 +290,20 @@ async def test_recover_gives_each_effect_once(connect: Connect, path: Path, emul
     assert len(given) == 6
 
 
+async def test_recover_gives_nothing_that_was_settled_since(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """Rows that the caller gives up while recover() reads the others are not given."""
+    await leave(path, Left(DONE), Left(DONE), Left(UNKNOWN), Left(QUEUED))
+    async with connect(journal=SlowReads(path)) as session:
+        settled = await all_of(session.rows(UNKNOWN, QUEUED))
+        recovering = asyncio.create_task(all_of(session.recover()))
+        await asyncio.sleep(4.5)  # it has read the rows' numbers
+        await asyncio.gather(*[session.discard(row) for row in settled])
+        outcomes = await recovering
+        assert len(outcomes) == 2
+        assert all(outcome.effect for outcome in outcomes)
+    assert not emulator.ledger.posts
+
+
 async def test_two_recovers_give_each_effect_once(connect: Connect, path: Path, emulator: Emulator) -> None:
     """Two recover()s at once send each row once, and neither gives an effect twice or an error."""
     await leave(path, *[Left(QUEUED, f"door {number}", key=f"k{number}") for number in range(20)])
@@ -315,60 +346,3 @@ async def test_a_key_belongs_to_one_request(connect: Connect, path: Path, emulat
         assert isinstance(second, InvalidRequestError)
         assert not isinstance(first, BaseException)
     assert prompts(emulator) == ["door"]
-
-
-async def calls_made(connect: Connect, path: Path, callers: int, way: str) -> int:
-    """Count the function calls that it takes to serve, or to lose, so many callers of one key."""
-    count = 0
-
-    def note(frame: object, event: str, arg: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    async with connect(journal=path.with_name(f"{callers}.db"), max_concurrency=1) as session:
-        if way == "cancel":
-            await occupied(session)
-        before = sys.getprofile()
-        sys.setprofile(note)
-        try:
-            calls = [asyncio.create_task(session.generate("rain", key="a")) for _ in range(callers)]
-            if way == "cancel":
-                await asyncio.sleep(1)
-                for call in calls:
-                    call.cancel()
-            await asyncio.wait(calls)
-        finally:
-            sys.setprofile(before)
-    return count
-
-
-@pytest.mark.parametrize("way", ["serve", "cancel"])
-async def test_many_callers_of_one_key_take_linear_work(
-    connect: Connect, path: Path, emulator: Emulator, way: str
-) -> None:
-    """Four times the callers of one key take about four times the work, also when all of them go."""
-    emulator.service_time = Constant(5)
-    few, many = [await calls_made(connect, path, callers, way) for callers in (500, 2000)]
-    assert many < 6 * few
-    assert len(emulator.ledger.accepted) == 2
-
-
-async def test_timeouts_that_passed_leave_nothing(connect: Connect, emulator: Emulator) -> None:
-    """Waits with ever other timeouts leave no objects behind."""
-    emulator.inject("task.never_ends")
-    async with connect() as session:
-        task = await session.submit("rain")
-
-        async def wait(number: int) -> None:
-            with pytest.raises(TimeoutError):
-                await task.wait(timeout=1 + number / 1000)
-
-        def ours() -> int:
-            gc.collect()
-            return sum(str(type(thing).__module__).startswith("finevoice_async") for thing in gc.get_objects())
-
-        await wait(0)
-        before = ours()
-        await asyncio.gather(*[wait(number) for number in range(300)])
-        await asyncio.sleep(60)
-        assert ours() - before < 30

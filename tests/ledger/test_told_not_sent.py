@@ -185,6 +185,26 @@ async def test_closed_while_the_row_is_written(
 
 
 @pytest.mark.parametrize("way", ["submit", "key", "many"])
+async def test_cancelled_while_the_row_is_written(connect: Connect, path: Path, emulator: Emulator, way: Way) -> None:
+    """The disk is slow and the caller goes while the row is written: it is not sent, now or later."""
+    emulator.service_time = Constant(3)
+    journal = HeldJournal(path, QUEUED)
+    async with connect(journal=journal, max_concurrency=1) as session:
+        await session.submit("something else")
+        asking = asyncio.create_task(ask(session, way))
+        await asyncio.sleep(1)
+        asking.cancel()
+        await asyncio.sleep(1)
+        journal.go.set()
+        await asyncio.sleep(10)
+        assert asking.cancelled()
+        assert session.stats.waiting == session.stats.running == 0
+    assert [row.state for row in await rows(path) if row.request.prompt == "rain"] == [REFUSED]
+    await check_nothing_later(connect, path, emulator)
+    assert prompts(emulator) == ["something else"]
+
+
+@pytest.mark.parametrize("way", ["submit", "key", "many"])
 @pytest.mark.parametrize("broken", ["try_acquire", "acquire"])
 async def test_slots_that_raise(connect: Connect, path: Path, emulator: Emulator, broken: str, way: Way) -> None:
     """Shared slots fail: the caller hears that nothing was sent, and nothing is, also not later."""

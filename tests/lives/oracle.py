@@ -187,13 +187,13 @@ class Oracle:
 
     def _is_doubtful(self, effect: Effect) -> bool:
         """Tell whether nobody can know what became of a submission, or of a row that an earlier life left."""
-        doubts = (
-            post.outcome == "doubt" or (post.made is not None and self._is_twin(post.made)) for post in effect.posts
-        )
-        return effect in self._doubtful or any(doubts)
+        if effect in self._doubtful or effect.adopted:
+            return True
+        return any(post.outcome == "doubt" or self._is_odd(post.made) for post in effect.posts)
 
-    def _is_twin(self, made: Made) -> bool:
-        return made.id is not None and self._service.by_id[made.id] is not made
+    def _is_odd(self, made: Made | None) -> bool:
+        """Tell whether a task was lost sight of, or has another's id."""
+        return made is not None and (made.given_up or self._service.ids[made.id] > 1)
 
     def given(self, op: Op, prompt: str, sound: SoundEffect) -> None:
         """Check that an effect is the one that was wanted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
@@ -136,6 +137,7 @@ class Service:
         self.plan = 1
         self.made: list[Made] = []  # every acceptance, which is a payment
         self.by_id: dict[str, Made] = {}  # the first with an id
+        self.ids: Counter[str | None] = Counter()  # how often each was given
         self._busy_until = 0.0
         self._add_foreign(luck)
 
@@ -146,6 +148,7 @@ class Service:
             made = Made("", f"foreign-{number}", 990.0, until, fails=False, link_from=until)
             self.made.append(made)
             self.by_id[made.id or ""] = made
+            self.ids[made.id] += 1
 
     def draw(self) -> str:
         """Draw what will become of a submission."""
@@ -205,6 +208,7 @@ class Service:
         self.made.append(made)
         if made.id is not None:
             self.by_id.setdefault(made.id, made)
+            self.ids[made.id] += 1
         self.history.note(f"   service: {prompt} accepted as {made.id} ({fate}), ends at {made.until:.3f}")
         return made
 
