@@ -65,28 +65,28 @@ class OutcomeStream:
     def __init__(
         self,
         streams: set[OutcomeStream],
+        submitter: Submitter,
+        poller: Poller,
+        downloads: Downloads,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike | JournalRow],
         *,
         ahead: int,
         ordered: bool = False,
         retry_failed: bool = False,
         timeout: float | None,
-        submitter: Submitter,
-        poller: Poller,
-        downloads: Downloads,
     ) -> None:
         """Set it up; ``async with`` starts it.
 
         Args:
             streams: Those that run; it is among them until it is left.
+            submitter: Gets the requests.
+            poller: Watches their tasks.
+            downloads: Fetches the results, for the effects.
             requests: What to draw; a row of the journal is taken up where it stands.
             ahead: How many to draw beyond what was taken.
             ordered: Give outcomes in the order of the requests.
             retry_failed: Submit again what failed at the service.
             timeout: Seconds to wait for each task; None for ever.
-            submitter: Gets the requests.
-            poller: Watches their tasks.
-            downloads: Fetches the results, for the effects.
         """
         self._streams = streams
         self._requests = requests

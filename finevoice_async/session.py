@@ -117,12 +117,7 @@ class FineVoiceSession:
         self._life = Life()
         self._streams: set[OutcomeStream] = set()  # loops of generate_many and recover; each leaves when it is left
         self._stream = partial(
-            OutcomeStream,
-            self._streams,
-            timeout=timeouts.task,
-            submitter=self._submitter,
-            poller=poller,
-            downloads=self._downloads,
+            OutcomeStream, self._streams, self._submitter, poller, self._downloads, timeout=timeouts.task
         )
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import attrs
 from fakes import DateClock
 
-from finevoice_async.core.ledger import MOVES, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import MOVES, OF_TASK, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -120,16 +120,16 @@ class FakeJournal:
         row, (starts, state) = self.contents.get(row_id), MOVES[move]
         if row is None:
             raise JournalError(f"There is no row {row_id}.", task_id=fields.get("task_id"))
-        if row.state not in starts:
+        task_id = fields.get("task_id")
+        assert (state is EffectState.SUBMITTED or move in OF_TASK) == (task_id is not None)
+        if row.state not in starts or (move in OF_TASK and row.task_id != task_id):
             self.missed.append((row_id, move))
             return False
-        task_id = fields.get("task_id")
-        assert (state is EffectState.SUBMITTED) == (task_id is not None)
         if task_id is not None and any(other.task_id == task_id for other in self._others(row)):
             raise TaskIdTakenError(f"Row {row_id} cannot get task {task_id}.", task_id=task_id)
         changes: dict[str, Any] = {"state": state, "updated_at": self._clock.utcnow()}
         changes |= _FORGOTTEN if move in _AFRESH else {}
-        if EffectState.SUBMITTED is state or (move is Move.FINISH and row.state is EffectState.SENDING):
+        if state is EffectState.SUBMITTED or move is Move.ANSWER:
             changes["submitted_at"] = self._clock.utcnow()
         changes |= {name: value for name, value in fields.items() if value is not None}
         self.contents[row_id] = attrs.evolve(row, **changes)

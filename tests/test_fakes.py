@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.core.ledger import MOVES, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import MOVES, OF_TASK, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Journal
@@ -51,9 +51,9 @@ async def do(journal: Journal, step: tuple[Any, ...]) -> object:
             begun = await journal.begin(SfxRequest(fourth), key=first, state=second, again=third)
             return begun.is_mine, without_times(begun.row)
         fields: dict[str, Any] = {"error": f"by {second.value}"}
-        if MOVES[second][1] is EffectState.SUBMITTED:
+        if MOVES[second][1] is EffectState.SUBMITTED or second in OF_TASK:
             fields["task_id"] = third
-        if second is Move.FINISH:
+        if second in (Move.ANSWER, Move.FINISH):
             fields["urls"] = ("https://cdn.test/1",)
         if second is Move.SAVE:
             fields |= {"path": "/a", "sha256": "b"}

@@ -47,14 +47,7 @@ def stream(parts: Parts, source: Source, *, ahead: int = 100, **options: Any) ->
     timeout = options.pop("timeout", 100.0)
     streams: set[OutcomeStream] = options.pop("streams", set())
     return OutcomeStream(
-        streams,
-        source,
-        ahead=ahead,
-        timeout=timeout,
-        submitter=parts.submitter,
-        poller=parts.poller,
-        downloads=parts.downloads,
-        **options,
+        streams, parts.submitter, parts.poller, parts.downloads, source, ahead=ahead, timeout=timeout, **options
     )
 
 
@@ -256,10 +249,10 @@ async def test_no_more_is_drawn_than_there_is_room_for() -> None:
     source = Count()
     async with assemble(slots=FakeSlots(2)) as parts, stream(parts, source, ahead=50):
         await asyncio.sleep(10)
-        assert source.drawn == 3
+        assert source.drawn == 4  # two run, one is next, and one behind it, so that no free slot waits for a draw
         parts.transport.tasks["t1"] = FINISHED
         await asyncio.sleep(5)
-        assert source.drawn == 4
+        assert source.drawn == 5
 
 
 # Errors that concern all
@@ -335,9 +328,9 @@ async def test_left() -> None:
         assert streams == set()
         all_end(parts.transport)
         await asyncio.sleep(20)
-        assert source.drawn == 3
+        assert source.drawn == 4
         assert parts.transport.prompts == ["sound 1", "sound 2"]
-        assert sorted(row.state.value for row in journal.contents.values()) == ["done", "done", "refused"]
+        assert sorted(row.state.value for row in journal.contents.values()) == ["done"] * 2 + ["refused"] * 2
 
 
 async def test_left_before_an_answer() -> None:
@@ -364,8 +357,8 @@ async def test_stopped() -> None:
             await asyncio.sleep(1)
             outcomes.stop()
             all_end(parts.transport)
-            assert [outcome.index async for outcome in outcomes] == [0, 1, 2]
-        assert source.drawn == 3
+            assert [outcome.index async for outcome in outcomes] == [0, 1, 2, 3]
+        assert source.drawn == 4
 
 
 async def test_closed() -> None:

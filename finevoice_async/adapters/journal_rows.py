@@ -104,7 +104,7 @@ def _update(move: Move, by: str, *names: str) -> str:
     if "task_id" in names:  # the old one is put aside, unless it stays the same
         settings.append("past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')")
     starts = ", ".join(sorted(f"'{start.value}'" for start in MOVES[move][0]))
-    whose = " AND task_id = :task_id" if move in OF_TASK else ""
+    whose = " AND (:task_id IS NULL OR task_id = :task_id)" if move in OF_TASK else ""
     return f"UPDATE effects SET {', '.join(settings)} WHERE {by} = :{by} AND state IN ({starts}){whose}"  # noqa: S608
 
 

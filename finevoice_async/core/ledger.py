@@ -25,7 +25,7 @@ from typing import Final
 import attrs
 
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.core.text import shorten
+from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
 
 
@@ -125,16 +125,17 @@ class JournalRow:
 
 
 def check_key(key: object) -> str | None:
-    """Return a caller's key if it can name a row.
+    """Return a caller's key as plain text, if it can name a row.
 
     Raises:
         InvalidRequestError: It is neither None nor a string that is not blank and that UTF-8 can carry.
     """
     if key is None:
         return None
-    if not isinstance(key, str) or not key.strip() or not _is_utf8(key):
+    text = plain_text(key)
+    if text is None or not text.strip() or not _is_utf8(text):
         raise InvalidRequestError(f"key must be text that is not blank, not {shorten(key)}. Nothing was sent.")
-    return key
+    return text
 
 
 def _is_utf8(text: str) -> bool:

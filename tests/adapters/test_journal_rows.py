@@ -104,7 +104,7 @@ async def test_submitted_at(journal: SqliteJournal) -> None:
     assert (await only(journal, row_id)).submitted_at == accepted.submitted_at
     row_id = await row_in(journal, SENDING)
     assert (await only(journal, row_id)).submitted_at is None
-    await journal.move(row_id, Move.FINISH, urls=LINKS)
+    await journal.move(row_id, Move.ANSWER, urls=LINKS)
     finished = await only(journal, row_id)
     assert finished.submitted_at == finished.updated_at
     row_id = await row_in(journal, LOST)
@@ -190,6 +190,17 @@ async def test_a_task_id_belongs_to_one_row(journal: SqliteJournal) -> None:
     assert await only(journal, other) == before
     await journal.move(one, Move.FINISH, task_id="t")
     assert await past_task_ids(journal, one) == ""
+
+
+async def test_a_task_moves_only_its_own_row(journal: SqliteJournal) -> None:
+    """What an earlier task of a row tells of itself, after the row was sent again, moves it no more."""
+    for move in (Move.FINISH, Move.FAIL, Move.LOSE):
+        row_id = await row_in(journal, SENDING)
+        await journal.move(row_id, Move.ACCEPT, task_id=f"new {move}")
+        assert not await journal.move(row_id, move, task_id=f"old {move}", error="late")
+        assert (await only(journal, row_id)).state is SUBMITTED
+        assert await journal.move(row_id, move, task_id=f"new {move}")
+        assert (await only(journal, row_id)).task_id == f"new {move}"
 
 
 async def test_a_submitted_row_has_a_task_id(journal: SqliteJournal) -> None:

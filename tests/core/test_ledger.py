@@ -18,7 +18,7 @@ LIVES: dict[EffectState, dict[Move, EffectState]] = {
     S.QUEUED: {Move.SEND: S.SENDING, Move.REFUSE: S.REFUSED, Move.DISCARD: S.REFUSED},
     S.SENDING: {
         Move.ACCEPT: S.SUBMITTED,
-        Move.FINISH: S.DONE,
+        Move.ANSWER: S.DONE,
         Move.HOLD: S.QUEUED,
         Move.REFUSE: S.REFUSED,
         Move.DOUBT: S.UNKNOWN,

@@ -16,6 +16,7 @@ from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.errors import (
     ConfigurationError,
     JournalError,
+    SessionClosedError,
 )
 
 QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED, LOST = EffectState
@@ -190,6 +191,24 @@ async def test_a_read_that_fails(books: Bookkeeper, journal: FakeJournal, use: s
     with pytest.raises(JournalError, match="OSError") as caught:
         await reads[use]()
     assert caught.value.__cause__ is fault
+
+
+async def test_what_is_asked_of_a_closed_journal(books: Bookkeeper, journal: FakeJournal) -> None:
+    """Whoever asks as the session closes hears that it is closed, and not of the journal."""
+    row = journal.leave(EffectState.UNKNOWN)
+    await books.aclose({})
+    uses: list[Callable[[], Awaitable[object]]] = [
+        lambda: books.row(1),
+        lambda: books.row_of_task("t1"),
+        lambda: anext(books.rows()),
+        lambda: anext(books.left_behind()),
+        lambda: books.adopt(row, "t1"),
+        lambda: books.discard(row),
+    ]
+    for use in uses:
+        with pytest.raises(SessionClosedError, match="Nothing was changed") as caught:
+            await use()
+        assert isinstance(caught.value.__cause__, JournalError)
 
 
 # A submission's steps

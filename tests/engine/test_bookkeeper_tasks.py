@@ -13,8 +13,8 @@ from parts import RAIN
 
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.engine.bookkeeper import Bookkeeper, unknown_error
-from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.records import Submission, TaskRecord, unknown_error
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
@@ -117,7 +117,6 @@ async def test_an_id_that_cannot_be_kept(
     ("state", "status", "end", "move", "completed"),
     [
         (SUBMITTED, TaskStatus.COMPLETED, RESULT, Move.FINISH, True),
-        (SENDING, TaskStatus.COMPLETED, RESULT, Move.FINISH, True),
         (LOST, TaskStatus.COMPLETED, RESULT, Move.FINISH, True),
         (SUBMITTED, TaskStatus.FAILED, TaskFailedError("It failed."), Move.FAIL, False),
         (SUBMITTED, TaskStatus.PROCESSING, TaskNotFoundError("It is gone."), Move.LOSE, False),
@@ -136,7 +135,7 @@ async def test_ends(
     completed: bool,
 ) -> None:
     """An end is counted, and what it says of the effect is noted: a lost link or a patience that ended says nothing."""
-    record = task_of(journal.leave(state))
+    record = task_of(journal.leave(state, task_id="t1"))
     record.status, record.end = status, end
     books.ended(record)
     await asyncio.sleep(0.01)
@@ -145,6 +144,55 @@ async def test_ends(
     row = journal.contents[1]
     assert row.urls == ((LINK,) if completed else ())
     assert row.error == (end.message if move and isinstance(end, FineVoiceError) else None)
+
+
+async def test_a_result_without_an_id(books: Bookkeeper, journal: FakeJournal) -> None:
+    """A result that came with the answer to the POST, and without an id, is noted as that."""
+    record = task_of(journal.leave(SENDING), None)
+    record.end = RESULT
+    books.ended(record)
+    await asyncio.sleep(0.01)
+    assert journal.moves() == [Move.ANSWER]
+    assert journal.contents[1].urls == (LINK,)
+
+
+@pytest.mark.parametrize("end", [RESULT, TaskFailedError("It failed."), TaskNotFoundError("It is gone.")])
+async def test_an_end_of_an_earlier_task(
+    books: Bookkeeper, journal: FakeJournal, end: TaskUpdate | FineVoiceError
+) -> None:
+    """A row that has another task by now is not moved by the end of the one before."""
+    record = task_of(journal.leave(SUBMITTED, task_id="t2"))
+    record.status, record.end = TaskStatus.FAILED, end
+    books.ended(record)
+    await asyncio.sleep(0.01)
+    assert journal.states == [SUBMITTED]
+
+
+async def test_an_id_is_written_again_with_the_end(books: Bookkeeper, journal: FakeJournal) -> None:
+    """An id that could not be kept is tried once more when the task ends: the disk may work again."""
+    row = journal.leave(SENDING)
+    record = task_of(row)
+    journal.failing[Move.ACCEPT] = FULL
+    note = books.accepted_as(Submission(RAIN, None, row), record)
+    assert note is not None
+    with pytest.raises(JournalError):
+        await books.noted(note, record)
+    journal.failing.clear()
+    record.end = RESULT
+    books.ended(record)
+    await asyncio.sleep(0.01)
+    assert journal.moves() == [Move.ACCEPT, Move.FINISH]
+    assert (journal.contents[1].task_id, journal.states) == ("t1", [DONE])
+
+
+async def test_an_id_for_a_row_that_was_moved(books: Bookkeeper, journal: FakeJournal) -> None:
+    """A row that is not being sent any more does not get the id, and the caller hears it."""
+    row = journal.leave(UNKNOWN)
+    note = books.accepted_as(Submission(RAIN, None, row), task_of(row))
+    assert note is not None
+    with pytest.raises(JournalError, match="moved by somebody else") as caught:
+        await books.noted(note, task_of(row))
+    assert caught.value.task_id == "t1"
 
 
 async def test_an_end_without_a_row(books: Bookkeeper, journal: FakeJournal) -> None:

@@ -30,15 +30,15 @@ QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED, LOST = Effect
 class Case:
     """Endings with a journal, and one submission with a slot and a listener."""
 
-    def __init__(self, state: EffectState | None, phase: Phase, *, journal: FakeJournal | None = None) -> None:
-        self.journal = journal or FakeJournal()
+    def __init__(self, state: EffectState | None, phase: Phase, *, key: str | None = "k") -> None:
+        self.journal = FakeJournal()
         self.journal.is_open = True
         self.slots, self.ear, self.registry = FakeSlots(), Ear(), Registry()
         self.queue = SlotQueue(self.slots)
         self.books = Bookkeeper(self.journal)
         self.endings = Endings(self.books, self.registry, self.queue, self.slots)
-        row = None if state is None else self.journal.leave(state, key="k")
-        self.submission = Submission(RAIN, "k", row, state or QUEUED, phase=phase, listeners={self.ear: None})
+        row = None if state is None else self.journal.leave(state, key=key)
+        self.submission = Submission(RAIN, key, row, state or QUEUED, phase=phase, listeners={self.ear: None})
         self.submission.slot = self.slots.try_acquire()
         self.registry.add(self.submission)
 
@@ -65,6 +65,17 @@ async def test_told_once() -> None:
     assert case.submission.phase is Phase.ENDED
     assert isinstance(case.submission.result, SessionClosedError)
     assert case.registry.find("k") is None
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+async def test_its_row_is_free_then(key: str | None) -> None:
+    """A row is under way until its submission has ended, with a key or without."""
+    case = Case(QUEUED, Phase.QUEUED, key=key)
+    row = case.journal.contents[1]
+    case.endings.retire(case.submission, closed_error())
+    assert case.registry.holds(row)
+    await turns(2)
+    assert not case.registry.holds(row)
 
 
 async def test_one_task_for_all() -> None:
@@ -213,13 +224,22 @@ async def test_cut_off_before_it_was_sent(phase: Phase) -> None:
     assert not case.slots.out
 
 
-@pytest.mark.parametrize("written", [True, False])
-async def test_cut_off_while_its_row_is_written(written: bool) -> None:
+async def test_cut_off_without_a_journal() -> None:
+    """Without a journal there is nothing to wait for."""
+    case = Case(None, Phase.LAUNCHED)
+    case.endings.cut_off(case.submission)
+    assert isinstance(case.heard, SessionClosedError)
+    assert not case.slots.out
+
+
+@pytest.mark.parametrize("fault", [None, JournalError("The disk is full."), asyncio.CancelledError()])
+async def test_cut_off_while_its_row_is_written(fault: BaseException | None) -> None:
     """The row that comes late is withdrawn, and only then it is told; one that never comes needs no withdrawal."""
     case = Case(None, Phase.LAUNCHED)
     case.journal.delays = {SENDING: 2, Move.REFUSE: 2}
-    if not written:
-        case.journal.failing[SENDING] = JournalError("The disk is full.")
+    written = fault is None
+    if fault is not None:
+        case.journal.failing[SENDING] = fault
     case.books.begin(case.submission, SENDING)
     case.endings.cut_off(case.submission)
     assert not case.slots.out

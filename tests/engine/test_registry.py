@@ -60,6 +60,23 @@ async def test_a_row_that_comes_later_is_held_too(registry: Registry) -> None:
     assert registry.find("k") is None
 
 
+async def test_a_key_is_free_before_its_row(registry: Registry) -> None:
+    """The key's next caller may come while the row's last write is under way; the row is held until that is done."""
+    submission = make("k")
+    registry.add(submission)
+    registry.free_key(submission)
+    unkeyed = make().row
+    assert unkeyed is not None
+    assert registry.find("k") is None
+    assert registry.holds(unkeyed)
+    other = make("k", with_row=False)
+    registry.add(other)
+    registry.free_key(submission)
+    assert registry.find("k") is other
+    registry.discard(submission)
+    assert not registry.holds(unkeyed)
+
+
 async def test_only_the_own_entry_is_discarded(registry: Registry) -> None:
     """Whoever comes late does not discard the one who has come since; and nobody discards what is not there."""
     late, now = make("k"), make("k")

@@ -107,8 +107,9 @@ async def test_nobody_asks_any_more(closed: bool) -> None:
         assert (journal.states, journal.contents[1].task_id) == ([SUBMITTED], "t1")
 
 
-async def test_an_id_that_could_not_be_kept() -> None:
-    """The caller hears the id, and the task is followed to its end."""
+@pytest.mark.parametrize("again", [True, False])
+async def test_an_id_that_could_not_be_kept(again: bool) -> None:
+    """The caller hears the id, and the task is followed to its end, which is noted if the disk works again."""
     journal = FakeJournal()
     journal.failing[Move.ACCEPT] = JournalError("The disk is full.")
     async with assemble(journal=journal) as parts:
@@ -118,8 +119,11 @@ async def test_an_id_that_could_not_be_kept() -> None:
         assert list(parts.inflight.tasks) == ["t1"]
         assert len(parts.slots.out) == 1
         parts.transport.tasks["t1"] = FINISHED
+        if again:
+            journal.failing.clear()
         await asyncio.sleep(5)
-        assert journal.states == [DONE]
+        assert journal.states == [DONE if again else SENDING]
+        assert not parts.slots.out
 
 
 # An id that is another's

@@ -72,24 +72,29 @@ async def leave(path: Path, *wanted: Left) -> list[int]:
     journal = SqliteJournal(path, clock)
     await journal.open()
     try:
-        return [await _leave(journal, clock, left) for left in wanted]
+        beginnings, moves = [], []
+        for left in wanted:
+            clock.ago = left.created_ago
+            beginnings.append(journal.begin(SfxRequest(left.prompt), key=left.key, state=QUEUED))
+        ids = [begun.row.id for begun in await asyncio.gather(*beginnings)]
+        for row_id, left in zip(ids, wanted, strict=True):
+            clock.ago = left.ago
+            moves += [journal.move(row_id, move, **_fields(move, row_id, left)) for move in _WAYS[left.state]]
+        assert all(await asyncio.gather(*moves))
+        return ids
     finally:
         await journal.aclose()
 
 
-async def _leave(journal: SqliteJournal, clock: PastClock, left: Left) -> int:
-    clock.ago = left.created_ago
-    begun = journal.begin(SfxRequest(left.prompt), key=left.key, state=QUEUED)
-    clock.ago = left.ago
-    row_id = (await begun).row.id
-    fields: dict[Move, dict[str, Any]] = {
-        Move.ACCEPT: {"task_id": left.task_id or f"task-{row_id}"},
-        Move.FINISH: {"urls": (LINK,)},
-        Move.SAVE: {"path": "/somewhere/x.wav", "sha256": "0" * 64},
-    }
-    for move in _WAYS[left.state]:
-        assert await journal.move(row_id, move, **fields.get(move, {}))
-    return row_id
+def _fields(move: Move, row_id: int, left: Left) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if move in (Move.ACCEPT, Move.FINISH, Move.FAIL, Move.LOSE):
+        fields["task_id"] = left.task_id or f"task-{row_id}"
+    if move is Move.FINISH:
+        fields["urls"] = (LINK,)
+    elif move is Move.SAVE:
+        fields |= {"path": "/somewhere/x.wav", "sha256": "0" * 64}
+    return fields
 
 
 async def rows(path: Path) -> list[JournalRow]:
