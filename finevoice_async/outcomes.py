@@ -16,7 +16,16 @@ from finevoice_async.core.requests import SfxRequest, as_request
 from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, Watcher, unknown_error
+from finevoice_async.engine.records import (
+    STAYS_QUEUED,
+    News,
+    Phase,
+    Result,
+    Submission,
+    TaskRecord,
+    Watcher,
+    unknown_error,
+)
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
     AuthenticationError,
@@ -64,7 +73,7 @@ class OutcomeStream:
 
     def __init__(
         self,
-        streams: set[OutcomeStream],
+        streams: dict[OutcomeStream, None],
         submitter: Submitter,
         poller: Poller,
         downloads: Downloads,
@@ -112,14 +121,14 @@ class OutcomeStream:
         self._changed = asyncio.Event()  # something for the taker or the driver to look at
 
     async def __aenter__(self) -> Self:
-        self._streams.add(self)
+        self._streams[self] = None
         self._driver = asyncio.create_task(self._drive(), name="finevoice-outcomes")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._streams.discard(self)
+        self._streams.pop(self, None)
         await self.aclose()
 
     def __aiter__(self) -> Self:
@@ -206,12 +215,12 @@ class OutcomeStream:
         if row.state is not EffectState.QUEUED:
             self.follow(drawn, self._poller.pick_up(row))
             return
-        self._refuse_after_fatal(row.request)
+        self._refuse_after_fatal(row.request, STAYS_QUEUED)
         drawn.waits_for(self._submitter.submit_row(row, drawn.hear))
 
-    def _refuse_after_fatal(self, request: SfxRequest) -> None:
+    def _refuse_after_fatal(self, request: SfxRequest, more: str = "") -> None:
         if self._fatal is not None:
-            raise _for_request(self._fatal, request)
+            raise _for_request(self._fatal, request, more)
 
     # Ends
 
@@ -339,8 +348,10 @@ class _Drawn(Watcher):
             poller.unwatch(self)
 
 
-def _for_request(error: FineVoiceError, request: SfxRequest) -> FineVoiceError:
+def _for_request(error: FineVoiceError, request: SfxRequest, more: str = "") -> FineVoiceError:
     error = copy.copy(error)
+    error.message += more
+    error.args = (error.message,)
     error.request = request
     return error
 

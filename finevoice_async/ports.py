@@ -188,8 +188,8 @@ class Journal(Protocol):
         """Make a move, if the row is in a state that it may start from, and note what is given; None leaves a field.
 
         The result tells whether it was made. What a task tells of itself (`ledger.OF_TASK`) moves the row only if
-        that is the row's task, where one is named. A move to SENDING puts the task id of an earlier submission aside, and
-        forgets its links and error.
+        that is the row's task, where one is named. A move to SENDING puts the task id of an earlier submission aside,
+        and forgets its links and error.
 
         Raises:
             TaskIdTakenError: The task id belongs to another row.

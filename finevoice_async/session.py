@@ -115,7 +115,7 @@ class FineVoiceSession:
         self._downloads = Downloads(self._fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng)
         # All mutable state:
         self._life = Life()
-        self._streams: set[OutcomeStream] = set()  # loops of generate_many and recover; each leaves when it is left
+        self._streams: dict[OutcomeStream, None] = {}  # loops of generate_many and recover; each leaves when it is left
         self._stream = partial(
             OutcomeStream, self._streams, self._submitter, poller, self._downloads, timeout=timeouts.task
         )

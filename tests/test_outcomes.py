@@ -45,7 +45,7 @@ class Count:
 def stream(parts: Parts, source: Source, *, ahead: int = 100, **options: Any) -> OutcomeStream:
     """Return a stream of outcomes."""
     timeout = options.pop("timeout", 100.0)
-    streams: set[OutcomeStream] = options.pop("streams", set())
+    streams: dict[OutcomeStream, None] = options.pop("streams", {})
     return OutcomeStream(
         streams, parts.submitter, parts.poller, parts.downloads, source, ahead=ahead, timeout=timeout, **options
     )

@@ -206,10 +206,10 @@ class Bookkeeper:
         if submission.row is None:
             return
         submission.state = MOVES[move][1]
-        try:
-            await self._moved(submission.row.id, move, error=why)
-        except JournalError:
-            log.exception("the journal could not note what became of a submission")
+        submission.note = note = _called(self._required().move, submission.row.id, move, error=why)
+        await asyncio.wait([note])  # it goes on if this is cancelled
+        if not note.cancelled() and (fault := note.exception()) is not None:
+            log.error("the journal could not note what became of a submission: %s", fault)
 
     def withdrawn(self, submission: Submission, why: str, *, doubt: bool) -> asyncio.Future[bool] | None:
         """Note that it will not be sent (any more) by this session; return what tells that it is on disk, if anything.
@@ -242,7 +242,8 @@ class Bookkeeper:
         if self._journal is None or submission.row is None or record.task_id is None:
             return None
         submission.state = EffectState.SUBMITTED
-        return _called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
+        submission.note = _called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
+        return submission.note
 
     async def noted(self, note: asyncio.Future[bool], record: TaskRecord) -> None:
         """Wait until the task id is on disk.
@@ -251,6 +252,7 @@ class Bookkeeper:
             TaskIdTakenError: The id belongs to another row.
             JournalError: It could not be written; the error has the task id.
         """
+        await asyncio.wait([note])  # it goes on if this is cancelled
         try:
             kept = await _journalled(note)
         except TaskIdTakenError:

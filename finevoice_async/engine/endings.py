@@ -42,7 +42,10 @@ class Endings:
     def cut_off(self, submission: Submission) -> None:
         """A POST's task was cancelled: by closing, or from outside."""
         self.release(submission)
-        if submission.result is not None:
+        if submission.result is not None and submission.note is not None and not submission.note.done():
+            self._pending[submission] = submission.note
+            submission.note.add_done_callback(partial(self._noted, submission, submission.result))
+        elif submission.result is not None:
             self.finish(submission, submission.result)
         elif submission.phase is Phase.OUT:
             error = SubmitUnknownError(
@@ -50,10 +53,18 @@ class Endings:
             )
             self.retire(submission, error)
         elif submission.row is None and submission.begun is not None:
+            submission.phase = Phase.ANSWERED
             self._pending[submission] = submission.begun
             submission.begun.add_done_callback(partial(self._begun_late, submission))
         else:
             self.retire(submission, closed_error())
+
+    def _noted(self, submission: Submission, result: Result, note: asyncio.Future[bool]) -> None:
+        """What became of it is on disk, or cannot be: the journal has logged that."""
+        self._pending.pop(submission, None)
+        if not note.cancelled():
+            note.exception()  # retrieved
+        self.finish(submission, result)
 
     def _begun_late(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
         """The row that was to say SENDING has come after the POST was called off."""
@@ -98,13 +109,14 @@ class Endings:
             return
         if submission.row is not None or submission.key is not None:
             self._registry.discard(submission)
+        was_sent = submission.phase is Phase.ANSWERED
         submission.phase, submission.result = Phase.ENDED, result
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
             listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
-        if not listeners and isinstance(result, TaskRecord):
+        if was_sent and not listeners and isinstance(result, TaskRecord):
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
     def give_up(self) -> None:

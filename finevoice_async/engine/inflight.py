@@ -6,7 +6,7 @@ import logging
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.records import News, TaskRecord
-from finevoice_async.errors import PollError
+from finevoice_async.errors import FineVoiceError, PollError
 from finevoice_async.ports import Slots
 
 log = logging.getLogger("finevoice_async")
@@ -70,8 +70,12 @@ class InFlight:
             slot, record.slot = record.slot, None
             self._slots.release(slot)
 
-    def drop(self, record: TaskRecord) -> None:
-        """Follow a task no more, and give its slot back; nothing is known of its end."""
+    def drop(self, record: TaskRecord, why: FineVoiceError) -> None:
+        """Follow a task no more, and give its slot back; nothing is known of its end, and its watchers hear why."""
+        self._forget(record)
+        record.tell(why)
+
+    def _forget(self, record: TaskRecord) -> None:
         record.due = float("inf")
         if record.followed:
             record.followed = False
@@ -81,7 +85,7 @@ class InFlight:
     def end(self, record: TaskRecord, end: News) -> None:
         """End a task: first its slot is free, then the books are told, then whoever watches it."""
         record.end = end
-        self.drop(record)
+        self._forget(record)
         self._bookkeeper.ended(record)
         record.tell(end)
 

@@ -120,7 +120,8 @@ class Poller:
             ask_again: Also ask for one that the service did not know any more.
         """
         record = self._inflight.tasks.get(row.task_id) if row.task_id is not None else None
-        if record is not None:
+        running = row.state in (EffectState.SUBMITTED, EffectState.LOST)
+        if record is not None and running and record.row_id in (None, row.id):  # else the service gave the id twice
             record.row_id, record.request, record.key = row.id, row.request, row.key
             return record
         record = TaskRecord.of_row(row, now=self._clock.monotonic(), utcnow=self._clock.utcnow())

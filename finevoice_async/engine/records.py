@@ -137,6 +137,11 @@ class TaskRecord:
         return record
 
     @property
+    def is_strange(self) -> bool:
+        """Whether nobody here knows more of it than its id: attached, without a row."""
+        return self.attached and self.row_id is None and self.request is None
+
+    @property
     def duration(self) -> float | None:
         """The length that was asked for: effects that last longer may take longer to make."""
         return None if self.request is None else self.request.duration
@@ -207,6 +212,8 @@ class Phase(enum.Enum):
     ENDED = "ended"  # its listeners have heard
 
 
+STAYS_QUEUED = " Its row stays queued in the journal: recover() sends it later."
+
 Result = TaskRecord | FineVoiceError
 """What becomes of a submission: a task in flight (or ended already), or why there is none."""
 
@@ -231,6 +238,7 @@ class Submission:
         listeners: Who waits for the result; callers of one key share one submission.
         launch_watchers: Who wants to know when it has its slot.
         result: What became of it, once known.
+        note: What tells that this is on disk.
     """
 
     request: SfxRequest
@@ -246,6 +254,7 @@ class Submission:
     listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
+    note: asyncio.Future[bool] | None = None
 
     def check_same(self, request: SfxRequest) -> None:
         """Check that a request is the one that its key stands for.
@@ -271,7 +280,7 @@ class Submission:
         if self.may_be_paid:
             error.message += " An earlier submission of it may have been accepted and paid for: its row stays unknown."
         elif self.left_behind:
-            error.message += " Its row stays queued in the journal: recover() sends it later."
+            error.message += STAYS_QUEUED
         error.args = (error.message,)
         error.request = self.request
         return error

@@ -21,6 +21,7 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
+    SessionClosedError,
     SubmitNotSentError,
     SubmitUnknownError,
 )
@@ -83,13 +84,16 @@ class Sender:
             if decision.action is Action.SLOW_DOWN:
                 self._slots.slow_down(max(REDUCED_FOR, wait))
             final = decision.action is Action.STOP or answer.task_id is not None or attempt >= self._retry.attempts
-            if final or not self._budget.spend():
+            unwanted = not submission.listeners and not submission.left_behind
+            if final or unwanted or not self._budget.spend():
                 await self._failed(submission, error_of(answer, decision.error, request=submission.request))
             submission.phase = Phase.HELD
             if unknown:
                 submission.may_be_paid = True
                 submission.doubt = SubmitUnknownError(f"{answer.what}. {ADVICE[SubmitUnknownError]}")
             await self._bookkeeper.held(submission, f"{answer.what}; attempt {attempt + 1} in {wait:.2f} s")
+            if not submission.listeners:
+                raise SessionClosedError("Nobody waits for it any more.")
             await self._clock.sleep(wait)
             attempt += 1
 
@@ -120,23 +124,21 @@ class Sender:
 
     async def _accepted(self, submission: Submission, update: TaskUpdate) -> TaskRecord:
         submission.phase = Phase.ANSWERED
-        if update.task_id is not None and (first := self._inflight.tasks.get(update.task_id)) is not None:
-            await self._failed(submission, _taken_error(submission, first.task_id))
-        record = TaskRecord(
-            update.task_id,
-            submission.request,
-            self._clock.monotonic(),
-            submitted_at=self._clock.utcnow(),
-            slot=submission.slot,
-            row_id=None if submission.row is None else submission.row.id,
-            key=submission.key,
-            status=TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status,
-        )
-        submission.slot = None
+        known = None if update.task_id is None else self._inflight.tasks.get(update.task_id)
+        if known is not None and not known.is_strange:
+            await self._failed(submission, _taken_error(submission, known.task_id))
+        record = known or TaskRecord(update.task_id, None, self._clock.monotonic())
+        record.request, record.key = submission.request, submission.key
+        record.row_id = None if submission.row is None else submission.row.id
+        record.submitted_at = self._clock.utcnow()
+        if record.slot is None:  # else it has one since it was attached, and the submission gives its own back
+            record.slot, submission.slot = submission.slot, None
+        if known is None:
+            record.status = TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status
         submission.result = record
         note = self._bookkeeper.accepted_as(submission, record)
         end = record.ended_by(update) if update.status is TaskStatus.FAILED or update.urls else None
-        if end is None:
+        if end is None and known is None:
             self._follow(record)
         if note is not None:
             await self._noted(submission, record, note, end)
@@ -147,8 +149,8 @@ class Sender:
     def _follow(self, record: TaskRecord) -> None:
         try:
             self._poller.track(record)
-        except FineVoiceError:
-            self._inflight.drop(record)
+        except FineVoiceError as error:
+            self._inflight.drop(record, error)
             raise
 
     async def _noted(
@@ -158,8 +160,9 @@ class Sender:
         try:
             await self._bookkeeper.noted(note, record)
         except TaskIdTakenError:
-            self._inflight.drop(record)
-            await self._failed(submission, _taken_error(submission, record.task_id))
+            error = _taken_error(submission, record.task_id)
+            self._inflight.drop(record, error)
+            await self._failed(submission, error)
         except (JournalError, asyncio.CancelledError) as error:
             if isinstance(error, JournalError):
                 submission.result = error
