@@ -27,6 +27,7 @@ from finevoice_async.core.tasks import check_task_id
 from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.answers import Answers
 from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.exchange import Exchange
 from finevoice_async.engine.expiry import Deadlines
@@ -55,7 +56,7 @@ RECOVER_AHEAD = 1000
 
 
 class FineVoiceSession:
-    """Sound effects from FineVoice, many at once: submits, polls and downloads.
+    """Sound effects from FineVoice, many at once.
 
     Use it with ``async with``, or close it with `aclose`. It belongs to the loop and the process that use it first.
     """
@@ -94,8 +95,8 @@ class FineVoiceSession:
         clock, rng = LoopClock(), random.Random()  # noqa: S311 - jitter, no secret
         self._deadlines = Deadlines(timeouts.connect + timeouts.read, clock)  # for a whole call
         self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._deadlines)
-        own_slots = LocalSlots(max_concurrency, clock)  # checks the number, too
-        self._slots: Slots = own_slots if slots is None else GuardedSlots(slots)
+        own = LocalSlots(max_concurrency, clock)  # checks the number, too
+        self._slots: Slots = own if slots is None else GuardedSlots(slots)
         if polling.budget * SHORTEST_EFFECT < max_concurrency:
             log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
         self._timeouts = timeouts
@@ -122,10 +123,8 @@ class FineVoiceSession:
 
     def __repr__(self) -> str:
         stats = self.stats
-        return (
-            f"<FineVoiceSession {self._life.state.value}: {stats.running} running, {stats.waiting} waiting, "
-            f"{stats.completed} completed>"
-        )
+        counts = f"{stats.running} running, {stats.waiting} waiting, {stats.completed} completed"
+        return f"<FineVoiceSession {self._life.state.value}: {counts}>"
 
     def __del__(self) -> None:
         life: Life | None = getattr(self, "_life", None)
@@ -224,7 +223,7 @@ class FineVoiceSession:
         wanted, name = as_request(request, fields), check_key(key)
         await self._open()
         take_in = partial(self._submitter.submit, wanted, name, retry_failed=retry_failed)
-        return self._task_of(await self._submitter.until_known(take_in))
+        return self._task_of(await until_known(self._submitter, take_in))
 
     async def generate(
         self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
@@ -366,7 +365,7 @@ class FineVoiceSession:
             )
         current = await self._open_row(row)
         take_in = partial(self._submitter.submit_row, current, resend=True)
-        return self._task_of(await self._submitter.until_known(take_in))
+        return self._task_of(await until_known(self._submitter, take_in))
 
     async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
         """Settle a row that may have been paid for by naming its task, which you have found in your account.

@@ -121,8 +121,8 @@ class FakeJournal:
         if row is None:
             raise JournalError(f"There is no row {row_id}.", task_id=fields.get("task_id"))
         task_id = fields.get("task_id")
-        assert (state is EffectState.SUBMITTED or move in OF_TASK) == (task_id is not None)
-        if row.state not in starts or (move in OF_TASK and row.task_id != task_id):
+        assert task_id is not None or state is not EffectState.SUBMITTED
+        if row.state not in starts or (move in OF_TASK and task_id not in (None, row.task_id)):
             self.missed.append((row_id, move))
             return False
         if task_id is not None and any(other.task_id == task_id for other in self._others(row)):

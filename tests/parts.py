@@ -16,6 +16,7 @@ from finevoice_async.config import Polling, Retry
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.answers import Answers
 from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.exchange import Exchange
 from finevoice_async.engine.inflight import InFlight
@@ -98,7 +99,7 @@ class Parts:
 
     async def submit(self, request: SfxRequest = RAIN, key: str | None = None, **options: Any) -> TaskRecord:
         """Submit, and wait for the task id."""
-        return await self.submitter.until_known(partial(self.submitter.submit, request, key, **options))
+        return await until_known(self.submitter, partial(self.submitter.submit, request, key, **options))
 
     def start(self, request: SfxRequest = RAIN, key: str | None = None, **options: Any) -> asyncio.Task[TaskRecord]:
         """Submit in a task of its own."""

@@ -21,7 +21,7 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Journal
 
-KEYS = [None, "a", "b"]
+KEYS, IDS = [None, "a", "b"], [None, "t1", "t2"]
 STEPS = st.lists(
     st.one_of(
         st.tuples(
@@ -31,7 +31,9 @@ STEPS = st.lists(
             st.sampled_from([Move.QUEUE, Move.RETRY]),
             st.sampled_from(["rain", "wind"]),
         ),
-        st.tuples(st.just("move"), st.integers(1, 4), st.sampled_from(Move), st.sampled_from(["t1", "t2"]), st.none()),
+        st.tuples(
+            st.just("move"), st.integers(1, 4), st.sampled_from(Move), st.sampled_from([None, "t1", "t2"]), st.none()
+        ),
     ),
     max_size=30,
 )
@@ -51,8 +53,10 @@ async def do(journal: Journal, step: tuple[Any, ...]) -> object:
             begun = await journal.begin(SfxRequest(fourth), key=first, state=second, again=third)
             return begun.is_mine, without_times(begun.row)
         fields: dict[str, Any] = {"error": f"by {second.value}"}
-        if MOVES[second][1] is EffectState.SUBMITTED or second in OF_TASK:
+        if second in OF_TASK:
             fields["task_id"] = third
+        if MOVES[second][1] is EffectState.SUBMITTED:
+            fields["task_id"] = third or "t3"
         if second in (Move.ANSWER, Move.FINISH):
             fields["urls"] = ("https://cdn.test/1",)
         if second is Move.SAVE:

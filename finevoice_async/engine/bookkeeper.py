@@ -78,7 +78,7 @@ class Bookkeeper:
         try:
             if self._opened:
                 for name, text in notes.items():
-                    self._journal.store(name, text)
+                    _called(self._journal.store, name, text).add_done_callback(partial(_log_fault, name))
             await _journalled(self._journal.aclose())
         except JournalError:
             log.exception("the journal could not be closed")
@@ -177,12 +177,14 @@ class Bookkeeper:
             submission.row = self.found(submission.begun).row
             return True
         move = Move.RESEND if submission.may_be_paid else Move.SEND
+        before, submission.state = submission.state, EffectState.SENDING
         try:
             moved = await self._moved(submission.row.id, move)
         except JournalError as error:
+            submission.state = before
             raise JournalError(f"{error.message} Nothing was sent.") from error
-        if moved:
-            submission.state = EffectState.SENDING
+        if not moved:
+            submission.state = before
         return moved
 
     async def held(self, submission: Submission, why: str) -> None:
@@ -295,7 +297,7 @@ class Bookkeeper:
     def _note(self, row_id: int, move: Move, **fields: Any) -> None:
         """Write a fact that nobody waits for."""
         note = _called(self._required().move, row_id, move, **fields)
-        note.add_done_callback(partial(_log_note, row_id, move))
+        note.add_done_callback(partial(_log_fault, f"{move.value!r} of row {row_id}"))
 
     async def saved(self, row_id: int | None, *, path: str | None, sha256: str | None) -> None:
         """Note that the result is where the caller wants it.
@@ -379,21 +381,17 @@ async def _journalled(job: Awaitable[T]) -> T:
         raise _fault(error) from error
 
 
-def _called(write: Callable[..., asyncio.Future[bool]], *args: Any, **fields: Any) -> asyncio.Future[bool]:
+def _called(write: Callable[..., asyncio.Future[T]], *args: Any, **fields: Any) -> asyncio.Future[T]:
     """Call a write; a fault of the call itself comes by the future, too."""
     try:
         return write(*args, **fields)
     except Exception as error:  # noqa: BLE001 - the caller's own journal may raise anything; it is passed on
-        failed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        failed: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         failed.set_exception(error)
         return failed
 
 
-def _log_note(row_id: int, move: Move, note: asyncio.Future[bool]) -> None:
-    if note.cancelled():
-        return
-    error = note.exception()
-    if error is not None:
-        log.error("the journal could not note %r of row %d: %s", move.value, row_id, error)
-    elif not note.result():
-        log.debug("row %d was past %r already", row_id, move.value)
+def _log_fault(what: str, note: asyncio.Future[Any]) -> None:
+    """Say so where a write failed that nobody waits for."""
+    if not note.cancelled() and note.exception() is not None:
+        log.error("the journal could not note %s: %s", what, note.exception())

@@ -68,7 +68,7 @@ class Endings:
 
     def _begun_late(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
         """The row that was to say SENDING has come after the POST was called off."""
-        del self._pending[submission]
+        self._pending.pop(submission, None)
         if not begun.cancelled() and begun.exception() is None:
             submission.row = begun.result().row
         self.retire(submission, closed_error())
@@ -82,6 +82,7 @@ class Endings:
         self._registry.free_key(submission)
         if not doubt:
             error = submission.told(error)
+        submission.result, submission.note = error, note
         if note is None:
             self.finish(submission, error)
             return
@@ -92,9 +93,7 @@ class Endings:
         self._pending.pop(submission, None)
         if note.cancelled() or note.exception() is not None:
             log.error("the journal could not note that row %s is withdrawn", submission.row and submission.row.id)
-            error = copy.copy(error)
-            error.message += " The journal could not note that: recover() would send it; discard(row) prevents it."
-            error.args = (error.message,)
+            error = _unnoted(error)
         self.finish(submission, error)
 
     def release(self, submission: Submission) -> None:
@@ -109,7 +108,7 @@ class Endings:
             return
         if submission.row is not None or submission.key is not None:
             self._registry.discard(submission)
-        was_sent = submission.phase is Phase.ANSWERED
+        was_sent = submission.phase is not Phase.BEGINNING
         submission.phase, submission.result = Phase.ENDED, result
         if submission.launch_watchers:
             submission.launched()
@@ -122,4 +121,15 @@ class Endings:
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
         for submission in list(self._pending):
-            self.finish(submission, submission.result or closed_error())
+            result = submission.result or submission.told(closed_error())
+            self.finish(submission, _unnoted(result) if isinstance(result, FineVoiceError) else result)
+
+
+def _unnoted(error: FineVoiceError) -> FineVoiceError:
+    """Return the error of a submission whose row may still say that it is to be sent."""
+    if isinstance(error, SubmitUnknownError):
+        return error  # a row in doubt is sent by nobody
+    error = copy.copy(error)
+    error.message += " The journal could not note that: recover() would send it; discard(row) prevents it."
+    error.args = (error.message,)
+    return error

@@ -79,7 +79,8 @@ class InFlight:
         record.due = float("inf")
         if record.followed:
             record.followed = False
-            del self.tasks[str(record.task_id)]
+            if self.tasks.get(str(record.task_id)) is record:
+                del self.tasks[str(record.task_id)]
         self._free_slot(record)
 
     def end(self, record: TaskRecord, end: News) -> None:

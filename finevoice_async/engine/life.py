@@ -100,9 +100,10 @@ class Life:
 
     async def _close(self, closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
-            if self._opening is not None:
-                await asyncio.wait([self._opening], timeout=OPENING)
-                self._opening.cancel()  # a disk that gives no answer
+            opening = self._opening
+            if opening is not None:
+                await asyncio.wait([opening], timeout=OPENING)
+                opening.cancel()  # a disk that gives no answer
             await closer()
         finally:
             self.state = SessionState.CLOSED

@@ -236,6 +236,7 @@ class Submission:
         phase: How far it has come.
         slot: Its slot in the plan, from before the POST; then the task has it.
         listeners: Who waits for the result; callers of one key share one submission.
+        called_off: Who was sent home while its row was being written, and with which words.
         launch_watchers: Who wants to know when it has its slot.
         result: What became of it, once known.
         note: What tells that this is on disk.
@@ -252,6 +253,7 @@ class Submission:
     phase: Phase = Phase.BEGINNING
     slot: object | None = None
     listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
+    called_off: tuple[Listener, FineVoiceError] | None = None
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
     note: asyncio.Future[bool] | None = None

@@ -11,7 +11,6 @@ import asyncio
 import contextvars
 import copy
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -150,31 +149,6 @@ class Submitter:
         self._enqueue(submission)
         return submission
 
-    async def until_known(self, take_in: Callable[[Listener], Submission]) -> TaskRecord:
-        """Take a submission in, and wait for its task. Cancelled, the caller leaves it.
-
-        Args:
-            take_in: `submit` or `submit_row`, given all but the listener.
-
-        Raises:
-            FineVoiceError: There is no task; and what `take_in` raises.
-        """
-        heard: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def hear(result: Result) -> None:
-            if not heard.done():
-                heard.set_result(result)
-
-        submission = take_in(hear)
-        try:
-            result = await heard
-        except asyncio.CancelledError:
-            self.leave(submission, hear)
-            raise
-        if isinstance(result, FineVoiceError):
-            raise result
-        return result
-
     def leave(self, submission: Submission, listener: Listener, error: FineVoiceError | None = None) -> None:
         """Let a listener go. With the last one goes a submission that is not being sent right now.
 
@@ -185,8 +159,11 @@ class Submitter:
         """
         if listener not in submission.listeners:
             return
-        if error is not None and submission.phase is Phase.QUEUED and len(submission.listeners) == 1:
-            self._endings.retire(submission, error)
+        if error is not None and submission.is_waiting and len(submission.listeners) == 1:
+            if submission.phase is Phase.QUEUED:
+                self._endings.retire(submission, error)
+            else:
+                submission.called_off = listener, error
             return
         del submission.listeners[listener]
         if error is not None:
@@ -196,6 +173,7 @@ class Submitter:
         if submission.phase is Phase.QUEUED:
             self._endings.retire(submission, closed_error())
         elif submission.phase is Phase.HELD:
+            self._endings.cut_off(submission)  # at once: whoever comes next with its key begins anew
             next(post for post, held in self._posts.items() if held is submission).cancel()
 
     def _check_open(self) -> None:
@@ -232,7 +210,7 @@ class Submitter:
         elif self._closed or not submission.listeners:
             self._endings.retire(submission, closed_error())
         else:
-            self._enqueue(submission)
+            self._enqueue_or_call_off(submission)
 
     def _take_row(self, submission: Submission, begun: asyncio.Future[Begun]) -> TaskRecord | None:
         """Return the task that the row has already; None if the row is this submission's to send."""
@@ -250,6 +228,16 @@ class Submitter:
         submission.row, submission.state = row, EffectState.QUEUED
         self._registry.add(submission)
         return None
+
+    def _enqueue_or_call_off(self, submission: Submission) -> None:
+        """Let it wait for a slot, unless the only one who listens was sent home meanwhile."""
+        if submission.called_off is not None:
+            listener, error = submission.called_off
+            if list(submission.listeners) == [listener]:
+                self._endings.retire(submission, error)
+                return
+            self.leave(submission, listener, error)
+        self._enqueue(submission)
 
     def _enqueue(self, submission: Submission) -> None:
         self._queue.add(submission)
@@ -352,7 +340,11 @@ class Submitter:
             result = error
         except Exception as error:
             log.exception("an unexpected error in a submission")
-            result = await self._sender.stopped_by(submission, error)
+            try:
+                result = await self._sender.stopped_by(submission, error)
+            except asyncio.CancelledError:
+                self._endings.cut_off(submission)
+                raise
         self._endings.release(submission)
         self._endings.finish(submission, result)
 

@@ -132,7 +132,6 @@ async def test_a_closing_that_fails_is_logged(fault: Exception, caplog: pytest.L
     assert "could not be closed" in caplog.text
 
 
-@pytest.mark.xfail(strict=True, reason="a fault of `store` itself leaves `aclose`, which skips the rest of the closing")
 async def test_a_note_that_cannot_be_kept_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A journal of the caller's own that raises as a note is given to it does not stop the closing."""
     journal = FakeJournal()

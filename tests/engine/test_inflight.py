@@ -53,7 +53,7 @@ async def test_found_by_its_row(inflight: InFlight) -> None:
     first.row_id, second.row_id = 3, 4
     assert inflight.of_row(4) is second
     assert inflight.of_row(5) is None
-    inflight.drop(second)
+    inflight.drop(second, PollError("gone"))
     assert inflight.of_row(4) is None
 
 
@@ -62,11 +62,30 @@ async def test_one_slot_a_task(inflight: InFlight, slots: FakeSlots) -> None:
     (record,) = running(inflight, "a")
     inflight.hold_slot(record)
     assert slots.out == {record.slot}
-    inflight.drop(record)
+    inflight.drop(record, PollError("gone"))
     assert (slots.out, record.slot, record.followed, inflight.tasks) == (set(), None, False, {})
     assert record.due == float("inf")
-    inflight.drop(record)
+    inflight.drop(record, PollError("gone"))
     assert not slots.complaints
+
+
+async def test_dropped(inflight: InFlight) -> None:
+    """Who watches a task that is followed no more hears why; it has not ended."""
+    (record,) = running(inflight, "a")
+    eye = Eye(record)
+    record.watchers.append(eye)
+    inflight.drop(record, PollError("It is another's."))
+    assert [str(news) for news in eye.seen] == ["It is another's."]
+    assert record.end is None
+
+
+async def test_two_of_one_id(inflight: InFlight) -> None:
+    """If two tasks have one id for a moment, the end of the one does not take the other's entry, and is no fault."""
+    first, second = running(inflight, "a", "a")
+    inflight.end(first, RESULT)
+    assert inflight.tasks == {"a": second}
+    inflight.end(second, RESULT)
+    assert inflight.tasks == {}
 
 
 async def test_a_slot_that_could_not_be_had_is_not_given_back(slots: FakeSlots) -> None:
@@ -75,7 +94,7 @@ async def test_a_slot_that_could_not_be_had_is_not_given_back(slots: FakeSlots) 
     slots.faults["occupy"] = OSError("away")
     (record,) = running(inflight, "a")
     assert record.slot is None
-    inflight.drop(record)
+    inflight.drop(record, PollError("gone"))
     assert not slots.complaints
 
 

@@ -174,7 +174,6 @@ async def test_closed_while_an_opening_hangs() -> None:
         await caller
 
 
-@pytest.mark.xfail(strict=True, reason="`open` takes the opening away that `_close` waits for: nothing is closed")
 async def test_closed_while_an_opening_fails() -> None:
     """An opening that fails during the closing is told as the closing, which goes on."""
     life, closing = Life(), Work(0)

@@ -9,7 +9,7 @@ import pytest
 from fake_journal import FakeJournal
 from fakes import FINISHED, LINK, RUNNING, Answer, DateClock, FakeSlots, FakeTransport, says
 from hasty_clock import HastyClock
-from parts import EVERY, WIND, Eye, Parts, assemble, turns
+from parts import EVERY, RAIN, WIND, Eye, Parts, assemble, turns
 
 from finevoice_async.config import Polling
 from finevoice_async.core.ledger import EffectState
@@ -100,6 +100,18 @@ async def test_a_row_of_a_task_that_is_followed() -> None:
         assert parts.poller.pick_up(row) is record
         assert (record.row_id, record.request, record.key) == (1, WIND, "k")
         assert len(parts.inflight.tasks) == 1
+
+
+async def test_a_row_of_another_task_with_that_id() -> None:
+    """If the service gave one id twice, a row that has its end is not taken for the task of another one."""
+    journal = FakeJournal()
+    async with assemble(journal=journal) as parts:
+        record = await parts.submit()
+        other = parts.poller.pick_up(journal.leave(DONE, "wind", task_id="t1"))
+        assert other is not record
+        assert other.end is not None
+        assert (record.row_id, record.request, record.end) == (1, RAIN, None)
+        assert parts.inflight.tasks == {"t1": record}
 
 
 async def test_a_lost_row_is_asked_for_again() -> None:

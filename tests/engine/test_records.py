@@ -11,6 +11,7 @@ from fakes import LINK
 from parts import RAIN, WIND, Eye, turns
 
 from finevoice_async.core.ledger import EffectState, JournalRow
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.records import Phase, Submission, TaskRecord
 from finevoice_async.errors import (
@@ -133,6 +134,16 @@ def test_errors_about_a_task() -> None:
         assert type(error) is kind
         assert words in error.message
         assert (error.task_id, error.request, error.body, error.code) == ("t1", RAIN, None, None)
+
+
+@pytest.mark.parametrize(
+    ("attached", "row_id", "request_", "strange"),
+    [(True, None, None, True), (False, None, None, False), (True, 1, None, False), (True, None, RAIN, False)],
+)
+def test_a_stranger(attached: bool, row_id: int | None, request_: SfxRequest | None, strange: bool) -> None:
+    """Of an attached id without row and request nothing is known here."""
+    record = TaskRecord("t1", request_, 0.0, attached=attached, row_id=row_id)
+    assert record.is_strange is strange
 
 
 def test_the_length_that_was_asked_for() -> None:

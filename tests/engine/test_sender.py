@@ -15,6 +15,7 @@ from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.retry import TABLE, Action, Call
 from finevoice_async.core.wire import Reply
+from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.engine.sender import REDUCED_FOR
 from finevoice_async.errors import (
@@ -57,7 +58,7 @@ RECKLESS = Retry(attempts=3, resend_unknown=True)
 
 async def resent(parts: Parts, row: JournalRow) -> TaskRecord:
     """Send a row again that may be paid for."""
-    return await parts.submitter.until_known(partial(parts.submitter.submit_row, row, resend=True))
+    return await until_known(parts.submitter, partial(parts.submitter.submit_row, row, resend=True))
 
 
 # The table
@@ -187,7 +188,11 @@ async def test_the_allowance_for_retries() -> None:
 
 @pytest.mark.parametrize(
     ("refusal", "cause"),
-    [(says(402), InsufficientCreditsError), (says(422), RequestRejectedError), (AWAY, SubmitNotSentError)],
+    [
+        (says(402), InsufficientCreditsError),
+        (says(422, error={"code": "c", "message": "too loud"}), RequestRejectedError),
+        (AWAY, SubmitNotSentError),
+    ],
 )
 async def test_a_doubt_outlives_a_refusal(refusal: Answer, cause: type[FineVoiceError]) -> None:
     """Once a POST may have been accepted, no refusal of a later one makes the effect unpaid."""
@@ -199,7 +204,9 @@ async def test_a_doubt_outlives_a_refusal(refusal: Answer, cause: type[FineVoice
         assert isinstance(error.__cause__, FineVoiceError)
         assert error.message.startswith("An earlier submission of it may have been accepted and paid for.")
         assert error.__cause__.message in error.message
-        assert (error.status, error.request) == (error.__cause__.status, RAIN)
+        told_of = (error.status, error.code, error.body)
+        assert told_of == (error.__cause__.status, error.__cause__.code, error.__cause__.body)
+        assert error.request == RAIN
         assert journal.states == [UNKNOWN]
         assert journal.contents[1].error == error.message
         assert not parts.slots.out

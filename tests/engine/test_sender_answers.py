@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from fake_journal import FakeJournal
 from fakes import AWAY, FINISHED, LINK, DateClock, FakeSlots, FakeTransport, says
-from parts import RAIN, WIND, Parts, assemble, told
+from parts import RAIN, WIND, Eye, Parts, assemble, told
 
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import (
     InvalidRequestError,
@@ -30,10 +31,21 @@ QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED_, GONE = Effec
 
 def sent(parts: Parts, row: JournalRow, *, resend: bool = False) -> asyncio.Task[TaskRecord]:
     """Submit a row in a task of its own."""
-    return asyncio.create_task(parts.submitter.until_known(partial(parts.submitter.submit_row, row, resend=resend)))
+    return asyncio.create_task(until_known(parts.submitter, partial(parts.submitter.submit_row, row, resend=resend)))
 
 
 # Accepted
+
+
+async def test_a_row_is_under_way_while_it_is_sent() -> None:
+    """A submission that had its slot at once is known by its row as soon as that is written."""
+    journal = FakeJournal()
+    async with assemble(journal=journal) as parts:
+        job = parts.start()
+        await asyncio.sleep(0.05)
+        assert parts.submitter.is_under_way(journal.contents[1])
+        await job
+        assert not parts.submitter.is_under_way(journal.contents[1])
 
 
 async def test_a_task() -> None:
@@ -126,6 +138,54 @@ async def test_an_id_that_could_not_be_kept(again: bool) -> None:
         assert not parts.slots.out
 
 
+@pytest.mark.parametrize("runs", [False, True])
+async def test_attached_before_its_own_answer(runs: bool) -> None:
+    """An id that the caller knew before the answer to its POST came is that submission's task; it has one slot."""
+    journal = FakeJournal()
+    async with assemble(FakeTransport(latency=1), journal=journal) as parts:
+        if not runs:
+            parts.transport.on_get.append(None)
+        job = parts.start(RAIN, "k")
+        await asyncio.sleep(0.5 if not runs else 0.0)
+        attached = parts.poller.attach("t1")
+        watching = Eye(attached)
+        parts.poller.watch(watching)
+        record = await job
+        assert record is attached
+        assert (record.row_id, record.request, record.key) == (1, RAIN, "k")
+        assert record.submitted_at is not None
+        await asyncio.sleep(0.5)
+        assert parts.slots.out == {record.slot}
+        assert journal.states == [SUBMITTED]
+        assert watching.seen == []
+
+
+async def test_attached_and_done_before_its_own_answer() -> None:
+    """The result that comes with the answer to the POST ends the task that was attached."""
+    journal = FakeJournal()
+    async with assemble(FakeTransport(says(task_id="t", url=LINK), polls=(None,)), journal=journal) as parts:
+        attached = parts.poller.attach("t")
+        watching = Eye(attached)
+        parts.poller.watch(watching)
+        assert await parts.submit() is attached
+        assert isinstance(attached.end, TaskUpdate)
+        assert len(watching.seen) == 1
+        await asyncio.sleep(0.1)
+        assert (journal.states, parts.slots.out) == ([DONE], set())
+
+
+async def test_attached_and_another_rows() -> None:
+    """If the id turns out to be an earlier row's, who watches the attached task hears of that."""
+    journal = FakeJournal()
+    async with assemble(FakeTransport(says(task_id="t"), polls=(None,)), journal=journal) as parts:
+        journal.leave(DONE, task_id="t")
+        watching = Eye(parts.poller.attach("t"))
+        parts.poller.watch(watching)
+        assert isinstance(await told(parts.start()), SubmitUnknownError)
+        assert isinstance(watching.seen[0], SubmitUnknownError)
+        assert not parts.inflight.tasks
+
+
 # An id that is another's
 
 
@@ -193,18 +253,21 @@ async def test_a_result_whose_id_could_not_be_kept(way: str) -> None:
 # A row that was moved meanwhile
 
 
-async def test_withdrawn_before_it_was_sent() -> None:
-    """A row that the caller gave up while its submission waited is not sent."""
+@pytest.mark.parametrize("state", [QUEUED, UNKNOWN, GONE])
+async def test_withdrawn_before_it_was_sent(state: EffectState) -> None:
+    """A row that the caller gave up while its submission waited is not sent, and is not its old task any more."""
     journal, slots = FakeJournal(), FakeSlots()
     slots.held = True
     async with assemble(journal=journal, slots=slots) as parts:
-        job = sent(parts, journal.leave(QUEUED))
+        row = journal.leave(state, task_id="old" if state is GONE else None)
+        job = sent(parts, row, resend=state is not QUEUED)
         await asyncio.sleep(1)
         await journal.move(1, Move.DISCARD)
         slots.let_go()
         error = await told(job)
         assert isinstance(error, InvalidRequestError)
         assert "its row is refused. Nothing was sent." in error.message
+        assert error.request == row.request
         assert not parts.transport.posts
         assert not slots.out
         assert journal.states == [REFUSED]

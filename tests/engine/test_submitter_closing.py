@@ -10,10 +10,17 @@ from fakes import AWAY, LOST, FakeSlots, FakeTransport
 from parts import RAIN, WIND, Ear, assemble, told
 
 from finevoice_async.config import Retry
+from finevoice_async.core.failures import Failure
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.engine.submitter import DISK
-from finevoice_async.errors import FineVoiceError, JournalError, SessionClosedError, SubmitUnknownError
+from finevoice_async.errors import (
+    FineVoiceError,
+    JournalError,
+    SessionClosedError,
+    SubmitNotSentError,
+    SubmitUnknownError,
+)
 
 QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED, GONE = EffectState
 
@@ -225,21 +232,21 @@ async def test_a_task_whose_id_hangs() -> None:
         assert (await job).task_id == "t1"
 
 
-async def test_a_refusal_whose_note_hangs() -> None:
-    """What the service has said is told, also if it never is on disk."""
+@pytest.mark.parametrize(("answer", "move"), [(AWAY, Move.REFUSE), (LOST, Move.DOUBT)])
+async def test_a_failure_whose_note_hangs(answer: Failure, move: Move) -> None:
+    """What became of a POST is told, also if it never is on disk."""
     journal = FakeJournal()
-    journal.hanging.add(Move.REFUSE)
-    async with assemble(FakeTransport(AWAY), journal=journal, retry=Retry(attempts=1)) as parts:
+    journal.hanging.add(move)
+    async with assemble(FakeTransport(answer), journal=journal, retry=Retry(attempts=1)) as parts:
         job = parts.start()
         await asyncio.sleep(1)
         assert not job.done()
         await parts.close()
         error = await told(job)
-        assert isinstance(error, FineVoiceError)
-        assert "connection refused" in error.message
+        assert isinstance(error, SubmitUnknownError if answer is LOST else SubmitNotSentError)
+        assert answer.what in error.message
 
 
-@pytest.mark.xfail(strict=True, reason="`give_up` tells that nothing was sent of a POST that was out")
 async def test_a_doubt_whose_note_hangs() -> None:
     """A POST that was cut off may be paid for, whether the journal can say so or not."""
     journal = FakeJournal()
@@ -251,9 +258,6 @@ async def test_a_doubt_whose_note_hangs() -> None:
         assert isinstance(await told(job), SubmitUnknownError)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a cancellation in `stopped_by` leaves `_post`: nobody is told, no slot is freed"
-)
 async def test_a_bug_whose_note_hangs() -> None:
     """A submission that a bug stopped is told, and gives its slot back, also if the session closes on its note."""
     journal = FakeJournal()
@@ -268,9 +272,6 @@ async def test_a_bug_whose_note_hangs() -> None:
         assert done
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a POST cut off while its row is written is cut off twice: told before it is noted"
-)
 async def test_cut_off_while_its_first_row_is_written() -> None:
     """A POST that is cut off while its row is written is told once that row is withdrawn, or cannot be."""
     journal = FakeJournal()
@@ -285,9 +286,6 @@ async def test_cut_off_while_its_first_row_is_written() -> None:
         assert "The journal could not note that" in error.message
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a POST cut off while its row is written is cut off twice: KeyError in a callback"
-)
 async def test_cut_off_while_its_first_row_fails() -> None:
     """A row that fails after its POST was cut off is nothing to withdraw, and no fault of the loop."""
     journal = FakeJournal()

@@ -1,0 +1,37 @@
+"""One caller who waits for the task of a submission, and may leave at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from finevoice_async.engine.records import Listener, Result, Submission, TaskRecord
+from finevoice_async.engine.submitter import Submitter
+from finevoice_async.errors import FineVoiceError
+
+
+async def until_known(submitter: Submitter, take_in: Callable[[Listener], Submission]) -> TaskRecord:
+    """Take a submission in, and wait for its task. Cancelled, the caller leaves it.
+
+    Args:
+        submitter: Whose submission it is.
+        take_in: Its `submit` or `submit_row`, given all but the listener.
+
+    Raises:
+        FineVoiceError: There is no task; and what `take_in` raises.
+    """
+    heard: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def hear(result: Result) -> None:
+        if not heard.done():
+            heard.set_result(result)
+
+    submission = take_in(hear)
+    try:
+        result = await heard
+    except asyncio.CancelledError:
+        submitter.leave(submission, hear)
+        raise
+    if isinstance(result, FineVoiceError):
+        raise result
+    return result
