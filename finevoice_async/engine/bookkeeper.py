@@ -43,17 +43,13 @@ class Bookkeeper:
             journal: Where rows are kept; None keeps none. It may be the caller's own, and raise anything.
         """
         self._journal = journal
+        self.has_journal = journal is not None
         # All mutable state:
         self.accepted = 0  # submissions that the service accepted
         self.completed = 0  # tasks that ended with a result
         self.failed = 0  # tasks that ended without one
         self._opened = False
         self._closed = False
-
-    @property
-    def has_journal(self) -> bool:
-        """Whether anything is kept."""
-        return self._journal is not None
 
     def _required(self) -> Journal:
         if self._journal is None:

@@ -125,16 +125,22 @@ class Sender:
     async def _accepted(self, submission: Submission, update: TaskUpdate) -> TaskRecord:
         submission.phase = Phase.ANSWERED
         known = None if update.task_id is None else self._inflight.tasks.get(update.task_id)
-        if known is not None and not known.is_strange:
-            await self._failed(submission, _taken_error(submission, known.task_id))
-        record = known or TaskRecord(update.task_id, None, self._clock.monotonic())
-        record.request, record.key = submission.request, submission.key
-        record.row_id = None if submission.row is None else submission.row.id
-        record.submitted_at = self._clock.utcnow()
-        if record.slot is None:  # else it has one since it was attached, and the submission gives its own back
-            record.slot, submission.slot = submission.slot, None
         if known is None:
-            record.status = TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status
+            record = TaskRecord(
+                update.task_id,
+                submission.request,
+                self._clock.monotonic(),
+                submitted_at=self._clock.utcnow(),
+                slot=submission.slot,
+                row_id=None if submission.row is None else submission.row.id,
+                key=submission.key,
+                status=TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status,
+            )
+            submission.slot = None
+        elif known.is_strange:
+            record = self._known_before(submission, known)
+        else:
+            await self._failed(submission, _taken_error(submission, known.task_id))
         submission.result = record
         note = self._bookkeeper.accepted_as(submission, record)
         end = record.ended_by(update) if update.status is TaskStatus.FAILED or update.urls else None
@@ -144,6 +150,15 @@ class Sender:
             await self._noted(submission, record, note, end)
         if end is not None and record.end is None:
             self._inflight.end(record, end)
+        return record
+
+    def _known_before(self, submission: Submission, record: TaskRecord) -> TaskRecord:
+        """Return the task of somebody who attached its id before the answer with it was here."""
+        record.request, record.key = submission.request, submission.key
+        record.row_id = None if submission.row is None else submission.row.id
+        record.submitted_at = self._clock.utcnow()
+        if record.slot is None:  # else it has one, and the submission gives its own back
+            record.slot, submission.slot = submission.slot, None
         return record
 
     def _follow(self, record: TaskRecord) -> None:

@@ -11,27 +11,27 @@ class SlotQueue:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._waiting: dict[Submission, None] = {}  # the only mutable state: who waits, in order
+        self.waiting: dict[Submission, None] = {}  # the only mutable state: who waits, in order
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def add(self, submission: Submission) -> None:
         """Let a submission wait."""
         submission.phase = Phase.QUEUED
-        self._waiting[submission] = None
+        self.waiting[submission] = None
 
     def discard(self, submission: Submission) -> None:
         """Let a submission wait no more. Idempotent."""
-        self._waiting.pop(submission, None)
+        self.waiting.pop(submission, None)
 
     def all(self) -> list[Submission]:
         """Return who waits, in order."""
-        return list(self._waiting)
+        return list(self.waiting)
 
     def first(self) -> Submission | None:
         """Return who is next."""
-        return next(iter(self._waiting), None)
+        return next(iter(self.waiting), None)
 
     def match(self) -> tuple[Submission, object] | None:
         """Take a slot for whoever is next, if one is free now; None if not, or if nobody waits.
@@ -43,7 +43,7 @@ class SlotQueue:
         slot = None if submission is None else self._slots.try_acquire()
         if submission is None or slot is None:
             return None
-        del self._waiting[submission]
+        del self.waiting[submission]
         return submission, slot
 
     async def wait(self) -> tuple[Submission, object] | None:
@@ -57,5 +57,5 @@ class SlotQueue:
         if submission is None:
             self._slots.release(slot)
             return None
-        del self._waiting[submission]
+        del self.waiting[submission]
         return submission, slot

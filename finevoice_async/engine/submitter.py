@@ -245,7 +245,7 @@ class Submitter:
 
     def _launch_at_once(self, submission: Submission) -> bool:
         """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue or self._beginning or len(self._posts) >= MAX_POSTS:
+        if self._queue.waiting or self._beginning or len(self._posts) >= MAX_POSTS:
             return False
         try:
             slot = self._slots.try_acquire()
@@ -258,7 +258,7 @@ class Submitter:
 
     def _pump(self) -> None:
         """Launch what can be launched now, and have the dispatcher wait for the rest's slots."""
-        while self._queue and len(self._posts) < MAX_POSTS:
+        while self._queue.waiting and len(self._posts) < MAX_POSTS:
             try:
                 matched = self._queue.match()
             except FineVoiceError as error:
@@ -267,7 +267,7 @@ class Submitter:
             if matched is None:
                 break
             self._launch(*matched)
-        if not self._queue or len(self._posts) >= MAX_POSTS or self._closed:
+        if not self._queue.waiting or len(self._posts) >= MAX_POSTS or self._closed:
             return
         if self._dispatcher is None:
             self._dispatcher = asyncio.create_task(
@@ -280,7 +280,7 @@ class Submitter:
     async def _dispatch(self) -> None:
         """Wait for slots, one after another, while submissions queue up."""
         while True:
-            if not self._queue or len(self._posts) >= MAX_POSTS:
+            if not self._queue.waiting or len(self._posts) >= MAX_POSTS:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
@@ -298,7 +298,7 @@ class Submitter:
         if not self._closed:
             reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
             log.error("what hands out slots ended (%s); who waited for one was told", reason)
-        while self._queue and not self._closed:
+        while self._queue.waiting and not self._closed:
             self._fail_first(SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
 
     def _fail_first(self, error: FineVoiceError) -> None:
@@ -320,7 +320,7 @@ class Submitter:
         submission = self._posts.pop(post)
         if submission.phase is Phase.LAUNCHED:  # cancelled before it began
             self._endings.cut_off(submission)
-        if self._queue:
+        if self._queue.waiting:
             self._pump()
 
     # The POST

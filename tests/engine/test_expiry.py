@@ -113,7 +113,7 @@ async def test_late_calls_end_in_time_and_others_go_on(no_leaks: object, clock: 
     assert loop.time() - began == pytest.approx(14)
     assert await fine - began == pytest.approx(13)
     assert await _call(deadlines, 9) - began == pytest.approx(23)  # a new timer, after a time with no call
-    assert not deadlines._calls
+    assert not deadlines
     assert not deadlines._late
     deadlines.close()
     deadlines.close()

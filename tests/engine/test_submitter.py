@@ -111,11 +111,11 @@ async def test_slots_that_come_later() -> None:
         assert slots.waiting == 0
         assert len(slots.out) == 3
         slots.held = True
-        job = parts.start()
+        jobs = [parts.start(request) for request in numbered(2)]
         await asyncio.sleep(1)
         assert slots.waiting == 1  # again, after it had nothing to do
         slots.let_go()
-        await job
+        await asyncio.gather(*jobs)
 
 
 @BOTH_WAYS
