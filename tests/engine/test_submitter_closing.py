@@ -221,6 +221,22 @@ async def test_a_journal_that_hangs(step: Step, key: str | None) -> None:
         assert len(transport.posts) == posts
 
 
+@pytest.mark.xfail(strict=True, reason="`Submitter.give_up` says no more than that nothing was sent")
+async def test_a_row_of_which_nothing_is_heard() -> None:
+    """Who gives up a row that may be on disk as QUEUED hears that it may be sent later."""
+    journal, slots = FakeJournal(), FakeSlots()
+    slots.held = True
+    journal.hanging.add(QUEUED)
+    async with assemble(slots=slots, journal=journal) as parts:
+        job = parts.start(RAIN, "k")
+        await asyncio.sleep(1)
+        await parts.close()
+        error = await told(job)
+        assert isinstance(error, SessionClosedError)
+        assert journal.states == [QUEUED]
+        assert "recover()" in error.message
+
+
 async def test_a_task_whose_id_hangs() -> None:
     """An id that is known but never on disk is told as a task: it was accepted."""
     journal = FakeJournal()
