@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -48,10 +49,7 @@ class Endings:
         elif submission.result is not None:
             self.finish(submission, submission.result)
         elif submission.phase is Phase.OUT:
-            error = SubmitUnknownError(
-                f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}", request=submission.request
-            )
-            self.retire(submission, error)
+            self.retire(submission, _unanswered(submission))
         elif submission.row is None and submission.begun is not None:
             submission.phase = Phase.ANSWERED
             self._pending[submission] = submission.begun
@@ -118,11 +116,18 @@ class Endings:
         if was_sent and not listeners and isinstance(result, TaskRecord):
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
-    def give_up(self) -> None:
-        """Tell whoever has not heard: the journal is closed, and will say nothing more."""
-        for submission in list(self._pending):
-            result = submission.result or submission.told(closed_error())
+    def give_up(self, others: Iterable[Submission] = ()) -> None:
+        """Tell whoever has not heard, also of the others: the journal is closed, and will say nothing more."""
+        for submission in [*self._pending, *others]:
+            result = submission.result
+            if result is None:
+                result = _unanswered(submission) if submission.phase is Phase.OUT else submission.told(closed_error())
             self.finish(submission, _unnoted(result) if isinstance(result, FineVoiceError) else result)
+
+
+def _unanswered(submission: Submission) -> SubmitUnknownError:
+    words = f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}"
+    return SubmitUnknownError(words, request=submission.request)
 
 
 def _unnoted(error: FineVoiceError) -> FineVoiceError:

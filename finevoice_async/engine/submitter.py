@@ -382,6 +382,4 @@ class Submitter:
 
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
-        self._endings.give_up()
-        for submission in [*self._beginning, *self._posts.values()]:
-            self._endings.finish(submission, submission.result or closed_error())
+        self._endings.give_up([*self._beginning, *self._posts.values()])

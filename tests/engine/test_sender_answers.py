@@ -158,6 +158,7 @@ async def test_attached_before_its_own_answer(runs: bool) -> None:
         assert parts.slots.out == {record.slot}
         assert journal.states == [SUBMITTED]
         assert watching.seen == []
+        assert runs or len(parts.transport.gets) == 1
 
 
 async def test_attached_and_done_before_its_own_answer() -> None:
@@ -248,6 +249,23 @@ async def test_a_result_whose_id_could_not_be_kept(way: str) -> None:
             assert error.task_id == "t"
         assert not parts.slots.out
         assert parts.books.completed == 1
+
+
+async def test_a_row_that_cannot_say_that_it_is_sent() -> None:
+    """If it cannot be noted that a POST may leave, none does, and the row is not left to be sent later."""
+    journal, slots = FakeJournal(), FakeSlots()
+    slots.held = True
+    journal.failing[Move.SEND] = JournalError("The disk is full.")
+    async with assemble(journal=journal, slots=slots) as parts:
+        job = parts.start(RAIN, "k")
+        await asyncio.sleep(1)
+        slots.let_go()
+        error = await told(job)
+        assert isinstance(error, JournalError)
+        assert error.message == "The disk is full. Nothing was sent."
+        assert parts.transport.posts == []
+        assert journal.states == [REFUSED]
+        assert not slots.out
 
 
 # A row that was moved meanwhile

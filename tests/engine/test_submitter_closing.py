@@ -65,6 +65,34 @@ async def test_who_waits_for_a_slot_goes_home(journalled: bool) -> None:
         assert parts.transport.posts == []
 
 
+async def test_what_a_key_found_goes_on_waiting() -> None:
+    """A row that an earlier process queued, and that a caller of its key waited for, stays queued."""
+    slots, journal = FakeSlots(), FakeJournal()
+    slots.held = True
+    async with assemble(slots=slots, journal=journal) as parts:
+        row = journal.leave(QUEUED, key="k")
+        job = parts.start(row.request, "k")
+        await asyncio.sleep(1)
+        await parts.close()
+        error = await told(job)
+        assert isinstance(error, SessionClosedError)
+        assert "stays queued" in error.message
+        assert journal.states == [QUEUED]
+
+
+async def test_a_post_that_is_cancelled_before_it_began() -> None:
+    """Who cancels all tasks of a loop may meet a POST that has not begun: nothing was sent, and it costs no slot."""
+    async with assemble() as parts:
+        ear, before = Ear(), asyncio.all_tasks()
+        parts.submitter.submit(RAIN, None, ear)
+        (post,) = asyncio.all_tasks() - before
+        post.cancel()
+        await asyncio.sleep(1)
+        assert isinstance(ear.only, SessionClosedError)
+        assert parts.transport.posts == []
+        assert not parts.slots.out
+
+
 async def test_a_wait_for_another_try_ends() -> None:
     """What was certainly not accepted is not sent again by a session that closes."""
     journal = FakeJournal()
@@ -221,7 +249,6 @@ async def test_a_journal_that_hangs(step: Step, key: str | None) -> None:
         assert len(transport.posts) == posts
 
 
-@pytest.mark.xfail(strict=True, reason="`Submitter.give_up` says no more than that nothing was sent")
 async def test_a_row_of_which_nothing_is_heard() -> None:
     """Who gives up a row that may be on disk as QUEUED hears that it may be sent later."""
     journal, slots = FakeJournal(), FakeSlots()
