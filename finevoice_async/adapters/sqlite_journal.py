@@ -14,7 +14,7 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,6 +150,9 @@ class SqliteJournal:
         self._batch: list[_Job] = []  # on the thread
         self._busy = False  # a batch is on the thread, or will be in this turn of the loop
         self._closing: asyncio.Task[JournalError | None] | None = None
+        self._abandoned: Future[JournalError | None] | None = (
+            None  # the file, by an opening that was cancelled
+        )
 
     def __repr__(self) -> str:
         waiting = f"{len(self._queue)} queued, {len(self._batch)} being written"
@@ -173,6 +176,13 @@ class SqliteJournal:
             JournalError: It is no journal, is damaged, newer, in use, or cannot be written.
         """
         self._check_process()
+        if (
+            self._abandoned is not None and self._stage is _Stage.OPENING
+        ):  # its caller was cancelled
+            await asyncio.wait([asyncio.wrap_future(self._abandoned)])
+            if self._stage is _Stage.OPENING:
+                self._executor.shutdown(wait=False)
+                self._stage, self._abandoned = _Stage.NEW, None
         if self._stage is not _Stage.NEW:
             raise JournalError(f"The journal {self._path.name} cannot be opened: it is {self._stage.value}.")
         self._stage = _Stage.OPENING
@@ -184,9 +194,7 @@ class SqliteJournal:
             await asyncio.wait([opening])
         except (asyncio.CancelledError, GeneratorExit):
             if self._closing is None:  # else `aclose` was called meanwhile, and sees to it
-                self._executor.submit(self._worker.close)  # once it has been opened
-                self._executor.shutdown(wait=False)
-                self._stage = _Stage.CLOSED
+                self._abandoned = self._executor.submit(self._worker.close)  # once it has been opened
             raise
         error = opening.exception()
         if self._stage is not _Stage.OPENING:

@@ -281,8 +281,9 @@ async def test_adopted(books: Bookkeeper, journal: FakeJournal) -> None:
     row = journal.leave(UNKNOWN)
     adopted = await books.adopt(row, "t1")
     assert (adopted.id, adopted.state, adopted.task_id) == (1, SUBMITTED, "t1")
-    with pytest.raises(InvalidRequestError, match="settled meanwhile"):
+    with pytest.raises(InvalidRequestError, match="settled meanwhile") as caught:
         await books.adopt(row, "t2")
+    assert caught.value.request == row.request
     assert journal.contents[1].task_id == "t1"
     with pytest.raises(InvalidRequestError, match="cannot get task t1") as caught:
         await books.adopt(journal.leave(LOST), "t1")
@@ -300,8 +301,9 @@ async def test_given_up(books: Bookkeeper, journal: FakeJournal) -> None:
         await books.discard(row)
     assert journal.states == [REFUSED] * 3
     assert journal.contents[1].error == "given up by the caller"
-    with pytest.raises(InvalidRequestError, match="settled meanwhile"):
+    with pytest.raises(InvalidRequestError, match="settled meanwhile") as caught:
         await books.discard(rows[0])
+    assert caught.value.request == rows[0].request
 
 
 async def test_the_words_of_a_doubt(journal: FakeJournal) -> None:

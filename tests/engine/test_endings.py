@@ -104,6 +104,9 @@ async def test_a_task_without_a_listener(phase: Phase, listens: bool, caplog: py
     if not listens:
         case.submission.listeners.clear()
     case.endings.finish(case.submission, TaskRecord("t1", RAIN, 0.0))
+    other = Submission(RAIN, phase=phase)
+    case.endings.finish(other, closed_error())
+    assert len(caplog.records) <= 1
     logged = "task t1 was submitted although its caller was cancelled" in caplog.text
     assert logged is (phase is Phase.ANSWERED and not listens)
 
@@ -231,6 +234,18 @@ async def test_cut_off_while_it_is_out(caplog: pytest.LogCaptureFixture) -> None
     assert case.heard.request == RAIN
     assert not case.slots.out
     assert any(record.levelno == logging.WARNING for record in caplog.records)
+
+
+async def test_cut_off_while_its_wait_is_noted() -> None:
+    """What waits to be sent again is withdrawn, also while the row is being told that it waits."""
+    case = Case(SENDING, Phase.HELD)
+    case.journal.delays[Move.HOLD] = 3
+    holding = asyncio.create_task(case.books.held(case.submission, "later"))
+    await turns(1)
+    case.endings.cut_off(case.submission)
+    await holding
+    assert isinstance(case.heard, SessionClosedError)
+    assert case.journal.moves() == [Move.HOLD, Move.REFUSE]
 
 
 @pytest.mark.parametrize("phase", [Phase.LAUNCHED, Phase.HELD])

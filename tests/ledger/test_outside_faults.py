@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import QUEUED, REFUSED, SENDING, Connect, HeldJournal, Left, all_of, check_books, leave, rows
+from ledger.helpers import QUEUED, REFUSED, SENDING, Connect, HeldJournal, Left, all_of, check_books, leave, rows, turns
 
 from finevoice_async import FineVoiceError, FineVoiceSession, PollError, SubmitUnknownError
 from finevoice_async.core.polling.schedule import LearnedSchedule
@@ -195,15 +195,18 @@ async def test_cancelled_while_rows_are_written(connect: Connect, path: Path, em
     await check_books(emulator, path)
 
 
-async def test_the_opening_is_cancelled(connect: Connect, path: Path, emulator: Emulator) -> None:
-    """The opening of the journal is cancelled: whoever waits for it hears an error, and it can be tried again."""
+@pytest.mark.parametrize("moment", range(2, 6))
+async def test_the_opening_is_cancelled(connect: Connect, path: Path, emulator: Emulator, moment: int) -> None:
+    """The opening of the journal is cancelled: whoever waits for it hears, and once closed the file is free."""
     session = connect(journal=path)
     calls = [asyncio.create_task(_submit(session)) for _ in range(2)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await turns(moment)
     assert own_tasks()
     for task in own_tasks():
         task.cancel()
     await check_told(calls)
     async with asyncio.timeout(60):
         await session.aclose()
+    async with connect(journal=path) as session:
+        assert (await session.generate("rain")).task_id
+    await check_books(emulator, path)
