@@ -150,9 +150,7 @@ class SqliteJournal:
         self._batch: list[_Job] = []  # on the thread
         self._busy = False  # a batch is on the thread, or will be in this turn of the loop
         self._closing: asyncio.Task[JournalError | None] | None = None
-        self._abandoned: Future[JournalError | None] | None = (
-            None  # the file, by an opening that was cancelled
-        )
+        self._abandoned: Future[JournalError | None] | None = None  # the file, by an opening that was cancelled
 
     def __repr__(self) -> str:
         waiting = f"{len(self._queue)} queued, {len(self._batch)} being written"
@@ -176,9 +174,7 @@ class SqliteJournal:
             JournalError: It is no journal, is damaged, newer, in use, or cannot be written.
         """
         self._check_process()
-        if (
-            self._abandoned is not None and self._stage is _Stage.OPENING
-        ):  # its caller was cancelled
+        if self._abandoned is not None and self._stage is _Stage.OPENING:  # its caller was cancelled
             await asyncio.wait([asyncio.wrap_future(self._abandoned)])
             if self._stage is _Stage.OPENING:
                 self._executor.shutdown(wait=False)
