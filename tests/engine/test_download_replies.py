@@ -298,3 +298,18 @@ async def test_saved_in_megabytes(tmp_path: Path) -> None:
     async with parts_with(whole(piece, piece, b"end")) as parts:
         path = await parts.downloads.save(source(), tmp_path / "a.mp3", overwrite=False)
         assert path.read_bytes() == piece + piece + b"end"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_somebody_makes_the_file_meanwhile(tmp_path: Path, overwrite: bool) -> None:
+    """A file that appears while the download runs is not overwritten either, unless the caller says so."""
+    target = tmp_path / "a.mp3"
+    async with parts_with(FakeBody(500), whole(b"abc")) as parts:
+        saving = asyncio.create_task(parts.downloads.save(source(), target, overwrite=overwrite))
+        await asyncio.sleep(0.1)  # the first attempt has failed
+        assert [entry.name.startswith(".a.mp3.") for entry in tmp_path.iterdir()] == [True]
+        target.write_bytes(b"mine")
+        outcome = (await asyncio.gather(saving, return_exceptions=True))[0]
+        assert (isinstance(outcome, DownloadError) and "exists" in outcome.message) is not overwrite
+        assert target.read_bytes() == (b"abc" if overwrite else b"mine")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp3"]

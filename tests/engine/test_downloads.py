@@ -78,20 +78,6 @@ async def test_save_does_not_overwrite(effect: SoundEffect, tmp_path: Path) -> N
     assert target.read_bytes()[:4] == b"RIFF"
 
 
-async def test_somebody_makes_the_file_meanwhile(effect: SoundEffect, tmp_path: Path, emulator: Emulator) -> None:
-    """A file that appears while the download runs is not overwritten either."""
-    emulator.inject("download.error_500")
-    target = tmp_path / "a.wav"
-    saving = asyncio.create_task(effect.save(target))
-    await asyncio.sleep(0.01)  # until the first attempt has failed
-    assert left(tmp_path) != []
-    target.write_text("mine")
-    with pytest.raises(DownloadError, match="exists"):
-        await saving
-    assert target.read_text() == "mine"
-    assert left(tmp_path) == ["a.wav"]
-
-
 async def test_folders_get_safe_names(session: FineVoiceSession, tmp_path: Path) -> None:
     """A folder as target gets a name of the prompt's words and the id; a new folder is made."""
     effect = await session.generate("../../etc <b>CON</b>", duration=1)

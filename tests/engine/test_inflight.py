@@ -62,6 +62,7 @@ async def test_one_slot_a_task(inflight: InFlight, slots: FakeSlots) -> None:
     (record,) = running(inflight, "a")
     inflight.hold_slot(record)
     assert slots.out == {record.slot}
+    record.due = 7.0
     inflight.drop(record, PollError("gone"))
     assert (slots.out, record.slot, record.followed, inflight.tasks) == (set(), None, False, {})
     assert record.due == float("inf")
@@ -169,6 +170,7 @@ async def test_closed(inflight: InFlight, slots: FakeSlots) -> None:
     assert told == [(SessionClosedError, "b"), (SessionClosedError, "a")]
     assert not slots.out
     assert not slots.complaints
+    inflight.check()  # of no task in particular there is nothing to say
     with pytest.raises(SessionClosedError, match="runs on at the service") as caught:
         inflight.add(TaskRecord("c", RAIN, 0.0))
     assert caught.value.task_id == "c"
