@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
 from fake_journal import FakeJournal
 from fakes import FAILED, FINISHED, LINK, FakeBody, FakeFetcher, FakeSlots, FakeTransport, says
-from parts import RAIN, WIND, Parts, assemble
+from outcome_streams import Count, Source, all_end, outcomes_of, stream
+from parts import RAIN, WIND, assemble, told
 
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
@@ -18,48 +19,15 @@ from finevoice_async.errors import (
     InsufficientCreditsError,
     InvalidRequestError,
     PollError,
-    SessionClosedError,
+    SubmitNotSentError,
     SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
 )
-from finevoice_async.outcomes import Outcome, OutcomeStream
+from finevoice_async.outcomes import Outcome
 
 QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED_, GONE = EffectState
-Source = Iterable[Any] | AsyncIterable[Any]
-
-
-class Count:
-    """An endless source of prompts that counts what was drawn."""
-
-    def __init__(self) -> None:
-        self.drawn = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while True:
-            self.drawn += 1
-            yield f"sound {self.drawn}"
-
-
-def stream(parts: Parts, source: Source, *, ahead: int = 100, **options: Any) -> OutcomeStream:
-    """Return a stream of outcomes."""
-    timeout = options.pop("timeout", 100.0)
-    streams: dict[OutcomeStream, None] = options.pop("streams", {})
-    return OutcomeStream(
-        streams, parts.submitter, parts.poller, parts.downloads, source, ahead=ahead, timeout=timeout, **options
-    )
-
-
-async def outcomes_of(parts: Parts, source: Source, **options: Any) -> list[Outcome]:
-    """Take all outcomes."""
-    async with stream(parts, source, **options) as outcomes:
-        return [outcome async for outcome in outcomes]
-
-
-def all_end(transport: FakeTransport, count: int = 50) -> None:
-    """Let tasks be done when they are asked for first."""
-    transport.tasks = {f"t{number}": FINISHED for number in range(1, count + 1)}
 
 
 # Outcomes
@@ -205,6 +173,32 @@ async def test_a_bug_in_one_request() -> None:
         assert second.effect is not None
 
 
+async def test_a_cancellation_that_is_nobodys() -> None:
+    """A cancellation that comes out of a bug is the outcome of the request that met it, and ends the loop loudly."""
+    slots = FakeSlots()
+    slots.faults["try_acquire"] = asyncio.CancelledError()
+    async with assemble(slots=slots) as parts, stream(parts, ["a", "b"]) as outcomes:
+        first = await anext(outcomes)
+        assert first.error is not None
+        assert "CancelledError" in first.error.message
+        with pytest.raises(RuntimeError, match="CancelledError"):
+            await anext(outcomes)
+
+
+async def test_a_request_that_ends_in_the_step_in_which_it_is_drawn() -> None:
+    """Slots that fail while others wait fail the new one at once, and it has its outcome."""
+    slots = FakeSlots()
+    slots.held = True
+    async with assemble(slots=slots, shared=True) as parts:
+        waiting = parts.start()
+        await asyncio.sleep(1)
+        slots.faults["try_acquire"] = OSError("away")
+        (outcome,) = await outcomes_of(parts, ["a"])
+        assert isinstance(outcome.error, SubmitNotSentError)
+        assert outcome.request == SfxRequest("a")
+        assert isinstance(await told(waiting), SubmitNotSentError)
+
+
 # Sources that misbehave
 
 
@@ -274,6 +268,29 @@ async def test_after_spent_credits() -> None:
         assert set(journal.states) == {DONE, REFUSED}
 
 
+async def test_an_ordinary_refusal_is_nobody_elses() -> None:
+    """A request that the service refuses stops no other."""
+    async with assemble(FakeTransport(says(422)), slots=FakeSlots(1)) as parts:
+        all_end(parts.transport)
+        outcomes = await outcomes_of(parts, ["a", "b", "c"], ordered=True)
+        assert [outcome.effect is not None for outcome in outcomes] == [False, True, True]
+
+
+async def test_rows_stay_queued_after_spent_credits() -> None:
+    """Rows that are not sent after an error that concerns all stay queued, and their errors say so."""
+    journal = FakeJournal()
+
+    async def rows() -> AsyncIterator[JournalRow]:
+        for number in range(4):
+            yield journal.leave(QUEUED, f"sound {number}")
+
+    async with assemble(FakeTransport(says(402)), slots=FakeSlots(1), journal=journal) as parts:
+        outcomes = await outcomes_of(parts, rows(), ordered=True)
+        words = ["stays queued" in str(outcome.error) for outcome in outcomes]
+        assert words == [False, True, True, True]
+        assert journal.states == [REFUSED] + [QUEUED] * 3
+
+
 async def test_another_callers_wish_is_none_of_its_business() -> None:
     """A request that somebody else waits for, too, is sent although this stream sends nothing more."""
     journal, slots = FakeJournal(), FakeSlots(1)
@@ -312,67 +329,6 @@ async def test_the_poller_dies() -> None:
 
 async def _one(row: JournalRow) -> AsyncIterator[JournalRow]:
     yield row
-
-
-# Leaving and closing
-
-
-async def test_left() -> None:
-    """Nothing more is drawn or sent; what was sent goes on, and its ids are kept; leaving twice is fine."""
-    source, streams, journal = Count(), dict[OutcomeStream, None](), FakeJournal()
-    async with assemble(slots=FakeSlots(2), journal=journal) as parts:
-        async with stream(parts, source, streams=streams) as outcomes:
-            await asyncio.sleep(1)
-            assert list(streams) == [outcomes]
-        await outcomes.aclose()
-        assert not streams
-        all_end(parts.transport)
-        await asyncio.sleep(20)
-        assert source.drawn == 4
-        assert parts.transport.prompts == ["sound 1", "sound 2"]
-        assert sorted(row.state.value for row in journal.contents.values()) == ["done"] * 2 + ["refused"] * 2
-
-
-async def test_left_before_an_answer() -> None:
-    """An answer that comes when the caller has left makes a task, and no outcome."""
-    async with assemble(FakeTransport(latency=5)) as parts:
-        async with stream(parts, ["a"]):
-            await asyncio.sleep(1)
-        await asyncio.sleep(5)
-        assert list(parts.inflight.tasks) == ["t1"]
-        assert parts.inflight.tasks["t1"].watchers == []
-
-
-async def test_left_before_it_began() -> None:
-    """A stream that was never entered has nothing to stop."""
-    async with assemble() as parts:
-        await stream(parts, ["a"]).aclose()
-
-
-async def test_stopped() -> None:
-    """Stopped, a stream draws no more, and ends with the outcomes of what was drawn."""
-    source = Count()
-    async with assemble(slots=FakeSlots(2)) as parts:
-        async with stream(parts, source) as outcomes:
-            await asyncio.sleep(1)
-            outcomes.stop()
-            all_end(parts.transport)
-            assert [outcome.index async for outcome in outcomes] == [0, 1, 2, 3]
-        assert source.drawn == 4
-
-
-async def test_closed() -> None:
-    """A submitter that closes ends the stream: each drawn request has an outcome, also one drawn too late."""
-    source = Count()
-    async with assemble(slots=FakeSlots(2)) as parts:
-        async with stream(parts, source, ahead=3) as outcomes:
-            await asyncio.sleep(1)
-            parts.submitter.refuse()
-            parts.inflight.close()
-            came = [outcome async for outcome in outcomes]
-        assert sorted(outcome.index for outcome in came) == list(range(4))
-        assert all(isinstance(outcome.error, SessionClosedError) for outcome in came)
-        assert source.drawn == 4
 
 
 def test_outcomes_can_be_compared() -> None:

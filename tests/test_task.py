@@ -213,6 +213,14 @@ async def test_each_state_once() -> None:
         assert [(update.status, update.urls) for update in updates] == [(COMPLETED, (LINK,))]
 
 
+async def test_updates_name_their_task() -> None:
+    """Also the first update, which no answer has brought, has the task's id."""
+    async with assemble() as parts:
+        task = await submitted(parts)
+        update = await anext(task.updates())
+        assert (update.status, update.task_id) == (PENDING, "t1")
+
+
 async def test_a_busy_watcher_misses_no_end() -> None:
     """Who is busy while states change hears of the last one, and of the end."""
     polls = (RUNNING, says(status="pending"), RUNNING, FINISHED)

@@ -14,7 +14,7 @@ from parts import RAIN
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.records import Submission, TaskRecord, unknown_error
+from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
@@ -304,14 +304,3 @@ async def test_given_up(books: Bookkeeper, journal: FakeJournal) -> None:
     with pytest.raises(InvalidRequestError, match="settled meanwhile") as caught:
         await books.discard(rows[0])
     assert caught.value.request == rows[0].request
-
-
-async def test_the_words_of_a_doubt(journal: FakeJournal) -> None:
-    """The error names the row, why it is in doubt, and the three ways out."""
-    row = journal.leave(UNKNOWN, task_id="t1", error="the cable was pulled")
-    error = unknown_error(row)
-    assert (error.request, error.task_id) == (row.request, "t1")
-    assert error.message.startswith("Row 1 of the journal may have been accepted and paid for (the cable was pulled). ")
-    for way in ("adopt(row", "resubmit(row", "discard(row"):
-        assert way in error.message
-    assert "paid for. It is" in unknown_error(journal.leave(UNKNOWN)).message

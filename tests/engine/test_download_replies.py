@@ -75,9 +75,8 @@ async def test_in_one_go(body: FakeBody) -> None:
 
 async def test_a_wrong_length_is_not_whole() -> None:
     """What has not the length that was told is fetched again."""
-    async with parts_with(
-        whole(b"abc", content_length="6"), whole(b"abcdefgh", content_length="6"), whole(b"abcdef", content_length="6")
-    ) as parts:
+    too_short, too_long = whole(b"abc", content_length="6"), whole(b"abcdefgh", content_length="6", etag=ETAG)
+    async with parts_with(too_short, too_long, whole(b"abcdef", content_length="6")) as parts:
         assert await read(parts) == b"abcdef"
         assert [headers for _, headers in parts.fetcher.asked] == [{}] * 3
 
@@ -108,7 +107,7 @@ async def test_begun_anew_without_proof(etag: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        rest(2, b"cdef"),
+        rest(2, b"cde"),
         rest(3, b"def", etag='"v2"'),
         rest(3, b"defg", total="7"),
         FakeBody(206, (b"def",), {}),
@@ -290,6 +289,15 @@ async def test_saved(tmp_path: Path) -> None:
         with pytest.raises(JournalError):
             await parts.downloads.save(source(row_id=row.id), tmp_path / "c.mp3", overwrite=False)
         assert (tmp_path / "c.mp3").read_bytes() == b"abc"
+
+
+async def test_saved_nowhere(tmp_path: Path) -> None:
+    """A place that cannot be written to is an error with the task and the request."""
+    async with parts_with() as parts:
+        with pytest.raises(DownloadError, match="could not be saved") as caught:
+            await parts.downloads.save(source(), tmp_path / "nowhere" / "a.mp3", overwrite=False)
+        assert (caught.value.task_id, caught.value.request) == ("t1", RAIN)
+        assert parts.fetcher.asked == []
 
 
 async def test_saved_in_megabytes(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_what_exists_is_not_replaced(tmp_path: Path) -> None:
 
 def test_whole(tmp_path: Path) -> None:
     """Until it is finished there is a hidden file beside; then there is the file, with its hash."""
+    handles = len(left(Path("/proc/self/fd")))
     part = opened(tmp_path / "a.wav")
     (name,) = left(tmp_path)
     assert name.startswith(".a.wav.")
@@ -71,6 +72,7 @@ def test_whole(tmp_path: Path) -> None:
     part.discard()
     assert left(tmp_path) == ["a.wav"]
     assert (tmp_path / "a.wav").read_bytes() == WHOLE
+    assert len(left(Path("/proc/self/fd"))) == handles
 
 
 def test_a_long_name_has_room(tmp_path: Path) -> None:
@@ -89,6 +91,7 @@ def test_begun_anew(tmp_path: Path) -> None:
     part.flush()
     part.add(35, b"gathered")
     part.add(0, WHOLE[:3])
+    part.flush()
     part.add(3, WHOLE[3:])
     assert part.finish(overwrite=False) == DIGEST
     part.discard()

@@ -114,6 +114,15 @@ async def test_a_row_of_another_task_with_that_id() -> None:
         assert parts.inflight.tasks == {"t1": record}
 
 
+async def test_a_row_that_is_done_before_its_attached_task() -> None:
+    """The result that the journal has is given, although the task that was attached is still asked for."""
+    journal = FakeJournal()
+    async with assemble(journal=journal) as parts:
+        attached = parts.poller.attach("old")
+        assert parts.poller.pick_up(journal.leave(DONE, task_id="old", urls=(LINK,))).end is not None
+        assert attached.end is None
+
+
 async def test_a_lost_row_is_asked_for_again() -> None:
     """Where that is wanted, a lost task is asked for once more, as if it were attached now; it may be found."""
     journal = FakeJournal()
@@ -178,6 +187,8 @@ async def test_no_limit_is_kept_that_nobody_has() -> None:
         await asyncio.sleep(LAST_ANSWER + 1)
         assert kinds(other) == [TaskTimeoutError]
         assert parts.poller._limits == {}
+        watched(parts, record, 1000)
+    assert clock.pending() == 0
 
 
 async def test_a_deadline_in_the_step_of_the_end_is_silent() -> None:
@@ -254,6 +265,17 @@ async def test_so_many_polls_at_once() -> None:
         assert most == 3
         assert len(transport.gets) == 8
         assert not parts.inflight.tasks
+
+
+async def test_a_short_budget_and_few_workers() -> None:
+    """Who waits for the budget is asked once it allows, although the only worker was busy when it was looked at."""
+    transport = FakeTransport(latency=0.3)
+    polling = Polling.fixed(2.0, budget=1.0, concurrency=1)
+    async with assemble(transport, slots=FakeSlots(20), polling=polling) as parts:
+        await asyncio.gather(*[parts.submit() for _ in range(3)])
+        transport.tasks = {f"t{number}": FINISHED for number in range(1, 4)}
+        await asyncio.sleep(6)
+        assert parts.books.completed == 3
 
 
 async def test_who_has_ended_is_not_asked() -> None:

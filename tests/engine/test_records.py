@@ -13,7 +13,7 @@ from parts import RAIN, WIND, Eye, turns
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.engine.records import Phase, Submission, TaskRecord
+from finevoice_async.engine.records import Phase, Submission, TaskRecord, unknown_error
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
@@ -172,6 +172,16 @@ async def test_told_once() -> None:
     update = TaskUpdate(status=TaskStatus.COMPLETED)
     record.tell(update)
     assert late.seen == [update]
+
+
+def test_the_words_of_a_row_in_doubt() -> None:
+    """The error names the row, why it is in doubt, and the three ways out."""
+    error = unknown_error(row_in(UNKNOWN, error="the cable was pulled"))
+    assert (error.request, error.task_id) == (RAIN, "t1")
+    assert error.message.startswith("Row 3 of the journal may have been accepted and paid for (the cable was pulled). ")
+    for way in ("adopt(row", "resubmit(row", "discard(row"):
+        assert way in error.message
+    assert "paid for. It is" in unknown_error(row_in(UNKNOWN)).message
 
 
 # Submissions

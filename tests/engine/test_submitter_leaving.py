@@ -198,6 +198,18 @@ async def test_sent_home_once_it_is_on_disk(phase: Phase) -> None:
         assert isinstance(scene.ear.only, InsufficientCreditsError)
 
 
+async def test_somebody_joins_who_was_sent_home() -> None:
+    """Who comes for the key of one who is sent home while the row is written is served; the first one hears why."""
+    async with Scene(Phase.BEGINNING) as scene:
+        scene.parts.submitter.leave(scene.submission, scene.ear, InsufficientCreditsError("No credits."))
+        other = Ear()
+        scene.parts.submitter.submit(RAIN, "k", other)
+        await scene.goes_on()
+        assert isinstance(scene.ear.only, InsufficientCreditsError)
+        assert isinstance(other.only, TaskRecord)
+        assert scene.journal.states == [SUBMITTED]
+
+
 async def test_one_of_two_is_sent_home() -> None:
     """The other one still waits, and gets a task."""
     async with Scene(Phase.QUEUED) as scene:
