@@ -360,7 +360,8 @@ class Bookkeeper:
         except JournalError as error:
             if not self._closed:
                 raise
-            raise SessionClosedError("The session was closed meanwhile. Nothing was changed.") from error
+            message = "The session was closed meanwhile; rows() of a later one tells how the row stands."
+            raise SessionClosedError(message) from error
 
 
 def _fault(error: BaseException) -> JournalError:

@@ -131,10 +131,12 @@ def _unanswered(submission: Submission) -> SubmitUnknownError:
 
 
 def _unnoted(error: FineVoiceError) -> FineVoiceError:
-    """Return the error of a submission whose row may still say that it is to be sent."""
+    """Return the error of a submission whose row may still say QUEUED, or SENDING."""
     if isinstance(error, SubmitUnknownError):
         return error  # a row in doubt is sent by nobody
     error = copy.copy(error)
-    error.message += " The journal could not note that: recover() would send it; discard(row) prevents it."
+    error.message += (
+        " The journal could not note that: recover() may send it, or list it as unknown; discard(row) settles it."
+    )
     error.args = (error.message,)
     return error

@@ -61,8 +61,11 @@ class InFlight:
         return next((record for record in self.tasks.values() if record.row_id == row_id), None)
 
     def hold_slot(self, record: TaskRecord) -> None:
-        """See to it that a task that runs at the service has a slot, free or not."""
-        if record.slot is None:
+        """See to it that a task that runs at the service has a slot, free or not.
+
+        Not once the poller died: what is left of it may still hear of a task, but perhaps never of its end.
+        """
+        if record.slot is None and self._broken is None:
             record.slot = self._slots.occupy()
 
     def _free_slot(self, record: TaskRecord) -> None:

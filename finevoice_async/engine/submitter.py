@@ -116,12 +116,11 @@ class Submitter:
         self._check_open()
         if key is None:
             submission = Submission(request, listeners={listener: None})
-            if self._launch_at_once(submission):
-                pass
-            elif self._bookkeeper.has_journal:
-                self._begin(submission, Move.QUEUE)
-            else:
-                self._enqueue(submission)
+            if not self._launch_at_once(submission):
+                if self._bookkeeper.has_journal:
+                    self._begin(submission, Move.QUEUE)
+                else:
+                    self._enqueue(submission)
             return submission
         known = self._registry.find(key)
         if known is not None:

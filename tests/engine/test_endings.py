@@ -186,7 +186,7 @@ async def test_a_doubt_that_cannot_be_noted() -> None:
     case.endings.cut_off(case.submission)
     await turns(3)
     assert isinstance(case.heard, SubmitUnknownError)
-    assert "recover() would send it" not in case.heard.message
+    assert "recover() may send it" not in case.heard.message
 
 
 # Cut off

@@ -150,6 +150,8 @@ async def test_broken_down(inflight: InFlight, slots: FakeSlots, caplog: pytest.
         inflight.add(TaskRecord("c", RAIN, 0.0))
     assert (caught.value.task_id, caught.value.request) == ("c", RAIN)
     assert list(inflight.tasks) == ["a", "b"]
+    inflight.hold_slot(records[0])  # a poll that was under way may still be answered
+    assert not slots.out
     inflight.close()
     assert not slots.complaints
 

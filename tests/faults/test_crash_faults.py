@@ -1,4 +1,4 @@
-"""Rows 20 to 22 of the fault table: the process is killed, the journal fails."""
+"""The process is killed, or the journal fails."""
 
 from __future__ import annotations
 

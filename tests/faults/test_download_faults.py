@@ -1,4 +1,4 @@
-"""Rows 23 to 27 and 29 of the fault table: results."""
+"""What goes wrong with results."""
 
 from __future__ import annotations
 

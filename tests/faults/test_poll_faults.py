@@ -1,4 +1,4 @@
-"""Rows 14 to 19, 28 and 30 of the fault table: polls, waiters, the key, the clock."""
+"""What goes wrong with polls, waiters, the key and the clock."""
 
 from __future__ import annotations
 

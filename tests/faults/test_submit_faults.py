@@ -1,4 +1,4 @@
-"""Rows 1 to 13 of the fault table: submissions. Whatever happens, the server sees one POST an effect."""
+"""What goes wrong with submissions. Whatever happens, the server sees one POST an effect."""
 
 from __future__ import annotations
 

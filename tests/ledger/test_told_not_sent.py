@@ -102,7 +102,7 @@ async def test_the_journal_fails_while_it_waits(connect: Connect, path: Path, em
 
 
 async def test_the_journal_breaks_for_good(connect: Connect, path: Path, emulator: Emulator) -> None:
-    """If not even the withdrawal can be written, the error says that recover() would send it."""
+    """If not even the withdrawal can be written, the error says that recover() may send it."""
     journal = FaultyJournal(path)
     async with connect(journal=journal, max_concurrency=1) as session:
         await session.submit("something else")
