@@ -186,10 +186,13 @@ class Retry:
     """What is tried again, and how patiently. What must never be tried again is not an option but a rule.
 
     Attributes:
-        attempts: How often a call is made at most, the first included.
+        attempts: How often a call is made at most, the first included. A submission that costs nothing, because the
+            service was not reached or said 429, is bounded by `patience` instead; with 1 nothing is tried again.
         first_delay: The longest first wait, in seconds; it doubles with each attempt.
         max_delay: The longest wait between attempts, in seconds.
         max_retry_after: The longest `Retry-After` that is obeyed, in seconds.
+        patience: How long a submission is held that costs nothing, in seconds: the service is not reached, or says
+            429. One probe at a time tells when it goes on, for all that wait.
         resend_unknown: Send a submission again although it may have been accepted and paid for. Costs money.
 
     Raises:
@@ -200,4 +203,5 @@ class Retry:
     first_delay: float = _number(0.5, _positive)  # the usual start of SDKs
     max_delay: float = _number(30.0, _positive)  # the usual end
     max_retry_after: float = _number(120.0, _positive)  # beyond it, an error is more use
+    patience: float = _number(120.0, _positive)  # a router restarts, somebody else's effects end
     resend_unknown: bool = attrs.field(default=False, validator=_yes_or_no)  # it may have been paid for

@@ -31,6 +31,7 @@ from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.exchange import Exchange
 from finevoice_async.engine.expiry import Deadlines
+from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.poller import Poller
@@ -107,10 +108,10 @@ class FineVoiceSession:
         self._answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self._slots, rng=rng)
         self._poller = poller = Poller(exchange, inflight, self._answers, polling=polling, clock=clock, rng=rng)
         registry = Registry()
-        sender = Sender(
-            exchange, poller, inflight, books, registry, slots=self._slots, clock=clock, retry=retry, rng=rng
-        )
-        self._submitter = Submitter(sender, poller, inflight, books, registry, slots=self._slots, clock=clock)
+        gate = Gate(retry=retry, clock=clock, rng=rng)
+        slots, parts = self._slots, (poller, inflight, books, registry)
+        sender = Sender(exchange, *parts, gate=gate, slots=slots, clock=clock, retry=retry, rng=rng)
+        self._submitter = Submitter(sender, *parts, gate=gate, slots=slots, clock=clock)
         local = is_local(self._transport.base_url)
         self._fetcher = AiohttpFetcher(timeouts, local=local)
         self._downloads = Downloads(self._fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng)

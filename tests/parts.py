@@ -19,6 +19,7 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.exchange import Exchange
+from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import News, Result, TaskRecord, Watcher
@@ -141,7 +142,10 @@ def assemble(
     answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=used, rng=rng)
     poller = Poller(exchange, inflight, answers, polling=polling, clock=clock, rng=rng)
     registry = Registry()
-    sender = Sender(exchange, poller, inflight, books, registry, slots=used, clock=clock, retry=retry, rng=rng)
+    gate = Gate(retry=retry, clock=clock, rng=rng)
+    sender = Sender(
+        exchange, poller, inflight, books, registry, gate=gate, slots=used, clock=clock, retry=retry, rng=rng
+    )
     return Parts(
         transport=transport,
         fetcher=fetcher,
@@ -154,7 +158,7 @@ def assemble(
         poller=poller,
         registry=registry,
         sender=sender,
-        submitter=Submitter(sender, poller, inflight, books, registry, slots=used, clock=clock),
+        submitter=Submitter(sender, poller, inflight, books, registry, gate=gate, slots=used, clock=clock),
         downloads=Downloads(fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng),
     )
 

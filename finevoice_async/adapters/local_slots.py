@@ -9,9 +9,12 @@ from finevoice_async.core.text import shorten
 from finevoice_async.errors import ConfigurationError, SessionClosedError
 from finevoice_async.ports import Clock, Timer
 
+RECOVERY = 5.0
+"""Seconds between two steps of a lowered limit on its way back: some effects' time, in which a 429 may come again."""
+
 
 class LocalSlots:
-    """A first-come, first-served semaphore whose limit sinks for a while when the service says 429.
+    """A first-come, first-served semaphore whose limit sinks when the service says 429, and rises again step by step.
 
     asyncio.Semaphore has neither a moving limit nor slots taken beyond it.
     """
@@ -30,8 +33,8 @@ class LocalSlots:
         self._used = 0  # slots held, also beyond the limit
         self._queue: deque[asyncio.Future[None]] = deque()  # who waits, in order
         self._reduced = limit  # the limit while the service asks for less
-        self._reduced_until = 0.0
-        self._timer: Timer | None = None  # while it does
+        self._rises_at = 0.0  # when the reduced limit rises by a step
+        self._timer: Timer | None = None  # while it is reduced
         self._closed = False
 
     def __repr__(self) -> str:
@@ -48,8 +51,11 @@ class LocalSlots:
         return len(self._queue)
 
     def _current_limit(self) -> int:
-        if self._reduced < self.limit and self._clock.monotonic() >= self._reduced_until:
-            self._reduced = self.limit
+        """Return the limit now: reduced, it rises by a tenth of the plan every `RECOVERY` seconds."""
+        if self._reduced < self.limit and (now := self._clock.monotonic()) >= self._rises_at:
+            steps = 1 + int((now - self._rises_at) / RECOVERY)
+            self._reduced = min(self.limit, self._reduced + steps * max(1, self.limit // 10))
+            self._rises_at += steps * RECOVERY
         return self._reduced
 
     def try_acquire(self) -> object | None:
@@ -95,16 +101,16 @@ class LocalSlots:
         if self._closed:
             return
         self._reduced = max(1, min(self._current_limit(), self._used) - 1)
-        self._reduced_until = max(self._reduced_until, self._clock.monotonic() + seconds)
+        self._rises_at = max(self._rises_at, self._clock.monotonic() + seconds)
         if self._timer is None:
-            self._timer = self._clock.call_at(self._reduced_until, self._look)
+            self._timer = self._clock.call_at(self._rises_at, self._look)
 
     def _look(self) -> None:
+        """Hand out what the risen limit gives, and look again until it is whole; it may have fired early."""
         self._timer = None
-        if self._clock.monotonic() < self._reduced_until:  # it fired early, or the service said 429 once more
-            self._timer = self._clock.call_at(self._reduced_until, self._look)
-        else:
-            self._hand_out()
+        if self._current_limit() < self.limit:
+            self._timer = self._clock.call_at(self._rises_at, self._look)
+        self._hand_out()
 
     def _hand_out(self) -> None:
         while self._queue and self._used < self._current_limit():

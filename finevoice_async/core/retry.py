@@ -42,6 +42,7 @@ class Action(enum.Enum):
     """What to do about it."""
 
     AGAIN = "again"  # after a backoff
+    HOLD = "hold"  # again once the service can take it: see `core.brake`
     SLOW_DOWN = "slow down"  # again, after what the service asks, and everything slower
     GRACE = "grace"  # again while the task is young, then the error
     REFRESH = "refresh"  # ask the task once for a fresh link
@@ -71,7 +72,7 @@ _REFUSED_KEY = Decision(Action.STOP, AuthenticationError)
 _REJECTED = Decision(Action.STOP, RequestRejectedError)
 
 TABLE: dict[FailureKind, dict[Call, Decision]] = {
-    FailureKind.NOT_SENT: _row(Decision(Action.AGAIN, SubmitNotSentError), _POLL_AGAIN, _FETCH_AGAIN),
+    FailureKind.NOT_SENT: _row(Decision(Action.HOLD, SubmitNotSentError), _POLL_AGAIN, _FETCH_AGAIN),
     FailureKind.CERTIFICATE: _row(Decision(Action.STOP, SubmitNotSentError), _POLL_STOP, _FETCH_STOP),
     FailureKind.LOST: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
     FailureKind.UNREADABLE: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
@@ -81,9 +82,7 @@ TABLE: dict[FailureKind, dict[Call, Decision]] = {
     FailureKind.CREDITS: _row(Decision(Action.STOP, InsufficientCreditsError), _POLL_STOP, _FETCH_STOP),
     FailureKind.MISSING: _row(_REJECTED, Decision(Action.GRACE, TaskNotFoundError), _FETCH_REFRESH),
     FailureKind.CONFLICT: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
-    FailureKind.RATE: _row(
-        Decision(Action.SLOW_DOWN, RateLimitError), Decision(Action.SLOW_DOWN, PollError), _FETCH_AGAIN
-    ),
+    FailureKind.RATE: _row(Decision(Action.HOLD, RateLimitError), Decision(Action.SLOW_DOWN, PollError), _FETCH_AGAIN),
     FailureKind.SERVER: _row(_UNKNOWN, _POLL_AGAIN, _FETCH_AGAIN),
 }
 

@@ -8,11 +8,13 @@ from typing import NoReturn
 
 from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
+from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.retry import Action, Call, RetryBudget
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE, Exchange, error_of
+from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, unknown_error
@@ -27,8 +29,8 @@ from finevoice_async.errors import (
 )
 from finevoice_async.ports import Clock, Slots, TaskIdTakenError
 
-REDUCED_FOR = 30.0
-"""Seconds that a 429 keeps the session's concurrency lower at least: a few effects' time."""
+REDUCED_FOR = 10.0
+"""Seconds for which a 429 takes a slot away at least: about one effect's time. Then they come back step by step."""
 
 UNPAID = "Nothing was sent and nothing paid."
 
@@ -44,6 +46,7 @@ class Sender:
         bookkeeper: Bookkeeper,
         registry: Registry,
         *,
+        gate: Gate,
         slots: Slots,
         clock: Clock,
         retry: Retry,
@@ -54,6 +57,7 @@ class Sender:
         self._inflight = inflight
         self._bookkeeper = bookkeeper
         self._registry = registry
+        self._gate = gate
         self._slots = slots
         self._clock = clock
         self._retry = retry
@@ -66,36 +70,66 @@ class Sender:
         Raises:
             FineVoiceError: It was not accepted, or nobody knows; the journal has it.
         """
-        attempt = 1
+        attempt, since = 1, self._clock.monotonic()
         while True:
-            if self._bookkeeper.has_journal:
-                if not await self._bookkeeper.sending(submission):
-                    return await self._read_anew(submission)
-                self._registry.add(submission)  # its row is known now
-            self._inflight.check()  # else nobody would see its end
-            submission.phase = Phase.OUT
-            answer = await self._exchange.submit(submission.request)
+            probe = self._gate.is_shut and await self._turn(submission, since, again=attempt > 1)
+            try:
+                answer = await self._sent(submission, probe=probe)
+            finally:
+                if probe:
+                    self._gate.probe_ended()
+            if isinstance(answer, TaskRecord):
+                return answer
             if isinstance(answer, TaskUpdate):
                 self._budget.earn()
                 return await self._accepted(submission, answer)
-            decision = policy.decide(Call.SUBMIT, answer.kind, self._retry)
-            unknown = decision.error is SubmitUnknownError
-            wait = policy.wait_before_retry(attempt, self._retry, self._rng.random(), answer.retry_after)
-            if decision.action is Action.SLOW_DOWN:
-                self._slots.slow_down(max(REDUCED_FOR, wait))
-            final = decision.action is Action.STOP or answer.task_id is not None or attempt >= self._retry.attempts
-            unwanted = not submission.listeners and not submission.left_behind
-            if final or unwanted or not self._budget.spend():
-                await self._failed(submission, error_of(answer, decision.error, request=submission.request))
-            submission.phase = Phase.HELD
-            if unknown:
-                submission.may_be_paid = True
-                submission.doubt = SubmitUnknownError(f"{answer.what}. {ADVICE[SubmitUnknownError]}")
-            await self._bookkeeper.held(submission, f"{answer.what}; attempt {attempt + 1} in {wait:.2f} s")
-            if not submission.listeners:
-                raise SessionClosedError("Nobody waits for it any more.")
-            await self._clock.sleep(wait)
+            if answer.kind is FailureKind.RATE and not probe:  # a probe says that it still is full, not fuller
+                self._slots.slow_down(max(REDUCED_FOR, min(answer.retry_after or 0.0, self._retry.max_retry_after)))
+            await self._hold(submission, answer, attempt)
             attempt += 1
+
+    async def _turn(self, submission: Submission, since: float, *, again: bool) -> bool:
+        """Wait for its turn, while the service cannot take everybody; return whether it goes as the probe."""
+        submission.phase = Phase.HELD
+        turn = await self._gate.turn(since, again=again)
+        if isinstance(turn, Failure):
+            kind = policy.decide(Call.SUBMIT, turn.kind, self._retry).error
+            raise error_of(turn, kind, request=submission.request)
+        return turn
+
+    async def _sent(self, submission: Submission, *, probe: bool) -> TaskUpdate | Failure | TaskRecord:
+        """Send it once, and return the answer; or its task, if its row says that it must not be sent."""
+        if self._bookkeeper.has_journal:
+            if not await self._bookkeeper.sending(submission):
+                return await self._read_anew(submission)
+            self._registry.add(submission)  # its row is known now
+        self._inflight.check()  # else nobody would see its end
+        submission.phase = Phase.OUT
+        answer = await self._exchange.submit(submission.request)
+        self._gate.judge(answer if isinstance(answer, Failure) else None, probe=probe)
+        return answer
+
+    async def _hold(self, submission: Submission, failure: Failure, attempt: int) -> None:
+        """Keep it to be sent again, where that is certainly safe, or the caller wants it.
+
+        Raises:
+            FineVoiceError: It is not to be sent again.
+        """
+        decision = policy.decide(Call.SUBMIT, failure.kind, self._retry)
+        free = decision.action is Action.HOLD and self._retry.attempts > 1  # the gate says how long
+        again = free or (decision.action is Action.AGAIN and attempt < self._retry.attempts and self._budget.spend())
+        wanted = submission.listeners or submission.left_behind
+        if not again or not wanted or failure.task_id is not None:
+            await self._failed(submission, error_of(failure, decision.error, request=submission.request))
+        submission.phase = Phase.HELD
+        if not free:
+            submission.may_be_paid = True
+            submission.doubt = SubmitUnknownError(f"{failure.what}. {ADVICE[SubmitUnknownError]}")
+        await self._bookkeeper.held(submission, f"{failure.what}; attempt {attempt} failed")
+        if not submission.listeners:
+            raise SessionClosedError("Nobody waits for it any more.")
+        if not free:
+            await self._clock.sleep(policy.backoff(attempt, self._retry, self._rng.random()))
 
     async def _failed(self, submission: Submission, error: FineVoiceError) -> NoReturn:
         """Note that it was not accepted, as far as anybody knows, and raise that.

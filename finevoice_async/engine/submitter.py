@@ -18,6 +18,7 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.endings import Endings, closed_error
+from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord, unknown_error
@@ -35,10 +36,6 @@ from finevoice_async.ports import Begun, Clock, Slots
 
 log = logging.getLogger("finevoice_async")
 
-MAX_POSTS = 40
-"""Submissions under way at once. With the 16 polls they fit the transport's 64 connections; more would only queue."""
-
-
 DISK = 10.0
 """Seconds that rows are given to say what became of them at closing: as long as the journal gives its disk."""
 
@@ -54,10 +51,12 @@ class Submitter:
         bookkeeper: Bookkeeper,
         registry: Registry,
         *,
+        gate: Gate,
         slots: Slots,
         clock: Clock,
     ) -> None:
         self._sender = sender
+        self._gate = gate
         self._registry = registry
         self._poller = poller
         self._inflight = inflight
@@ -244,7 +243,7 @@ class Submitter:
 
     def _launch_at_once(self, submission: Submission) -> bool:
         """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue.waiting or self._beginning or len(self._posts) >= MAX_POSTS:
+        if self._queue.waiting or self._beginning or self._gate.is_shut or len(self._posts) >= self._gate.width:
             return False
         try:
             slot = self._slots.try_acquire()
@@ -257,7 +256,7 @@ class Submitter:
 
     def _pump(self) -> None:
         """Launch what can be launched now, and have the dispatcher wait for the rest's slots."""
-        while self._queue.waiting and len(self._posts) < MAX_POSTS:
+        while self._queue.waiting and len(self._posts) < self._gate.width:
             try:
                 matched = self._queue.match()
             except FineVoiceError as error:
@@ -266,7 +265,7 @@ class Submitter:
             if matched is None:
                 break
             self._launch(*matched)
-        if not self._queue.waiting or len(self._posts) >= MAX_POSTS or self._closed:
+        if not self._queue.waiting or len(self._posts) >= self._gate.width or self._closed:
             return
         if self._dispatcher is None:
             self._dispatcher = asyncio.create_task(
@@ -279,7 +278,7 @@ class Submitter:
     async def _dispatch(self) -> None:
         """Wait for slots, one after another, while submissions queue up."""
         while True:
-            if not self._queue.waiting or len(self._posts) >= MAX_POSTS:
+            if not self._queue.waiting or len(self._posts) >= self._gate.width:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
@@ -352,6 +351,7 @@ class Submitter:
     def refuse(self) -> None:
         """Take no more submissions; whoever waits for a slot, or to be sent again, hears that the session is closed."""
         self._closed = True
+        self._gate.close()
         if self._dispatcher is not None:
             self._dispatcher.cancel()
         for submission in self._queue.all():

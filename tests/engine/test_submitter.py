@@ -9,10 +9,10 @@ from fake_journal import FakeJournal
 from fakes import FINISHED, FakeSlots, FakeTransport, says
 from parts import RAIN, WIND, Ear, assemble, told, turns
 
+from finevoice_async.core.brake import MANY_AT_ONCE
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Phase, TaskRecord
-from finevoice_async.engine.submitter import MAX_POSTS
 from finevoice_async.errors import (
     ConfigurationError,
     InsufficientCreditsError,
@@ -126,7 +126,7 @@ async def test_no_more_posts_at_once_than_fit(journalled: bool) -> None:
         jobs = [parts.start(request) for request in numbered(100)]
         await asyncio.sleep(0.05)
         assert (transport.posting, parts.submitter.submitting, parts.submitter.waiting) == (40, 40, 60)
-        assert len(slots.out) == MAX_POSTS == 40
+        assert len(slots.out) == MANY_AT_ONCE == 40
         await asyncio.gather(*jobs)
         assert transport.most_posting == 40
         assert transport.prompts == [request.prompt for request in numbered(100)]

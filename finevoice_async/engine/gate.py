@@ -1,0 +1,142 @@
+"""Where submissions wait while the service cannot take them: one line, one probe at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections import deque
+
+from finevoice_async.config import Retry
+from finevoice_async.core.brake import ANSWERS, Brake, Cause
+from finevoice_async.core.failures import Failure
+from finevoice_async.errors import SessionClosedError
+from finevoice_async.ports import Clock, Timer
+
+log = logging.getLogger("finevoice_async")
+
+
+class Gate:
+    """Lets submissions out, as `core.brake` says. It is open most of the time, and then costs nothing."""
+
+    def __init__(self, *, retry: Retry, clock: Clock, rng: random.Random) -> None:
+        """Open it.
+
+        Args:
+            retry: How patiently to wait, and to probe.
+            clock: The session's clock.
+            rng: Draws jitter.
+        """
+        self._patience = retry.patience
+        self._clock = clock
+        self._rng = rng
+        # All mutable state:
+        self._brake = Brake(retry)
+        self._line: deque[asyncio.Future[bool]] = deque()  # who waits, in order: True goes as the probe
+        self._timer: Timer | None = None  # for the next probe, while somebody waits
+        self._rings_at = math.inf  # when it will
+        self._closed = False
+
+    def __repr__(self) -> str:
+        cause = self._brake.cause
+        return f"<Gate {'open' if cause is None else f'shut ({cause.value})'}, {len(self._line)} waiting>"
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether submissions have to wait for their turn."""
+        return self._brake.cause is not None
+
+    @property
+    def width(self) -> int:
+        """How many submissions may be under way at once."""
+        return self._brake.width
+
+    async def turn(self, since: float, *, again: bool) -> bool | Failure:
+        """Wait for one's turn while the gate is shut.
+
+        Args:
+            since: When this submission began to wait for the service, in seconds of the monotonic clock.
+            again: It was the first in line before.
+
+        Returns:
+            Whether one goes as the probe: then `probe_ended` must follow. Or why one has waited long enough: what
+            costs nothing has failed for `Retry.patience` seconds without any progress.
+
+        Raises:
+            SessionClosedError: The session is closing.
+        """
+        if self._closed:
+            raise SessionClosedError("The session was closed. Nothing was sent.")
+        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if again:
+            self._line.appendleft(mine)
+        else:
+            self._line.append(mine)
+        self._look()
+        try:
+            while not mine.done():
+                left = self._time_left(since)
+                if left <= 0 and self._brake.failure is not None:  # there is one while the gate is shut
+                    return self._brake.failure
+                await asyncio.wait([mine], timeout=left)
+            return mine.result()
+        except asyncio.CancelledError:
+            if mine.done() and mine.result():
+                self._brake.probing = False  # it was let out in the same step
+            raise
+        finally:
+            if mine in self._line:
+                self._line.remove(mine)
+            self._look()
+
+    def _time_left(self, since: float) -> float:
+        """Return the seconds until somebody has waited long enough, or is to look again.
+
+        Under the brake nobody is sent home: what waits has cost nothing, and whoever waits can leave.
+        """
+        if self._brake.cause is Cause.UNKNOWN:
+            return self._patience
+        return max(since, self._brake.progress_at) + self._patience - self._clock.monotonic()
+
+    def judge(self, failure: Failure | None, *, probe: bool) -> None:
+        """Take in what became of a submission; None if the service has accepted it."""
+        brake, now = self._brake, self._clock.monotonic()
+        before = brake.cause
+        if failure is None or failure.kind in ANSWERS:
+            brake.answered(now, probe=probe, others_wait=bool(self._line))
+        else:
+            brake.failed(failure, now, self._rng.random(), probe=probe)
+        if brake.cause is not before:
+            if brake.failure is None:
+                log.info("submissions leave freely again")
+            else:
+                log.warning("submissions wait, but for one probe at a time: %s", brake.failure.what)
+
+    def probe_ended(self) -> None:
+        """The probe is over, whatever came of it."""
+        self._brake.probing = False
+        self._look()
+
+    def close(self) -> None:
+        """Let nobody wait any more. Who waits already is not told: that is for whoever owns them."""
+        self._closed = True
+
+    def _look(self) -> None:
+        """Let out who may go, and see to the next look."""
+        brake, line, now = self._brake, self._line, self._clock.monotonic()
+        while line and (brake.cause is None or brake.may_probe(now)):
+            mine = line.popleft()
+            if not mine.done():
+                brake.probing = brake.cause is not None
+                mine.set_result(brake.probing)
+        at = brake.opens_at if line and not brake.probing else math.inf
+        if at != self._rings_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._rings_at = at
+            self._timer = None if at == math.inf else self._clock.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._rings_at = None, math.inf
+        self._look()  # which sets it anew, if it rang early
