@@ -20,7 +20,7 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord, unknown_error
+from finevoice_async.engine.records import LAUNCHED, Listener, Phase, Result, Submission, TaskRecord, unknown_error
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.engine.slot_queue import SlotQueue
@@ -308,7 +308,7 @@ class Submitter:
     def _launch(self, submission: Submission, slot: object) -> None:
         """Start the POST, in a task which owns the slot from here on."""
         submission.slot = slot
-        submission.phase = Phase.LAUNCHED
+        submission.phase = LAUNCHED
         post = asyncio.create_task(self._post(submission))
         self._posts[post] = submission
         post.add_done_callback(self._posted)
@@ -317,9 +317,9 @@ class Submitter:
 
     def _posted(self, post: asyncio.Task[None]) -> None:
         submission = self._posts.pop(post)
-        if submission.phase is Phase.LAUNCHED:  # cancelled before it began
+        if submission.phase is LAUNCHED:  # cancelled before it began
             self._endings.cut_off(submission)
-        if self._queue.waiting:
+        if self._queue.waiting and len(self._posts) == MAX_POSTS - 1:  # it was what others waited for, not a slot
             self._pump()
 
     # The POST
@@ -332,7 +332,7 @@ class Submitter:
             self._endings.cut_off(submission)
             raise
         except FineVoiceError as error:
-            if submission.phase in (Phase.LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
+            if submission.phase in (LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
                 self._endings.release(submission)
                 self._endings.retire(submission, error)
                 return
