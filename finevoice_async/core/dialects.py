@@ -78,6 +78,8 @@ def _levels(payload: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 def _read_task_id(level: dict[str, Any]) -> str | None:
     for name in _TASK_ID_NAMES:
         value = level.get(name)
+        if value is None:
+            continue  # most answers have one of the two names
         if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, int) and not isinstance(value, bool):
