@@ -17,9 +17,9 @@ from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
+    ENDED,
     STAYS_QUEUED,
     News,
-    Phase,
     Result,
     Submission,
     TaskRecord,
@@ -323,7 +323,7 @@ class _Drawn(Watcher):
 
     def waits_for(self, submission: Submission) -> None:
         """Note who brings the task, unless it has."""
-        if submission.phase is not Phase.ENDED:
+        if submission.phase is not ENDED:
             self.submission = submission
 
     def hear(self, result: Result) -> None:

@@ -63,6 +63,14 @@ def translate(error: Exception, *, sent: bool) -> Failure:
     return Failure(FailureKind.LOST, words(error))
 
 
+def _read_at_once(content: aiohttp.StreamReader, into: bytearray) -> bool:
+    """Read a small answer, which comes in one piece with its headers; False, and nothing is read, if it is none."""
+    small = content.is_eof() and content.exception() is None and content.total_bytes <= MAX_REPLY
+    if small:
+        into += content.read_nowait()
+    return small
+
+
 async def _read(response: aiohttp.ClientResponse, cap: int, into: bytearray) -> bool:
     """Read a body, decompressed, and tell whether it was whole; not if it has over `cap` bytes.
 
@@ -71,13 +79,10 @@ async def _read(response: aiohttp.ClientResponse, cap: int, into: bytearray) -> 
     """
     content = response.content
     try:
-        if content.is_eof():
-            into += content.read_nowait()  # a small answer comes in one piece, with its headers
-        else:
-            async for piece in content.iter_chunked(_PIECE):
-                into += piece
-                if len(into) > cap:
-                    break
+        async for piece in content.iter_chunked(_PIECE):
+            into += piece
+            if len(into) > cap:
+                break
     except BaseException:
         if content.exception() is not None:
             content.set_exception(None)  # type: ignore[arg-type]  # aiohttp keeps behind it what came before
@@ -193,8 +198,10 @@ class AiohttpTransport:
                 url = self._root.with_path(self._prefix + path, encoded=True)
                 response = await session.request(method, url, data=payload, **self._options)
                 try:
-                    accepted = payload is not None and 200 <= response.status < 300
-                    whole = await _read(response, MAX_ACCEPTED if accepted else MAX_REPLY, content)
+                    whole = _read_at_once(response.content, content)
+                    if not whole:
+                        accepted = payload is not None and 200 <= response.status < 300
+                        whole = await _read(response, MAX_ACCEPTED if accepted else MAX_REPLY, content)
                 finally:
                     if not response.closed:
                         response.release()

@@ -11,13 +11,13 @@ class LoopClock:
     """Time as the event loop counts it that uses the clock first, so that every wait in the process agrees."""
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None  # the only mutable state; looked up once
+        # The only mutable state: from the first call on the loop's own method, as every request asks several times.
+        self.monotonic: Callable[[], float] = self._first_look
 
-    def monotonic(self) -> float:
+    def _first_look(self) -> float:
         """Return the loop's time in seconds."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop.time()
+        self.monotonic = asyncio.get_running_loop().time
+        return self.monotonic()
 
     def utcnow(self) -> datetime:
         """Return the machine's date and time."""

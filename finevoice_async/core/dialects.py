@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from finevoice_async.core.requests import WIRE_NAMES, SfxRequest
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.core.tasks import COMPLETED, FAILED, UNKNOWN, TaskStatus, TaskUpdate
 
 if TYPE_CHECKING:
     import cattrs  # imported where a converter is made: it is a third of this package's import time
@@ -78,6 +78,8 @@ def _levels(payload: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 def _read_task_id(level: dict[str, Any]) -> str | None:
     for name in _TASK_ID_NAMES:
         value = level.get(name)
+        if value is None:
+            continue  # most answers have one of the two names
         if isinstance(value, str) and value.strip():
             return value
         if isinstance(value, int) and not isinstance(value, bool):
@@ -159,15 +161,15 @@ def read_update(payload: dict[str, Any]) -> TaskUpdate:
         task_id = task_id or _read_task_id(level)
     if status and status in _RUNNING:
         return TaskUpdate(status=status, task_id=task_id, raw=payload)
-    if status is not TaskStatus.FAILED:
+    if status is not FAILED:
         links = [link for level in levels for link in _read_urls(level)]
         if links:
             urls = tuple(dict.fromkeys(links))
-            return TaskUpdate(status=TaskStatus.COMPLETED, task_id=task_id, urls=urls, raw=payload)
+            return TaskUpdate(status=COMPLETED, task_id=task_id, urls=urls, raw=payload)
     code, reason = _read_failure(levels)
-    if status is TaskStatus.FAILED or reason or (code and status is None):
-        return TaskUpdate(status=TaskStatus.FAILED, task_id=task_id, code=code, reason=reason, raw=payload)
-    return TaskUpdate(status=status or TaskStatus.UNKNOWN, task_id=task_id, raw=payload)
+    if status is FAILED or reason or (code and status is None):
+        return TaskUpdate(status=FAILED, task_id=task_id, code=code, reason=reason, raw=payload)
+    return TaskUpdate(status=status or UNKNOWN, task_id=task_id, raw=payload)
 
 
 def _read_failure(levels: Iterable[dict[str, Any]]) -> tuple[str | None, str | None]:

@@ -39,40 +39,38 @@ def _refuse(field: str, value: object, rule: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field} {rule}, not {shorten(value)}. Nothing was sent.")
 
 
-def _as_text(value: str | None) -> str | None:
-    """Return a text as a plain one, anything else as it is, for the rule to refuse."""
-    if value is None or type(value) is str:
-        return value
-    text = plain_text(value)
-    return value if text is None else text
+def _keep_text(request: SfxRequest, field: attrs.Attribute[str | None], value: object) -> None:
+    """Check a text, and keep a plain one of it: a subclass may do anything in its methods.
 
-
-def _as_number(value: float | None) -> float | None:
-    """Return a number as a plain one, anything else as it is: a subclass may do anything in its methods."""
-    kind: type = type(value)
-    if issubclass(kind, int) and kind is not bool:
-        return int.__int__(value)  # type: ignore[arg-type]  # it is one
-    return float.__float__(value) if issubclass(kind, float) else value  # type: ignore[arg-type]  # it is one
-
-
-def _is_text(_: SfxRequest, field: attrs.Attribute[str | None], value: object) -> None:
+    Not a converter: it would be a second call for each field, of each request.
+    """
     if value is None:
         return
-    if type(value) is not str:
+    text = value if type(value) is str else plain_text(value)
+    if text is None:
         raise _refuse(field.name, value, "must be a string")
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise _refuse(field.name, value, "must be text that UTF-8 can carry (no lone surrogates)") from None
+        raise _refuse(field.name, text, "must be text that UTF-8 can carry (no lone surrogates)") from None
+    if text is not value:
+        object.__setattr__(request, field.name, text)  # as attrs itself sets the fields of what is frozen
 
 
-def _is_duration(_: SfxRequest, field: attrs.Attribute[float | None], value: object) -> None:
+def _keep_seconds(request: SfxRequest, field: attrs.Attribute[float | None], value: object) -> None:
+    """Check a number of seconds, and keep a plain one of it."""
     if value is None:
         return
-    if type(value) is not int and type(value) is not float:
+    kind, seconds = type(value), value
+    if issubclass(kind, int) and kind is not bool:
+        seconds = int.__int__(value)  # type: ignore[arg-type]  # it is one
+    elif issubclass(kind, float):
+        seconds = float.__float__(value)  # type: ignore[arg-type]  # it is one
+    if type(seconds) is not int and type(seconds) is not float:
         raise _refuse(field.name, value, "must be a number of seconds")
-    if not 0 < value <= MAX_DURATION:  # also if it is no number at all (NaN)
-        raise _refuse(field.name, value, f"must be above 0 and at most {MAX_DURATION:g} seconds")
+    if not 0 < seconds <= MAX_DURATION:  # also if it is no number at all (NaN)
+        raise _refuse(field.name, seconds, f"must be above 0 and at most {MAX_DURATION:g} seconds")
+    object.__setattr__(request, field.name, seconds)
 
 
 def _is_bool(_: SfxRequest, field: attrs.Attribute[bool], value: object) -> None:
@@ -104,17 +102,11 @@ class SfxRequest:
         InvalidRequestError: A value breaks the rule of its field, which the message names.
     """
 
-    prompt: str | None = attrs.field(default=None, converter=_as_text, validator=_is_text, repr=shorten)
-    negative_prompt: str | None = attrs.field(
-        default=None, kw_only=True, converter=_as_text, validator=_is_text, repr=shorten
-    )
-    source_url: str | None = attrs.field(
-        default=None, kw_only=True, converter=_as_text, validator=_is_text, repr=_show_url
-    )
-    source_type: str | None = attrs.field(
-        default=None, kw_only=True, converter=_as_text, validator=_is_text, repr=shorten
-    )
-    duration: float | None = attrs.field(default=None, kw_only=True, converter=_as_number, validator=_is_duration)
+    prompt: str | None = attrs.field(default=None, validator=_keep_text, repr=shorten)
+    negative_prompt: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
+    source_url: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=_show_url)
+    source_type: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
+    duration: float | None = attrs.field(default=None, kw_only=True, validator=_keep_seconds)
     use_async: bool = attrs.field(default=True, kw_only=True, validator=_is_bool)
 
     def __attrs_post_init__(self) -> None:
@@ -150,6 +142,8 @@ def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Map
     elif request is None or issubclass(kind, str):
         if request is not None and "prompt" in fields:
             raise _refuse("prompt", fields["prompt"], "must be given once")
+        if not fields:
+            return SfxRequest(request)  # type: ignore[arg-type]  # it is a text or None
         merged = {"prompt": request, **fields}
     elif issubclass(kind, Mapping):
         try:

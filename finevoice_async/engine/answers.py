@@ -16,7 +16,7 @@ from finevoice_async.core.failures import Failure
 from finevoice_async.core.polling.agenda import PollBudget
 from finevoice_async.core.polling.schedule import Estimate, jittered, make_schedule
 from finevoice_async.core.retry import Action, Call
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.core.tasks import COMPLETED, UNKNOWN, TaskUpdate
 from finevoice_async.engine.exchange import error_of
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.records import TaskRecord
@@ -109,31 +109,28 @@ class Answers:
         """
         if isinstance(answer, Failure):
             return self._on_failure(record, answer, now)
-        return self._on_update(record, answer, asked_at, now)
-
-    def _on_update(self, record: TaskRecord, update: TaskUpdate, asked_at: float, now: float) -> float | None:
         self.budget.answered()
         self._rate_limited = 0
         record.failures = 0
         record.seen, record.missing_since = True, None
-        if update.status is TaskStatus.COMPLETED and not update.urls:
+        if not answer.urls and answer.status is COMPLETED:
             record.linkless += 1
             if record.linkless < LINKLESS:
                 return self._polling.min_gap
-        if update.status.ended:
+        if answer.status.ended:
             if not record.attached:
                 self._schedule.finished(record.last_age, now - record.born, record.duration)
-            record.status = update.status
-            self._inflight.end(record, record.ended_by(update))
+            record.status = answer.status
+            self._inflight.end(record, record.ended_by(answer))
             return None
-        if update.status is TaskStatus.UNKNOWN and record.status is not TaskStatus.UNKNOWN:
+        if answer.status is UNKNOWN and record.status is not UNKNOWN:
             log.warning("task %s is in a state that nobody documented; taken as running", record.task_id)
         self._inflight.hold_slot(record)
         age = asked_at - record.born
         if not record.attached:
             self._schedule.running(record.last_age, age, record.duration)
         record.last_age = age
-        self._change(record, update)
+        self._change(record, answer)
         return self.gap(record, age)
 
     def _change(self, record: TaskRecord, update: TaskUpdate) -> None:

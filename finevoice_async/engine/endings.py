@@ -11,7 +11,7 @@ from typing import Any
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE
-from finevoice_async.engine.records import Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.records import ANSWERED, ENDED, OUT, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitUnknownError
@@ -48,10 +48,10 @@ class Endings:
             submission.note.add_done_callback(partial(self._noted, submission, submission.result))
         elif submission.result is not None:
             self.finish(submission, submission.result)
-        elif submission.phase is Phase.OUT:
+        elif submission.phase is OUT:
             self.retire(submission, _unanswered(submission))
         elif submission.row is None and submission.begun is not None:
-            submission.phase = Phase.ANSWERED
+            submission.phase = ANSWERED
             self._pending[submission] = submission.begun
             submission.begun.add_done_callback(partial(self._begun_late, submission))
         else:
@@ -74,7 +74,7 @@ class Endings:
     def retire(self, submission: Submission, error: FineVoiceError) -> None:
         """End a submission that will not be sent (any more); its listeners hear once that is on disk."""
         self._queue.discard(submission)
-        submission.phase = Phase.ANSWERED
+        submission.phase = ANSWERED
         doubt = isinstance(error, SubmitUnknownError)
         note = self._bookkeeper.withdrawn(submission, error.message, doubt=doubt)
         self._registry.free_key(submission)
@@ -102,18 +102,18 @@ class Endings:
 
     def finish(self, submission: Submission, result: Result) -> None:
         """Tell the listeners what became of it, once."""
-        if submission.phase is Phase.ENDED:
+        before = submission.phase
+        if before is ENDED:
             return
         if submission.row is not None or submission.key is not None:
             self._registry.discard(submission)
-        was_sent = submission.phase is not Phase.BEGINNING
-        submission.phase, submission.result = Phase.ENDED, result
+        submission.phase, submission.result = ENDED, result
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
             listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
-        if was_sent and not listeners and isinstance(result, TaskRecord):
+        if not listeners and isinstance(result, TaskRecord) and before is not Phase.BEGINNING:
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
     def give_up(self, others: Iterable[Submission] = ()) -> None:
@@ -121,7 +121,7 @@ class Endings:
         for submission in [*self._pending, *others]:
             result = submission.result
             if result is None:
-                result = _unanswered(submission) if submission.phase is Phase.OUT else submission.told(closed_error())
+                result = _unanswered(submission) if submission.phase is OUT else submission.told(closed_error())
             self.finish(submission, _unnoted(result) if isinstance(result, FineVoiceError) else result)
 
 

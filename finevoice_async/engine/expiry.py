@@ -78,7 +78,8 @@ class Deadlines(Expiry[asyncio.Task[object]]):
         self._cancelled: dict[asyncio.Task[object], int] = {}  # how often, of those that were as they entered
 
     def __enter__(self) -> None:
-        self._loop = self._loop or asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         if task.cancelling():

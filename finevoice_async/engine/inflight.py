@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.records import News, TaskRecord
@@ -79,11 +80,12 @@ class InFlight:
         record.tell(why)
 
     def _forget(self, record: TaskRecord) -> None:
-        record.due = float("inf")
+        record.due = math.inf
         if record.followed:
             record.followed = False
-            if self.tasks.get(str(record.task_id)) is record:
-                del self.tasks[str(record.task_id)]
+            task_id = str(record.task_id)
+            if self.tasks.get(task_id) is record:
+                del self.tasks[task_id]
         self._free_slot(record)
 
     def end(self, record: TaskRecord, end: News) -> None:

@@ -155,19 +155,18 @@ class Poller:
             self._last_answers.discard(watcher)
         elif watcher.timeout is not None and (limit := self._limits.get(watcher.timeout)) is not None:
             limit.discard(watcher)
-            self._forget_empty(watcher.timeout, limit)
+            if not limit:
+                self._forget(watcher.timeout)
 
-    def _forget_empty(self, seconds: float, limit: Expiry[Watcher]) -> None:
+    def _forget(self, seconds: float) -> None:
         """Keep no limit that nobody has: callers may compute theirs, each another."""
-        if not limit and self._limits.get(seconds) is limit:
-            limit.close()
-            del self._limits[seconds]
+        self._limits.pop(seconds).close()
 
     def _expire(self, watcher: Watcher) -> None:
         """The watcher's time is up: one last poll, unless the last answer is fresh."""
         record = watcher.record
-        if watcher.timeout is not None and (limit := self._limits.get(watcher.timeout)) is not None:
-            self._forget_empty(watcher.timeout, limit)
+        if watcher.timeout is not None and (limit := self._limits.get(watcher.timeout)) is not None and not limit:
+            self._forget(watcher.timeout)
         if watcher not in record.watchers:
             return  # it was told in the same step
         now = self._clock.monotonic()
@@ -229,8 +228,8 @@ class Poller:
     def _next(self, now: float) -> TaskRecord | None:
         """Return whom to ask now, if anybody: the first in turn; with a short budget the likeliest to have ended."""
         agenda = self._agenda
-        while agenda.overdue and (allowed := self._budget.available(now)):
-            short = agenda.overdue > allowed
+        while (overdue := agenda.overdue) and (allowed := self._budget.available(now)):
+            short = overdue > allowed
             record = agenda.likeliest(self._answers.odds, self._rng.randrange) if short else agenda.first()
             if record is not None and record.followed:
                 self._budget.spend()

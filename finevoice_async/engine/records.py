@@ -9,13 +9,13 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.core.tasks import FAILED, TaskStatus, TaskUpdate
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
@@ -164,7 +164,7 @@ class TaskRecord:
 
     def ended_by(self, update: TaskUpdate) -> News:
         """Return what watchers hear of an ended task: the update, or an error if there is no result in it."""
-        if update.status is TaskStatus.FAILED:
+        if update.status is FAILED:
             words = update.reason or "the service gave no reason"
             code = f" (code {update.code})" if update.code else ""
             return self.error(TaskFailedError, f"Task {self.task_id} failed: {words}{code}.", update)
@@ -211,6 +211,13 @@ class Phase(enum.Enum):
     ANSWERED = "answered"  # what became of it is known and is being noted
     ENDED = "ended"  # its listeners have heard
 
+
+# What every effect passes, looked up once: on Python 3.11 a look at an enum's member takes as long as two calls.
+LAUNCHED: Final = Phase.LAUNCHED
+OUT: Final = Phase.OUT
+ANSWERED: Final = Phase.ANSWERED
+ENDED: Final = Phase.ENDED
+_WAITING: Final = (Phase.BEGINNING, Phase.QUEUED)
 
 STAYS_QUEUED = " Its row stays queued in the journal: recover() sends it later."
 
@@ -290,7 +297,7 @@ class Submission:
     @property
     def is_waiting(self) -> bool:
         """Whether it has no slot yet, so that it can be called off."""
-        return self.phase is Phase.BEGINNING or self.phase is Phase.QUEUED
+        return self.phase in _WAITING
 
     def launched(self) -> None:
         """Tell whoever waits for the launch; also when it comes to nothing."""

@@ -11,13 +11,22 @@ from finevoice_async.core import retry as policy
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.retry import Action, Call, RetryBudget
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.core.tasks import FAILED, PENDING, UNKNOWN, TaskUpdate
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE, Exchange, error_of
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, unknown_error
+from finevoice_async.engine.records import (
+    ANSWERED,
+    OUT,
+    News,
+    Phase,
+    Result,
+    Submission,
+    TaskRecord,
+    unknown_error,
+)
 from finevoice_async.engine.registry import Registry
 from finevoice_async.errors import (
     FineVoiceError,
@@ -104,7 +113,7 @@ class Sender:
                 return await self._read_anew(submission)
             self._registry.add(submission)  # its row is known now
         self._inflight.check()  # else nobody would see its end
-        submission.phase = Phase.OUT
+        submission.phase = OUT
         answer = await self._exchange.submit(submission.request)
         self._gate.judge(answer if isinstance(answer, Failure) else None, probe=probe)
         return answer
@@ -136,7 +145,7 @@ class Sender:
 
         Once an earlier POST of it may have been accepted, no refusal of a later one makes it unpaid.
         """
-        submission.phase = Phase.ANSWERED
+        submission.phase = ANSWERED
         if isinstance(error, SubmitUnknownError):
             submission.result = error
             await self._bookkeeper.unknown(submission, error.message)
@@ -157,7 +166,7 @@ class Sender:
         raise doubt from error
 
     async def _accepted(self, submission: Submission, update: TaskUpdate) -> TaskRecord:
-        submission.phase = Phase.ANSWERED
+        submission.phase = ANSWERED
         known = None if update.task_id is None else self._inflight.tasks.get(update.task_id)
         if known is None:
             record = TaskRecord(
@@ -168,7 +177,7 @@ class Sender:
                 slot=submission.slot,
                 row_id=None if submission.row is None else submission.row.id,
                 key=submission.key,
-                status=TaskStatus.PENDING if update.status is TaskStatus.UNKNOWN else update.status,
+                status=PENDING if update.status is UNKNOWN else update.status,
             )
             submission.slot = None
         elif known.is_strange:
@@ -177,7 +186,7 @@ class Sender:
             await self._failed(submission, _taken_error(submission, known.task_id))
         submission.result = record
         note = self._bookkeeper.accepted_as(submission, record)
-        end = record.ended_by(update) if update.status is TaskStatus.FAILED or update.urls else None
+        end = record.ended_by(update) if update.status is FAILED or update.urls else None
         if end is None and known is None:
             self._follow(record)
         if note is not None:
@@ -221,7 +230,7 @@ class Sender:
 
     async def _read_anew(self, submission: Submission) -> TaskRecord:
         """The row was moved by somebody else before it could be sent: say what became of it."""
-        submission.phase = Phase.ANSWERED
+        submission.phase = ANSWERED
         assert submission.row is not None  # noqa: S101 - a row that was not moved is there
         row = await self._bookkeeper.row(submission.row.id)
         if row is not None and row.task_id is not None and row.state is not EffectState.REFUSED:

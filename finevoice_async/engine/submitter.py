@@ -21,7 +21,7 @@ from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, Phase, Result, Submission, TaskRecord, unknown_error
+from finevoice_async.engine.records import LAUNCHED, Listener, Phase, Result, Submission, TaskRecord, unknown_error
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.engine.slot_queue import SlotQueue
@@ -70,6 +70,7 @@ class Submitter:
         self._posts: dict[asyncio.Task[None], Submission] = {}
         self._dispatcher: asyncio.Task[None] | None = None  # made when a slot must be waited for
         self._idle: asyncio.Future[None] | None = None  # what the dispatcher sleeps on when there is nothing to do
+        self._held_back = False  # somebody waits because as many POSTs are under way as may be
         self._closed = False
 
     def __repr__(self) -> str:
@@ -265,7 +266,8 @@ class Submitter:
             if matched is None:
                 break
             self._launch(*matched)
-        if not self._queue.waiting or len(self._posts) >= self._gate.width or self._closed:
+        self._held_back = bool(self._queue.waiting) and len(self._posts) >= self._gate.width
+        if not self._queue.waiting or self._held_back or self._closed:
             return
         if self._dispatcher is None:
             self._dispatcher = asyncio.create_task(
@@ -278,7 +280,8 @@ class Submitter:
     async def _dispatch(self) -> None:
         """Wait for slots, one after another, while submissions queue up."""
         while True:
-            if not self._queue.waiting or len(self._posts) >= self._gate.width:
+            self._held_back = bool(self._queue.waiting) and len(self._posts) >= self._gate.width
+            if not self._queue.waiting or self._held_back:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
@@ -307,7 +310,7 @@ class Submitter:
     def _launch(self, submission: Submission, slot: object) -> None:
         """Start the POST, in a task which owns the slot from here on."""
         submission.slot = slot
-        submission.phase = Phase.LAUNCHED
+        submission.phase = LAUNCHED
         post = asyncio.create_task(self._post(submission))
         self._posts[post] = submission
         post.add_done_callback(self._posted)
@@ -316,9 +319,9 @@ class Submitter:
 
     def _posted(self, post: asyncio.Task[None]) -> None:
         submission = self._posts.pop(post)
-        if submission.phase is Phase.LAUNCHED:  # cancelled before it began
+        if submission.phase is LAUNCHED:  # cancelled before it began
             self._endings.cut_off(submission)
-        if self._queue.waiting:
+        if self._held_back:  # by POSTs, not by slots: those are what the dispatcher waits for
             self._pump()
 
     # The POST
@@ -331,7 +334,7 @@ class Submitter:
             self._endings.cut_off(submission)
             raise
         except FineVoiceError as error:
-            if submission.phase in (Phase.LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
+            if submission.phase in (LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
                 self._endings.release(submission)
                 self._endings.retire(submission, error)
                 return
