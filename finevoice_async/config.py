@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.reprs import with_safe_repr
 
 BASE_URL = "https://apis.finevoice.ai"
 """The real service, from the vendor's reference."""
@@ -115,6 +116,7 @@ def _number(default: float | None, rule: Callable[[object, attrs.Attribute[Any],
     return attrs.field(default=default, converter=_as_number, validator=rule)
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Timeouts:
     """How long to wait, in seconds.
@@ -135,6 +137,7 @@ class Timeouts:
     close: float = _number(10.0, _positive)  # what container runtimes allow before SIGKILL
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Polling:
     """When to ask the service how a task is doing, in seconds unless said otherwise.
@@ -181,6 +184,7 @@ class Polling:
         return cls(interval=interval, **options)
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Retry:
     """What is tried again, and how patiently. What must never be tried again is not an option but a rule.

@@ -14,8 +14,10 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.engine.downloads import Downloads, Source
 from finevoice_async.engine.records import TaskRecord
+from finevoice_async.reprs import with_safe_repr
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class SoundEffect:
     """A finished effect: where it is, and how to get it.

@@ -34,6 +34,7 @@ from finevoice_async.errors import (
     InvalidRequestError,
     SessionClosedError,
 )
+from finevoice_async.reprs import with_safe_repr
 
 log = logging.getLogger("finevoice_async")
 
@@ -44,6 +45,7 @@ _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Outcome:
     """What became of one request of many.

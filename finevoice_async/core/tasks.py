@@ -12,6 +12,7 @@ import attrs
 
 from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
+from finevoice_async.reprs import with_safe_repr
 
 TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
 
@@ -72,6 +73,7 @@ class TaskStatus(enum.Enum):
         return self is TaskStatus.COMPLETED or self is TaskStatus.FAILED
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class TaskUpdate:
     """What one answer of the service says about a task, in either dialect.

@@ -258,7 +258,7 @@ def _check_status(body: Body, clock: Clock) -> str | None:
         return None
     if body.status == 416:
         kind = FailureKind.UNREADABLE
-    after = policy.parse_retry_after(body.headers.get("retry-after"), clock.utcnow())
+    after = policy.retry_after_of(body.headers, clock.utcnow())
     raise Failure(
         kind or FailureKind.UNREADABLE, f"the server answered {body.status}", status=body.status, retry_after=after
     )

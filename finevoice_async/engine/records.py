@@ -27,6 +27,7 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.ports import Begun
+from finevoice_async.reprs import with_safe_repr
 
 News = TaskUpdate | FineVoiceError
 """What a watcher hears: a state of the task, or why it hears no more."""
@@ -306,6 +307,7 @@ class Submission:
         await watcher
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Stats:
     """What a session is doing now, and has done.
