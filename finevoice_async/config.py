@@ -155,7 +155,8 @@ class Polling:
         state: What `FineVoiceSession.polling_state` gave in an earlier run, to start warm.
         interval: A fixed time between polls, instead of the learned schedule.
         grace: How long after submission a 404 is borne: the task may not be visible everywhere yet.
-        failures: How many polls of a task may fail in a row before its waiters hear of it.
+        failures: How many polls of a task must fail in a row, for two minutes at least, before its waiters hear of
+            it. Polls that did not reach the service do not count.
         concurrency: How many polls may be under way at once.
 
     Raises:
@@ -171,7 +172,7 @@ class Polling:
     state: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     interval: float | None = _number(None, _optional_positive)
     grace: float = _number(30.0, _not_negative)  # replication lag of ordinary databases
-    failures: int = _number(8, _count)  # with the backoff, half a minute of outage
+    failures: int = _number(8, _count)  # with the backoff, about as long as the two minutes
     concurrency: int = _number(16, _count)  # at 0.3 s an answer, the default budget
 
     def __attrs_post_init__(self) -> None:

@@ -17,5 +17,5 @@ def with_safe_repr(cls: type[T]) -> type[T]:
         except AttributeError:
             return f"<{type(self).__name__}, half made>"
 
-    cls.__repr__ = safe  # type: ignore[method-assign]  # that is what it is for
+    cls.__repr__ = safe  # type: ignore[assignment,method-assign]  # that is what it is for
     return cls

@@ -84,12 +84,14 @@ class TaskUpdate:
         urls: Links to the results; empty unless completed.
         code: The service's error code, if it failed.
         reason: The service's words for the failure.
+        request_id: The service's name for the call, if it failed.
         raw: The answer as it was decoded from JSON.
     """
 
     status: TaskStatus
     task_id: str | None = None
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = attrs.field(default=(), repr=False)  # links may carry a signature
     code: str | None = None
     reason: str | None = None
+    request_id: str | None = attrs.field(default=None, eq=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)

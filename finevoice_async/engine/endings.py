@@ -127,7 +127,7 @@ class Endings:
 
 def _unanswered(submission: Submission) -> SubmitUnknownError:
     words = f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}"
-    return SubmitUnknownError(words, request=submission.request)
+    return SubmitUnknownError(words, key=submission.key, request=submission.request)
 
 
 def _unnoted(error: FineVoiceError) -> FineVoiceError:
@@ -135,8 +135,7 @@ def _unnoted(error: FineVoiceError) -> FineVoiceError:
     if isinstance(error, SubmitUnknownError):
         return error  # a row in doubt is sent by nobody
     error = copy.copy(error)
-    error.message += (
-        " The journal could not note that: recover() may send it, or list it as unknown; discard(row) settles it."
+    error.add_words(
+        "The journal could not note that: recover() may send it, or list it as unknown; discard(row) settles it."
     )
-    error.args = (error.message,)
     return error

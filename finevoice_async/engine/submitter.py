@@ -309,7 +309,7 @@ class Submitter:
         """Start the POST, in a task which owns the slot from here on."""
         submission.slot = slot
         submission.phase = Phase.LAUNCHED
-        post = asyncio.create_task(self._post(submission))
+        post = asyncio.create_task(self._post(submission), name="finevoice-post", context=contextvars.Context())
         self._posts[post] = submission
         post.add_done_callback(self._posted)
         if submission.launch_watchers:
