@@ -362,9 +362,7 @@ class FineVoiceSession:
             FineVoiceError: As for `submit`.
         """
         if accept_double_charge is not True:
-            raise InvalidRequestError(
-                f"Row {row.id} may be paid for; to send it again, pass accept_double_charge=True."
-            )
+            raise InvalidRequestError(f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True.")
         current = await self._open_row(row)
         take_in = partial(self._submitter.submit_row, current, resend=True)
         return self._task_of(await until_known(self._submitter, take_in))
