@@ -267,6 +267,7 @@ class OutcomeStream:
 
     def _fail(self, drawn: _Drawn, error: FineVoiceError, task_id: str | None = None) -> None:
         task_id = task_id or error.task_id
+        error.request, error.key = error.request or drawn.request, error.key or drawn.key
         self._put(Outcome(index=drawn.index, key=drawn.key, request=drawn.request, error=error, task_id=task_id))
 
     def _put(self, outcome: Outcome) -> None:

@@ -225,7 +225,7 @@ class FineVoiceSession:
         wanted, name = as_request(request, fields), check_key(key)
         await self._open()
         take_in = partial(self._submitter.submit, wanted, name, retry_failed=retry_failed)
-        return self._task_of(await until_known(self._submitter, take_in))
+        return self._task_of(await until_known(self._submitter, take_in, wanted, name))
 
     async def generate(
         self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any

@@ -112,7 +112,7 @@ class Endings:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
-            listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
+            listener(_for(submission, result) if isinstance(result, FineVoiceError) else result)
         if was_sent and not listeners and isinstance(result, TaskRecord):
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
@@ -123,6 +123,13 @@ class Endings:
             if result is None:
                 result = _unanswered(submission) if submission.phase is Phase.OUT else submission.told(closed_error())
             self.finish(submission, _unnoted(result) if isinstance(result, FineVoiceError) else result)
+
+
+def _for(submission: Submission, error: FineVoiceError) -> FineVoiceError:
+    """Return a listener's own copy of an error, which says whose it is."""
+    error = copy.copy(error)
+    error.key, error.request = submission.key, error.request or submission.request
+    return error
 
 
 def _unanswered(submission: Submission) -> SubmitUnknownError:

@@ -213,7 +213,7 @@ def _as_text(raw: Mapping[str, Any]) -> str:
 
 def unknown_error(row: JournalRow) -> SubmitUnknownError:
     """Return the error that tells that nobody knows what became of a row's submission."""
-    why = f" ({without_advice(row.error)})" if row.error else ""
+    why = f" ({without_advice(row.error).rstrip('.')})" if row.error else ""
     return SubmitUnknownError(
         f"Row {row.id} of the journal may have been accepted and paid for{why}. It is not sent again by itself. Look "
         "at your account; then adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) "
