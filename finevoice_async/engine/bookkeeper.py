@@ -357,7 +357,7 @@ class Bookkeeper:
         except JournalError as error:
             if not self._closed:
                 raise
-            closed = SessionClosedError("The session was closed meanwhile; a later one's rows() tells how it stands.")
+            closed = SessionClosedError("The session was closed meanwhile; rows() of a later one tells how it stands.")
             closed.paid = None
             raise closed from error
 

@@ -7,13 +7,13 @@ import logging
 from typing import Any
 
 import pytest
-from fakes import LINK
+from fakes import AWAY, LINK
 from parts import RAIN, Eye, Parts, assemble
 
 from finevoice_async.config import Polling, Retry
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.engine.answers import LINKLESS, TICK
+from finevoice_async.engine.answers import LINKLESS, PATIENCE, PROBE, TICK
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import AuthenticationError, PollError, TaskFailedError, TaskNotFoundError
 
@@ -218,9 +218,10 @@ async def test_a_lost_task_keeps_its_state(parts: Parts) -> None:
 async def test_failures_in_a_row(parts: Parts) -> None:
     """Failed polls are repeated with growing pauses; at the limit the watchers hear, and the count begins anew."""
     case = Case(parts)
-    for _ in range(2):
-        assert [case.takes(BROKEN) for _ in range(2)] == [2, 4]  # half of 4 and of 8
-        assert case.takes(BROKEN) == MAX_GAP
+    for began in (0, 500):
+        assert [case.takes(BROKEN, began + age) for age in (0, PATIENCE - 1)] == [2, 4]  # half of 4 and of 8
+        assert case.takes(BROKEN, began + PATIENCE) == MAX_GAP
+        case.record.unanswered = 0
     assert case.eye.seen
     error = case.eye.seen[0]
     assert isinstance(error, PollError)
@@ -228,6 +229,69 @@ async def test_failures_in_a_row(parts: Parts) -> None:
     assert case.heard == [PollError]
     assert case.record.end is None
     assert list(parts.inflight.tasks) == ["t1"]
+
+
+async def test_failures_that_pass_soon(parts: Parts) -> None:
+    """However many polls fail within the patience, nobody hears of it; nor of few, however long they take."""
+    many, few = Case(parts), Case(parts, "t2")
+    for age in range(int(PATIENCE)):
+        many.takes(BROKEN, age)
+    for age in (0, 1000):
+        few.takes(BROKEN, age)
+    assert many.heard == few.heard == []
+    many.takes(BROKEN, PATIENCE)
+    few.takes(BROKEN, 2000)
+    assert many.heard == few.heard == [PollError]
+
+
+async def test_polls_that_were_not_sent_do_not_count(parts: Parts) -> None:
+    """As long as nothing reaches the service, nothing is known of the task: only its waiter's own time ends the wait."""
+    case = Case(parts)
+    for age in range(0, 1000, 10):
+        assert case.takes(AWAY, age) is not None
+    case.takes(BROKEN, 1000)
+    case.takes(AWAY, 1100)
+    case.takes(BROKEN, 1200)
+    assert case.heard == []
+    case.takes(BROKEN, 1300)
+    assert case.heard == [PollError]
+
+
+async def test_while_polls_fail_somebody_is_asked_soon() -> None:
+    """Backoffs grow, but one task at least is asked within seconds, so that the end of an outage is noticed."""
+    parts = assemble(polling=Polling(), retry=Retry(first_delay=100, max_delay=100))
+    cases = [Case(parts, task_id) for task_id in ("t1", "t2", "t3")]
+    assert [case.takes(AWAY, 0) for case in cases] == [PROBE, 50, 50]
+    assert cases[0].takes(AWAY, PROBE) == PROBE
+    patient = Failure(FailureKind.SERVER, "The service answered 503: later", status=503, retry_after=80)
+    assert cases[0].takes(patient, 100) == pytest.approx(84)
+    assert cases[1].takes(AWAY, 100) == PROBE
+
+
+async def test_with_the_first_answer_all_are_asked() -> None:
+    """Whose last poll failed is asked at once when the service is back, but for those told when to come again."""
+    parts = assemble(polling=Polling(), retry=Retry(first_delay=100, max_delay=100))
+    first, second, told, ended, fine = [Case(parts, f"t{number}") for number in range(5)]
+    fine.takes(RUNS)
+    for case in (first, second, ended):
+        case.takes(AWAY)
+    told.takes(Failure(FailureKind.SERVER, "The service answered 503: later", status=503, retry_after=80))
+    assert parts.answers.back() == []
+    ended.takes(MISSING, 1000)
+    fine.takes(RUNS)
+    assert parts.answers.back() == [first.record, second.record]
+    fine.takes(RUNS)
+    assert parts.answers.back() == []
+
+
+async def test_one_bad_task_is_no_outage() -> None:
+    """A task whose polls fail while others are answered keeps its backoff: it is not asked after each answer."""
+    parts = assemble(polling=Polling())
+    bad, good = Case(parts), Case(parts, "t2")
+    for _ in range(10):
+        bad.takes(BROKEN)
+        good.takes(RUNS)
+        assert parts.answers.back() == []
 
 
 async def test_failures_are_forgiven(parts: Parts) -> None:
