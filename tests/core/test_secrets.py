@@ -65,7 +65,7 @@ def test_spellings(spell: Callable[[str], str]) -> None:
 def test_base64_of_more_than_the_key(before: str, encode: Callable[[bytes], bytes]) -> None:
     """In base64 of a whole header at most a letter at each end of the key is left."""
     key, after = "fv>>>live???0123456789", " and more"
-    shown = make_concealer(key)(encode(f"{before}{key}{after}".encode()))
+    shown = make_concealer(key)(encode(f"{before}{key}{after}".encode())).rstrip(b"=")
     assert b"***" in shown
     assert len(shown) <= len("***") + len(encode(f"{before}{after}".encode())) + 2
 

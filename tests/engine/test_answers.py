@@ -245,7 +245,7 @@ async def test_failures_that_pass_soon(parts: Parts) -> None:
 
 
 async def test_polls_that_were_not_sent_do_not_count(parts: Parts) -> None:
-    """As long as nothing reaches the service, nothing is known of the task: only its waiter's own time ends the wait."""
+    """As long as nothing reaches the service, nothing is known of the task: only the waiter's time ends the wait."""
     case = Case(parts)
     for age in range(0, 1000, 10):
         assert case.takes(AWAY, age) is not None

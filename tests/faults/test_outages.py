@@ -105,7 +105,7 @@ async def test_a_service_that_stays_broken_is_told(visit: Visit) -> None:
         (task,) = await submitted(session, 1)
         service.answer = lambda peer: peer.answer(500, b'{"message": "We are sorry."}', X_Request_Id="r-1")
         began = now()
-        with pytest.raises(PollError, match="We are sorry. The task may still run") as caught:
+        with pytest.raises(PollError, match=r"We are sorry\. The task may still run") as caught:
             await task
         assert PATIENCE <= now() - began < PATIENCE + 60
         error = caught.value
