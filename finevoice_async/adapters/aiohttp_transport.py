@@ -20,6 +20,7 @@ from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.secrets import make_concealer
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.reprs import with_safe_repr
 
 MAX_REPLY: Final = 1024 * 1024
 """Bytes that are read of a reply. Real ones have under 2 KB; a proxy's error page may have 100."""
@@ -112,6 +113,7 @@ class _JsonBody(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
+@with_safe_repr
 class AiohttpTransport:
     """Posts and gets with one key at one origin."""
 

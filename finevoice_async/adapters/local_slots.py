@@ -8,8 +8,10 @@ from collections import deque
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import ConfigurationError, SessionClosedError
 from finevoice_async.ports import Clock, Timer
+from finevoice_async.reprs import with_safe_repr
 
 
+@with_safe_repr
 class LocalSlots:
     """A first-come, first-served semaphore whose limit sinks for a while when the service says 429.
 

@@ -28,6 +28,7 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, Clock
+from finevoice_async.reprs import with_safe_repr
 
 log = logging.getLogger("finevoice_async")
 _T = TypeVar("_T")
@@ -125,6 +126,7 @@ class _Worker:
         return None if db is None else journal_schema.close_file(db, self._path)
 
 
+@with_safe_repr
 class SqliteJournal:
     """Fulfils `ports.Journal`. One process, one event loop and one instance may have a file open at a time.
 

@@ -184,6 +184,7 @@ class _Plan:
         return max(EDGES[index] + beyond / self.curve.rates[index], EDGES[index]) - age
 
 
+@with_safe_repr
 class LearnedSchedule:
     """Polls when an end is likely, by what it has learned.
 
