@@ -1,5 +1,7 @@
 """Many sound effects at once from FineVoice: none paid for twice, none lost."""
 
+import logging
+
 from finevoice_async.config import Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
@@ -61,3 +63,6 @@ __all__ = [
     "TaskUpdate",
     "Timeouts",
 ]
+
+# Else a program that has not set up logging gets every warning on stderr, from logging's last resort.
+logging.getLogger("finevoice_async").addHandler(logging.NullHandler())

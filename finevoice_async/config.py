@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.reprs import with_safe_repr
 
 BASE_URL = "https://apis.finevoice.ai"
 """The real service, from the vendor's reference."""
@@ -115,6 +116,7 @@ def _number(default: float | None, rule: Callable[[object, attrs.Attribute[Any],
     return attrs.field(default=default, converter=_as_number, validator=rule)
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Timeouts:
     """How long to wait, in seconds.
@@ -135,6 +137,7 @@ class Timeouts:
     close: float = _number(10.0, _positive)  # what container runtimes allow before SIGKILL
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Polling:
     """When to ask the service how a task is doing, in seconds unless said otherwise.
@@ -152,7 +155,8 @@ class Polling:
         state: What `FineVoiceSession.polling_state` gave in an earlier run, to start warm.
         interval: A fixed time between polls, instead of the learned schedule.
         grace: How long after submission a 404 is borne: the task may not be visible everywhere yet.
-        failures: How many polls of a task may fail in a row before its waiters hear of it.
+        failures: How many polls of a task must fail in a row, for two minutes at least, before its waiters hear of
+            it. Polls that did not reach the service do not count.
         concurrency: How many polls may be under way at once.
 
     Raises:
@@ -168,7 +172,7 @@ class Polling:
     state: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
     interval: float | None = _number(None, _optional_positive)
     grace: float = _number(30.0, _not_negative)  # replication lag of ordinary databases
-    failures: int = _number(8, _count)  # with the backoff, half a minute of outage
+    failures: int = _number(8, _count)  # with the backoff, about as long as the two minutes
     concurrency: int = _number(16, _count)  # at 0.3 s an answer, the default budget
 
     def __attrs_post_init__(self) -> None:
@@ -181,6 +185,7 @@ class Polling:
         return cls(interval=interval, **options)
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Retry:
     """What is tried again, and how patiently. What must never be tried again is not an option but a rule.

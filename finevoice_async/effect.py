@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,11 +14,16 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.engine.downloads import Downloads, Source
 from finevoice_async.engine.records import TaskRecord
+from finevoice_async.errors import ConfigurationError, FineVoiceError
+from finevoice_async.reprs import with_safe_repr
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class SoundEffect:
     """A finished effect: where it is, and how to get it.
+
+    It can be pickled and copied; the copy has no session, and so can download nothing.
 
     Attributes:
         task_id: The service's id; None if the answer to the submission carried the result and no id.
@@ -35,7 +40,7 @@ class SoundEffect:
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
     key: str | None = attrs.field(default=None, eq=False)
     row_id: int | None = attrs.field(default=None, repr=False, eq=False)  # its row in the journal
-    _downloads: Downloads = attrs.field(repr=False, eq=False)
+    _downloads: Downloads | None = attrs.field(default=None, repr=False, eq=False)  # its session's; None in a copy
 
     @classmethod
     def of(cls, record: TaskRecord, downloads: Downloads) -> Self:
@@ -51,6 +56,11 @@ class SoundEffect:
             downloads=downloads,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy it without its session, which is of one loop and one process."""
+        fields = {field.alias: getattr(self, field.name) for field in attrs.fields(type(self))}
+        return (_rebuilt, (type(self), fields | {"downloads": None}))
+
     @property
     def url(self) -> str:
         """Where the result lies."""
@@ -60,23 +70,52 @@ class SoundEffect:
     def _source(self) -> Source:
         return Source(url=self.url, task_id=self.task_id, request=self.request, row_id=self.row_id)
 
+    @property
+    def _session(self) -> Downloads:
+        """What downloads for its session.
+
+        Raises:
+            ConfigurationError: It is a copy, or was pickled.
+        """
+        if self._downloads is None:
+            raise ConfigurationError(
+                "This effect is a copy without a session, so it can download nothing. Its links are in urls; "
+                "attach(task_id) of a session gives an effect that can.",
+                task_id=self.task_id,
+            )
+        return self._downloads
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Have every error say which effect it is about; it is there, so it is paid for."""
+        try:
+            yield
+        except FineVoiceError as error:
+            error.task_id, error.request = error.task_id or self.task_id, error.request or self.request
+            error.key, error.paid = self.key, True
+            raise
+
     async def read(self) -> bytes:
         """Download the audio into memory.
 
         Raises:
             DownloadError: It could not be fetched whole.
+            ConfigurationError: It is a copy without a session.
         """
-        return await self._downloads.read(self._source)
+        with self._told():
+            return await self._session.read(self._source)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Download the audio piece by piece.
 
         Raises:
             DownloadError: It could not be fetched whole; what came before is not to be used.
+            ConfigurationError: It is a copy without a session.
         """
-        async with aclosing(self._downloads.stream(self._source)) as pieces:
-            async for piece in pieces:
-                yield piece
+        with self._told():
+            async with aclosing(self._session.stream(self._source)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Download the audio to a file, which appears whole or not at all.
@@ -92,5 +131,11 @@ class SoundEffect:
         Raises:
             DownloadError: It could not be fetched or stored, or the file exists.
             JournalError: It was saved, but the journal could not note it.
+            ConfigurationError: It is a copy without a session.
         """
-        return await self._downloads.save(self._source, path, overwrite=overwrite)
+        with self._told():
+            return await self._session.save(self._source, path, overwrite=overwrite)
+
+
+def _rebuilt(cls: type[SoundEffect], fields: dict[str, Any]) -> SoundEffect:
+    return cls(**fields)

@@ -22,7 +22,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from finevoice_async.core.requests import SfxRequest
@@ -30,36 +30,71 @@ if TYPE_CHECKING:
 MAX_BODY = 64 * 1024
 """Bytes of a reply that an error keeps, at most."""
 
+_IN_DOUBT = (
+    "It is not certain whether this sound was ordered and paid for; please have that checked before you ask for it "
+    "once more."
+)
+
 
 class FineVoiceError(Exception):
     """The root of every error of this library.
 
     Attributes:
-        message: What happened, what was kept, and what to do next.
+        message: What happened, what was kept, and what to do next: for the operator.
+        user_message: The same in one sentence for the person who asked for the sound.
         task_id: The id of the task concerned, once known: with it nothing that was paid for is lost.
+        key: The caller's own name for the effect, if it has one.
         request: The request concerned.
         status: The HTTP status of the service's reply.
         code: The service's own error code.
         body: The reply's text, at most 64 KiB of it.
+        request_id: The service's name for the call, which its support may ask for.
+        retry_after: Seconds that the service asks to wait.
+        paid: Whether the effect is paid for; None if nobody knows.
     """
+
+    _paid_without_id: ClassVar[bool | None] = None
+    _paid_with_id: ClassVar[bool | None] = True
+    _unpaid: ClassVar[str] = "Something went wrong inside the program, and your sound was not made."  # what users hear
+    _paid: ClassVar[str] = "Your sound was ordered, but something went wrong inside the program."
+    _doubtful: ClassVar[str] = _IN_DOUBT
 
     def __init__(
         self,
         message: str,
         *,
         task_id: str | None = None,
+        key: str | None = None,
         request: SfxRequest | None = None,
         status: int | None = None,
         code: str | None = None,
         body: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.task_id = task_id
+        self.key = key
         self.request = request
         self.status = status
         self.code = code
         self.body = None if body is None else body[:MAX_BODY]
+        self.request_id = request_id
+        self.retry_after = retry_after
+        self.paid = self._paid_without_id if task_id is None else self._paid_with_id
+
+    @property
+    def user_message(self) -> str:
+        """What to say to the person who asked: one sentence, without ids and names of classes."""
+        if self.paid is None:
+            return self._doubtful
+        return self._paid if self.paid else self._unpaid
+
+    def add_words(self, words: str) -> None:
+        """Append a sentence to the message."""
+        self.message = f"{self.message} {words}"
+        self.args = (self.message,)
 
     def __copy__(self) -> FineVoiceError:
         """Return a copy with every attribute and the cause: each waiter raises one of its own."""
@@ -75,19 +110,31 @@ class FineVoiceError(Exception):
 def _rebuild(cls: type[FineVoiceError], message: str, state: dict[str, Any]) -> FineVoiceError:
     error = cls(message)
     error.__dict__.update(state)
+    if "__notes__" in state:
+        error.__notes__ = list(state["__notes__"])  # else a note on the copy would be one on the original
     return error
 
 
 class InvalidRequestError(FineVoiceError, ValueError):
     """A request, or a task id, breaks a rule. Nothing was sent."""
 
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "That sound cannot be asked for like this, so nothing was ordered."
+
 
 class ConfigurationError(FineVoiceError):
     """A key, an address, an option or a way of use that cannot work. Nothing was sent."""
 
+    _paid_without_id = False
+    _unpaid = "The program is not set up correctly, so your sound was not ordered."
+    _paid = "Your sound was ordered, but the program is not set up to deliver it."
+
 
 class SubmitNotSentError(FineVoiceError):
     """The service was not reached, so the request was certainly not paid for. It is safe to submit it again."""
+
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "The sound service cannot be reached right now, so nothing was ordered; please try again a little later."
 
 
 class SubmitUnknownError(FineVoiceError):
@@ -96,46 +143,87 @@ class SubmitUnknownError(FineVoiceError):
     The library never sends such a request again by itself. Look at your account before you do.
     """
 
+    _paid_with_id = None
+
 
 class AuthenticationError(FineVoiceError):
     """The service refuses the key (401, 403)."""
+
+    _paid_without_id = False
+    _unpaid = "The sound service does not let this program in, so nothing was ordered."
+    _paid = "Your sound was ordered, but the sound service does not let this program in any more."
 
 
 class InsufficientCreditsError(FineVoiceError):
     """The account has no credits left (402)."""
 
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "The credits for making sounds are used up, so your sound was not ordered."
+
 
 class RequestRejectedError(FineVoiceError):
     """The service refuses this request (400, 404, 413, 422, or a failure without a task id). Nothing was paid."""
+
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "The sound service does not accept this description, so nothing was ordered; please change it."
 
 
 class RateLimitError(FineVoiceError):
     """The service still answers 429 after all attempts. Nothing was paid."""
 
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "The sound service is too busy right now, so nothing was ordered; please try again a little later."
+
 
 class TaskFailedError(FineVoiceError):
-    """The service says that the task failed."""
+    """The service says that the task failed.
+
+    What it accepted it bills; whether it gives back what a failed task cost is not documented.
+    """
+
+    _paid_without_id = True
+    _paid = "The sound service could not make this sound."
 
 
 class TaskTimeoutError(FineVoiceError, TimeoutError):
     """The task did not end in time. It may still run: ``session.attach(error.task_id)`` waits on."""
 
+    _paid_without_id = True
+    _paid = "Your sound takes longer than expected; it is still being made."
+
 
 class TaskNotFoundError(FineVoiceError):
-    """The service does not know the task id, also after the grace period."""
+    """The service does not know the task id, also after the grace period. Whether it was paid for, nobody knows."""
+
+    _paid_with_id = None
+    _doubtful = "The sound service does not know this sound, so it is not certain whether it was made and paid for."
 
 
 class PollError(FineVoiceError):
     """The state of the task could not be learned. It may still run: ``session.attach(error.task_id)`` asks on."""
 
+    _paid_without_id = False
+    _unpaid = "The program cannot follow new sounds right now, so nothing was ordered."
+    _paid = "Your sound was ordered, but at the moment nobody can see how far it is."
+
 
 class DownloadError(FineVoiceError):
     """The result could not be fetched or stored. The task is paid for, and its id still leads to it."""
+
+    _paid_without_id = True
+    _paid = "Your sound is ready, but it could not be delivered just now."
 
 
 class JournalError(FineVoiceError):
     """The journal could not be opened, read or written."""
 
+    _unpaid = "The program cannot keep its notes right now, so nothing was ordered."
+    _paid = "Your sound was ordered, but the program could not keep a note of it."
+
 
 class SessionClosedError(FineVoiceError):
     """The session was closed. A task that was submitted runs on at the service; its id is on the error."""
+
+    _paid_without_id = False
+    _unpaid = "The program was stopped before your sound was ordered."
+    _paid = "The program was stopped while your sound was being made; the sound is not lost."

@@ -34,6 +34,7 @@ from finevoice_async.errors import (
     InvalidRequestError,
     SessionClosedError,
 )
+from finevoice_async.reprs import with_safe_repr
 
 log = logging.getLogger("finevoice_async")
 
@@ -44,6 +45,7 @@ _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Outcome:
     """What became of one request of many.
@@ -188,7 +190,7 @@ class OutcomeStream:
                 self._resume(drawn, wanted)
             else:
                 request = drawn.read(wanted)
-                self._refuse_after_fatal(request)
+                self._refuse_after_fatal(request, drawn.key)
                 submission = self._submitter.submit(request, drawn.key, drawn.hear, retry_failed=self._retry_failed)
                 drawn.waits_for(submission)
         except FineVoiceError as error:
@@ -215,12 +217,12 @@ class OutcomeStream:
         if row.state is not EffectState.QUEUED:
             self.follow(drawn, self._poller.pick_up(row))
             return
-        self._refuse_after_fatal(row.request, STAYS_QUEUED)
+        self._refuse_after_fatal(row.request, row.key, STAYS_QUEUED)
         drawn.waits_for(self._submitter.submit_row(row, drawn.hear))
 
-    def _refuse_after_fatal(self, request: SfxRequest, more: str = "") -> None:
+    def _refuse_after_fatal(self, request: SfxRequest, key: str | None, more: str = "") -> None:
         if self._fatal is not None:
-            raise _for_request(self._fatal, request, more)
+            raise _for_request(self._fatal, request, key, more)
 
     # Ends
 
@@ -231,7 +233,7 @@ class OutcomeStream:
             self._fatal = error
             for other in list(self._pending.values()):  # what has no slot yet would meet it, too
                 if other.submission is not None and other.submission.is_waiting:
-                    told = _for_request(error, other.submission.request)
+                    told = _for_request(error, other.submission.request, other.key)
                     self._submitter.leave(other.submission, other.hear, told)
 
     def follow(self, drawn: _Drawn, record: TaskRecord) -> None:
@@ -265,6 +267,7 @@ class OutcomeStream:
 
     def _fail(self, drawn: _Drawn, error: FineVoiceError, task_id: str | None = None) -> None:
         task_id = task_id or error.task_id
+        error.request, error.key = error.request or drawn.request, error.key or drawn.key
         self._put(Outcome(index=drawn.index, key=drawn.key, request=drawn.request, error=error, task_id=task_id))
 
     def _put(self, outcome: Outcome) -> None:
@@ -348,11 +351,11 @@ class _Drawn(Watcher):
             poller.unwatch(self)
 
 
-def _for_request(error: FineVoiceError, request: SfxRequest, more: str = "") -> FineVoiceError:
+def _for_request(error: FineVoiceError, request: SfxRequest, key: str | None, more: str = "") -> FineVoiceError:
     error = copy.copy(error)
-    error.message += more
-    error.args = (error.message,)
-    error.request = request
+    if more:
+        error.add_words(more)
+    error.request, error.key = request, key
     return error
 
 

@@ -43,6 +43,7 @@ from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import ConfigurationError, InvalidRequestError
 from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
 from finevoice_async.ports import Journal, Slots
+from finevoice_async.reprs import with_safe_repr
 from finevoice_async.task import SfxTask
 
 log = logging.getLogger("finevoice_async")
@@ -56,6 +57,7 @@ RECOVER_AHEAD = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
 
 
+@with_safe_repr
 class FineVoiceSession:
     """Sound effects from FineVoice, many at once.
 
@@ -93,7 +95,7 @@ class FineVoiceSession:
         """
         key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
         url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-        clock, rng = LoopClock(), random.Random()  # noqa: S311 - jitter, no secret
+        clock, rng = LoopClock(), random.SystemRandom()  # jitter, which must not be the same in every fork
         self._deadlines = Deadlines(timeouts.connect + timeouts.read, clock)  # for a whole call
         self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._deadlines)
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
@@ -224,7 +226,7 @@ class FineVoiceSession:
         wanted, name = as_request(request, fields), check_key(key)
         await self._open()
         take_in = partial(self._submitter.submit, wanted, name, retry_failed=retry_failed)
-        return self._task_of(await until_known(self._submitter, take_in))
+        return self._task_of(await until_known(self._submitter, take_in, wanted, name))
 
     async def generate(
         self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
@@ -361,9 +363,7 @@ class FineVoiceSession:
             FineVoiceError: As for `submit`.
         """
         if accept_double_charge is not True:
-            raise InvalidRequestError(
-                f"Row {row.id} may have been paid for. To send it again, pass accept_double_charge=True."
-            )
+            raise InvalidRequestError(f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True.")
         current = await self._open_row(row)
         take_in = partial(self._submitter.submit_row, current, resend=True)
         return self._task_of(await until_known(self._submitter, take_in))

@@ -18,6 +18,7 @@ from finevoice_async.engine.downloads import Downloads
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import News, TaskRecord, Watcher
 from finevoice_async.errors import FineVoiceError
+from finevoice_async.reprs import with_safe_repr
 
 
 class _SessionDefault:
@@ -28,6 +29,7 @@ class _SessionDefault:
 SESSION_DEFAULT: Final = _SessionDefault()
 
 
+@with_safe_repr
 class SfxTask:
     """A task at the service: awaitable any number of times, from any number of coroutines.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import enum
+import gc
 import pickle
 import subprocess
 import sys
+import traceback
 from typing import Any
 
 import pytest
@@ -60,6 +63,56 @@ def test_errors_are_copied_whole() -> None:
         assert twin.__dict__ == error.__dict__
         assert str(twin) == "late"
         assert isinstance(twin, TaskTimeoutError)
+
+
+@pytest.mark.parametrize("name", finevoice_async.__all__)
+def test_half_made_objects_have_a_repr(name: str) -> None:
+    """Whatever made it fail: a traceback that shows its locals asks the half-made object for one."""
+    kind = getattr(finevoice_async, name)
+    if not isinstance(kind, enum.EnumMeta):
+        half_made = kind.__new__(kind)
+        assert kind.__name__ in repr(half_made)
+        del half_made  # and so does nobody who drops it
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_session_that_could_not_be_made() -> None:
+    """It can be shown, and thrown away without a word."""
+    with pytest.raises(ConfigurationError) as caught:
+        finevoice_async.FineVoiceSession("key", base_url="ftp://x")
+    for frame, _ in traceback.walk_tb(caught.tb):
+        half_made = frame.f_locals.get("self")
+        assert half_made is None or repr(half_made)
+    del frame, half_made, caught
+    gc.collect()
+
+
+SILENT = """
+import asyncio
+from finevoice_async import FineVoiceSession, SubmitUnknownError
+
+async def main():
+    async def hang_up(reader, writer):
+        await reader.readuntil(b"}")
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, FineVoiceSession("key", base_url=f"http://127.0.0.1:{port}") as session:
+        try:
+            await session.submit("rain")
+        except SubmitUnknownError as error:
+            print(error.user_message)
+
+asyncio.run(main())
+"""
+
+
+def test_without_logging_set_up_nothing_is_printed() -> None:
+    """A library does not write to a program's stderr: a warning goes where the program sends its log."""
+    ran = subprocess.run([sys.executable, "-c", SILENT], capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
+    assert "not certain" in ran.stdout
 
 
 def test_error_bodies_are_cut() -> None:

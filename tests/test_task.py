@@ -13,6 +13,7 @@ from finevoice_async import FineVoiceSession, Polling
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.emulator import Constant, Emulator
+from finevoice_async.engine.answers import PATIENCE
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import (
     PollError,
@@ -262,7 +263,8 @@ async def test_an_end_that_is_no_state(answer: object, kind: type[Exception]) ->
 async def test_a_state_that_cannot_be_learned_now() -> None:
     """Failed polls end the updates with an error, and not the task: one may watch on."""
     polling = Polling.fixed(EVERY, failures=2)
-    async with assemble(FakeTransport(polls=(says(500), says(500))), polling=polling) as parts:
+    transport = FakeTransport(polls=(says(500, retry_after=str(PATIENCE)), says(500)))
+    async with assemble(transport, polling=polling) as parts:
         task = await submitted(parts)
         with pytest.raises(PollError, match="500"):
             await states_of(task)

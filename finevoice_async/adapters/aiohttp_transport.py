@@ -17,8 +17,10 @@ from yarl import URL
 
 from finevoice_async.config import BASE_URL_VARIABLE, Timeouts, check_api_key, check_base_url
 from finevoice_async.core.failures import Failure, FailureKind
+from finevoice_async.core.secrets import make_concealer
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.reprs import with_safe_repr
 
 MAX_REPLY: Final = 1024 * 1024
 """Bytes that are read of a reply. Real ones have under 2 KB; a proxy's error page may have 100."""
@@ -29,10 +31,6 @@ end, and a synchronous answer might carry its audio: 30 s of stereo at 96 kHz an
 
 MAX_SOCKETS: Final = 64
 """Connections to the service at most, whatever is in flight: polls and submissions take turns on them."""
-
-SHORTEST_KEY: Final = 8
-"""Characters of the shortest key that is struck out of what a server repeats: a shorter one guards nothing, and may
-be part of any word."""
 
 _PIECE: Final = 64 * 1024
 
@@ -120,6 +118,7 @@ class _JsonBody(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
+@with_safe_repr
 class AiohttpTransport:
     """Posts and gets with one key at one origin."""
 
@@ -146,8 +145,7 @@ class AiohttpTransport:
         """
         self._base_url = check_base_url(base_url)
         key = check_api_key(api_key)
-        spellings = {key.encode(), key.replace("/", "\\/").encode()}  # as JSON may write it
-        self._spellings = spellings if len(key) >= SHORTEST_KEY else set()
+        self._conceal = make_concealer(key)
         self._headers = CIMultiDict({"Authorization": f"Bearer {key}", "Accept": "application/json"})
         self._root = _parse(self._base_url)
         self._prefix = self._root.raw_path.rstrip("/")
@@ -215,9 +213,7 @@ class AiohttpTransport:
 
     def conceal(self, body: bytes) -> bytes:
         """Strike the key out of a body, where a server repeats it."""
-        for spelling in self._spellings:
-            body = body.replace(spelling, b"***")
-        return body
+        return self._conceal(body)
 
     async def aclose(self) -> None:
         """Close the connections that this transport opened. Idempotent."""

@@ -8,11 +8,13 @@ from collections import deque
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import ConfigurationError, SessionClosedError
 from finevoice_async.ports import Clock, Timer
+from finevoice_async.reprs import with_safe_repr
 
 RECOVERY = 5.0
 """Seconds between two steps of a lowered limit on its way back: some effects' time, in which a 429 may come again."""
 
 
+@with_safe_repr
 class LocalSlots:
     """A first-come, first-served semaphore whose limit sinks when the service says 429, and rises again step by step.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -24,8 +25,8 @@ class LoopClock:
         return datetime.now(UTC)
 
     def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
-        """Call back at a loop time."""
-        return asyncio.get_running_loop().call_at(when, callback)
+        """Call back at a loop time, outside of what the caller is doing: a timer may serve many."""
+        return asyncio.get_running_loop().call_at(when, callback, context=contextvars.Context())
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import enum
 import logging
 import os
@@ -27,6 +28,7 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, Clock
+from finevoice_async.reprs import with_safe_repr
 
 log = logging.getLogger("finevoice_async")
 _T = TypeVar("_T")
@@ -124,6 +126,7 @@ class _Worker:
         return None if db is None else journal_schema.close_file(db, self._path)
 
 
+@with_safe_repr
 class SqliteJournal:
     """Fulfils `ports.Journal`. One process, one event loop and one instance may have a file open at a time.
 
@@ -276,7 +279,9 @@ class SqliteJournal:
         if self._stage in (_Stage.OPENING, _Stage.OPEN):
             # A last read is done once all that was called before is done.
             last = self._put(partial(journal_rows.load, name="")) if self._stage is _Stage.OPEN else None
-            self._closing = asyncio.create_task(self._close(last), name="finevoice-journal-close")
+            self._closing = asyncio.create_task(
+                self._close(last), name="finevoice-journal-close", context=contextvars.Context()
+            )
         self._stage = _Stage.CLOSED
         if self._closing is not None and (error := await asyncio.shield(self._closing)) is not None:
             raise error
@@ -310,7 +315,8 @@ class SqliteJournal:
         self._queue.append(job)
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._start)  # not at once: more may be written in this turn of the loop
+            # Not at once: more may be written in this turn of the loop. And for many, so in nobody's context.
+            loop.call_soon(self._start, context=contextvars.Context())
         return job.future
 
     def _start(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 
 def without_secrets(url: str | None) -> str | None:
@@ -57,3 +57,11 @@ def link_problem(url: str, *, local: bool) -> str | None:
     if not url.isprintable():
         return "has control characters"
     return None
+
+
+def redirected(url: str, location: str) -> str:
+    """Return where a redirect leads; a location that no URL can be as it is, for `link_problem` to say so."""
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return location

@@ -24,6 +24,7 @@ import attrs
 
 from finevoice_async.core.requests import WIRE_NAMES, SfxRequest
 from finevoice_async.core.tasks import COMPLETED, FAILED, UNKNOWN, TaskStatus, TaskUpdate
+from finevoice_async.core.text import one_line
 
 if TYPE_CHECKING:
     import cattrs  # imported where a converter is made: it is a third of this package's import time
@@ -50,6 +51,9 @@ _NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.
 
 _TASK_ID_NAMES = ("taskId", "task_id")
 _URL_NAMES = ("url", "audio_url", "audioUrl", "file_url", "fileUrl", "download_url", "downloadUrl", "urls")
+_REASONS = ("message", "msg", "reason", "error_message", "errorMessage")
+_FINE = ("ok", "success", "succeeded")  # what an envelope says of the call, whatever became of the task
+_CODES = ("code", "error_code", "errorCode")
 _MAX_REASON = 500  # characters of an error's text that go into a message
 
 
@@ -112,13 +116,22 @@ def _read_urls(level: dict[str, Any]) -> list[str]:
                 found += value
             else:
                 found.append(value)
-    return [link for url in found if isinstance(url, str) and (link := url.strip())]
+    return [link for url in found if isinstance(url, str) and (link := _as_utf8(url.strip()))]
+
+
+def _as_utf8(text: str) -> str:
+    """Return a text that can be stored and sent: JSON may hold half a character (a lone surrogate)."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _text(value: object) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return str(value).strip()[:_MAX_REASON].encode("utf-8", "replace").decode() or None  # no lone surrogates
+    return one_line(str(value)[: 2 * _MAX_REASON])[:_MAX_REASON] or None
+
+
+def _first_text(payload: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    return next((text for name in names if (text := _text(payload.get(name)))), None)
 
 
 def _read_details(details: object) -> str | None:
@@ -130,26 +143,30 @@ def _read_details(details: object) -> str | None:
         if isinstance(item, Mapping):
             where = item.get("loc")
             parts = where if isinstance(where, list) else ()
-            path = ".".join(str(part) for part in parts if isinstance(part, str | int))
-            lines.append(f"{path}: {_text(item.get('msg'))}" if path else _text(item.get("msg")) or "")
+            path = ".".join(str(part) for part in parts[:9] if isinstance(part, str | int))
+            words = _first_text(item, _REASONS)
+            lines.append(f"{path}: {words}" if path else words or "")
+        elif isinstance(item, str):
+            lines.append(_text(item) or "")
     return _text("; ".join(line for line in lines if line))
 
 
 def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Return the error's code and its words, each None where the answer has none.
 
-    Knows the service's own forms and those of common gateways: `error` as object or text, `message`, `detail`,
-    `details`.
+    Knows the service's own forms and those of common gateways: `error` as object, list or text, and beside it `code`,
+    `message`, `detail`, `details`.
     """
     error = payload.get("error")
     if isinstance(error, Mapping):
-        reason = _text(error.get("message")) or _read_details(error.get("detail"))
-        return _text(error.get("code")), reason
-    reason = _text(error) or _text(payload.get("message"))
+        code, reason = _first_text(error, _CODES), _first_text(error, _REASONS) or _read_details(error.get("detail"))
+    else:
+        code, reason = None, _read_details(error)
+    code, reason = code or _first_text(payload, _CODES), reason or _first_text(payload, _REASONS)
     more = _read_details(payload.get("details")) or _read_details(payload.get("detail"))
     if reason and more and more != reason:
         reason = f"{reason} ({more})"[:_MAX_REASON]
-    return None, reason or more
+    return code, reason or more
 
 
 def read_update(payload: dict[str, Any]) -> TaskUpdate:
@@ -167,6 +184,8 @@ def read_update(payload: dict[str, Any]) -> TaskUpdate:
             urls = tuple(dict.fromkeys(links))
             return TaskUpdate(status=COMPLETED, task_id=task_id, urls=urls, raw=payload)
     code, reason = _read_failure(levels)
+    if status is FAILED and not reason:
+        code, reason = _read_why(levels, code)
     if status is FAILED or reason or (code and status is None):
         return TaskUpdate(status=FAILED, task_id=task_id, code=code, reason=reason, raw=payload)
     return TaskUpdate(status=status or UNKNOWN, task_id=task_id, raw=payload)
@@ -179,6 +198,15 @@ def _read_failure(levels: Iterable[dict[str, Any]]) -> tuple[str | None, str | N
         if code or reason:
             return code, reason
     return None, None
+
+
+def _read_why(levels: Iterable[dict[str, Any]], code: str | None) -> tuple[str | None, str | None]:
+    """Read whatever else an answer says of a task that did fail, and gave no reason in its `error`."""
+    for level in levels:
+        more, reason = read_error(level)
+        if reason is not None and reason.lower() not in _FINE:
+            return code or more, reason
+    return code, None
 
 
 def configure_lenient(converter: cattrs.Converter) -> None:

@@ -1,8 +1,45 @@
-"""What went wrong with one call, in words that hold no secret."""
+"""What went wrong with one call, in words that hold no secret, and what to advise whoever reads them."""
 
 from __future__ import annotations
 
 import enum
+
+from finevoice_async.core.text import sentence
+from finevoice_async.errors import (
+    AuthenticationError,
+    FineVoiceError,
+    InsufficientCreditsError,
+    PollError,
+    RateLimitError,
+    RequestRejectedError,
+    SubmitNotSentError,
+    SubmitUnknownError,
+    TaskNotFoundError,
+)
+
+ADVICE: dict[type[FineVoiceError], str] = {
+    SubmitNotSentError: "Nothing was sent and nothing paid; it is safe to submit it again.",
+    SubmitUnknownError: "The request may have been accepted and paid for, so it was not sent again. Look at your "
+    "account before you do.",
+    AuthenticationError: "Check the API key. Tasks that were submitted keep their ids and run on.",
+    InsufficientCreditsError: "Nothing was paid for this request. Tasks that were submitted run on.",
+    RequestRejectedError: "Nothing was paid for it; change the request before you submit it again.",
+    RateLimitError: "Nothing was paid for this request. Lower max_concurrency to what your plan allows, or try later.",
+    PollError: "The task may still run; attach(task_id) asks on.",
+    TaskNotFoundError: "Check the id, and that the key is of the account that submitted it.",
+}
+
+
+def advised(what: str, kind: type[FineVoiceError]) -> str:
+    """Return what went wrong as a sentence, with the advice that such an error has, if any."""
+    return f"{sentence(what)} {ADVICE.get(kind, '')}".rstrip()
+
+
+def without_advice(words: str) -> str:
+    """Return a message without the advice at its end, to be told as part of another, whose advice counts."""
+    for advice in ADVICE.values():
+        words = words.removesuffix(advice).rstrip()
+    return words
 
 
 class FailureKind(enum.Enum):
@@ -32,6 +69,7 @@ class Failure(Exception):  # noqa: N818 - as often a value as an exception: the 
         code: The service's own error code.
         body: The reply's text.
         retry_after: Seconds that the service asks to wait.
+        request_id: The service's name for the call.
         task_id: An id that came with a reply which could not be read whole.
     """
 
@@ -44,6 +82,7 @@ class Failure(Exception):  # noqa: N818 - as often a value as an exception: the 
         code: str | None = None,
         body: str | None = None,
         retry_after: float | None = None,
+        request_id: str | None = None,
         task_id: str | None = None,
     ) -> None:
         super().__init__(what)
@@ -53,4 +92,5 @@ class Failure(Exception):  # noqa: N818 - as often a value as an exception: the 
         self.code = code
         self.body = body
         self.retry_after = retry_after
+        self.request_id = request_id
         self.task_id = task_id

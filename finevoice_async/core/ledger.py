@@ -27,6 +27,7 @@ import attrs
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
+from finevoice_async.reprs import with_safe_repr
 
 
 class EffectState(enum.Enum):
@@ -91,6 +92,7 @@ MAY_BE_PAID: Final = (EffectState.UNKNOWN, EffectState.LOST)
 """What only the caller can settle: by sending it again, by naming its task, or by giving it up."""
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class JournalRow:
     """One effect in the journal.

@@ -11,6 +11,7 @@ import attrs
 from finevoice_async.core.addresses import without_secrets
 from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
+from finevoice_async.reprs import with_safe_repr
 
 SUBMIT_PATH = "/v1/audio/sfx-generation"
 
@@ -86,6 +87,7 @@ def _is_web_address(url: str) -> bool:
         return False
 
 
+@with_safe_repr
 @attrs.frozen
 class SfxRequest:
     """One sound effect to make, checked when it is made.

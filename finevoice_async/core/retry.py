@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -134,6 +135,19 @@ def wait_before_retry(attempt: int, retry: Retry, luck: float, retry_after: floa
     return min(retry_after, retry.max_retry_after) * (1 + 0.1 * luck)
 
 
+def retry_after_of(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return the seconds that a reply asks to wait, None if it does not say.
+
+    A date in it is read against the reply's own `Date`: the server's clock wrote both, and ours may be wrong.
+
+    Args:
+        headers: The reply's, found by their lower-case names.
+        now: Our own date and time, for a reply without one.
+    """
+    value = headers.get("retry-after")
+    return None if value is None else parse_retry_after(value, _parse_date(headers.get("date", "")) or now)
+
+
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """Return the seconds of a `Retry-After` header: a number, or an HTTP date (RFC 9110, 10.2.3) less `now`.
 
@@ -144,14 +158,18 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):  # the latter for a year or an offset of a dozen digits
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return max((date - now).total_seconds(), 0.0)
+        date = _parse_date(value)
+        return None if date is None else max((date - now).total_seconds(), 0.0)
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _parse_date(value: str) -> datetime | None:
+    """Return an HTTP date; None for anything else."""
+    try:
+        date = parsedate_to_datetime(value)
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # a year or an offset of a dozen digits, and others
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
 
 
 @attrs.define(eq=False)

@@ -12,6 +12,7 @@ import attrs
 
 from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
+from finevoice_async.reprs import with_safe_repr
 
 TASK_PATH = "/v1/task/"  # the current reference; older pages say /v1/tasks/
 
@@ -80,6 +81,7 @@ UNKNOWN: Final = TaskStatus.UNKNOWN
 _ENDED: Final = (COMPLETED, FAILED)
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class TaskUpdate:
     """What one answer of the service says about a task, in either dialect.
@@ -90,12 +92,14 @@ class TaskUpdate:
         urls: Links to the results; empty unless completed.
         code: The service's error code, if it failed.
         reason: The service's words for the failure.
+        request_id: The service's name for the call, if it failed.
         raw: The answer as it was decoded from JSON.
     """
 
     status: TaskStatus
     task_id: str | None = None
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = attrs.field(default=(), repr=False)  # links may carry a signature
     code: str | None = None
     reason: str | None = None
+    request_id: str | None = attrs.field(default=None, eq=False)
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)

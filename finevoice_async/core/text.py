@@ -24,3 +24,18 @@ def shorten(value: object, limit: int = 60) -> str:
     except Exception:  # noqa: BLE001 - an integer of 5,000 digits has no repr, and other objects do as they like
         return "a value that cannot be shown"
     return shown if len(shown) <= limit else f"{shown[: limit - 5]}...{shown[-2:]}"
+
+
+def sentence(words: str) -> str:
+    """Return words with a full stop, unless they end a sentence already: a service's own often do."""
+    words = words.rstrip()
+    return words if words.endswith((".", "!", "?", "\u2026")) else f"{words}."
+
+
+def one_line(text: str) -> str:
+    """Return a text from outside as one line that can be logged and stored.
+
+    It must not look like a second line of the log, command the terminal, or hold what UTF-8 cannot carry.
+    """
+    text = text.encode("utf-8", "replace").decode()
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())

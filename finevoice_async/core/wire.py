@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 from finevoice_async.core.dialects import make_lenient_converter, read_error
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import MAX_TASK_ID, TaskUpdate
+from finevoice_async.core.text import one_line
 from finevoice_async.errors import MAX_BODY
 
 _SNIPPET = 200  # characters of an unreadable body that go into a message
+_MAX_REQUEST_ID = 200  # characters; real ones have 36
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "x-correlation-id", "x-trace-id", "cf-ray")
+_MAX_DIGITS = 4000  # of a number: Python refuses to read or show one of more than 4,300
 
 # A task id beside its name, in JSON of which nothing else is known: a string up to its closing quote, or a whole number
 # up to what must follow one. Quotes without a backslash before them delimit strings, so nothing inside a string looks
@@ -80,7 +84,13 @@ def _parse(body: bytes) -> object:
             return payload
     except ValueError:
         pass
-    return json.loads(body)  # looks for white space, a byte order mark and UTF-16, which takes as long as all the rest
+    # This looks for white space, a byte order mark and UTF-16, which takes as long as all the rest.
+    return json.loads(body, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int | str:
+    """Read a number, and one that is far too long as text: the rest of the answer may be all that counts."""
+    return int(digits) if len(digits) <= _MAX_DIGITS else digits
 
 
 def decode_update(body: bytes) -> TaskUpdate:
@@ -118,7 +128,22 @@ def decode_refusal(body: bytes) -> tuple[str | None, str]:
 
 def body_text(body: bytes) -> str:
     """Return the part of a body that an error keeps, as text."""
-    return body[:MAX_BODY].decode("utf-8", "replace")
+    return as_utf8(body[:MAX_BODY]).decode("utf-8", "replace")
+
+
+def as_utf8(body: bytes) -> bytes:
+    """Return a body in UTF-8, if it is in UTF-16 or UTF-32; any other as it is. Never fails."""
+    encoding = json.detect_encoding(body)
+    return body if encoding == "utf-8" else body.decode(encoding, "replace").encode("utf-8", "replace")
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return what the service, or a gateway before it, calls this call, if it says so."""
+    for name in _REQUEST_IDS:
+        found = one_line(headers.get(name, ""))[:_MAX_REQUEST_ID]
+        if found:
+            return found
+    return None
 
 
 def describe(body: bytes) -> str:
@@ -128,7 +153,6 @@ def describe(body: bytes) -> str:
         return "an empty body"
     if text[:1] == "<":
         title = re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE)
-        words = "".join(letter if letter.isprintable() else " " for letter in title[1]) if title else ""
-        return f"an HTML page ({' '.join(words.split())})" if title else "an HTML page"
+        return f"an HTML page ({one_line(title[1])})" if title else "an HTML page"
     text = " ".join(text.split())
     return repr(text if len(text) <= _SNIPPET else text[:_SNIPPET] + "...")

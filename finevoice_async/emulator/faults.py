@@ -15,11 +15,13 @@ from types import MappingProxyType
 import attrs
 
 from finevoice_async.core.requests import SUBMIT_PATH
+from finevoice_async.reprs import with_safe_repr
 
 FaultValue = float | str
 """What a fault may be given: a number or a text, as its entry in `FAULTS` says."""
 
 
+@with_safe_repr
 @attrs.frozen
 class FaultKind:
     """An entry of the table of faults.
@@ -96,6 +98,7 @@ def _is_known(_: object, __: object, name: str) -> None:
         raise ValueError(f"no fault is called {name!r}; there are {', '.join(FAULTS)}")
 
 
+@with_safe_repr
 @attrs.frozen
 class Fault:
     """One fault with its value.

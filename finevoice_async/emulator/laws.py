@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import attrs
 
 from finevoice_async.core.requests import SfxRequest
+from finevoice_async.reprs import with_safe_repr
 
 DEFAULT_DURATION = 5.0
 """Seconds of an effect that asked for no length; the vendor's example has 5."""
@@ -18,6 +19,7 @@ ServiceLaw = Callable[[SfxRequest, random.Random], float]
 """Draws how many seconds a request takes. Any function will do, as long as it draws from its argument alone."""
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class LogNormal:
     """The default law of service times: most effects near the median, a few much later.
@@ -49,6 +51,7 @@ class LogNormal:
         return middle * rng.lognormvariate(0.0, self.sigma)
 
 
+@with_safe_repr
 @attrs.frozen
 class Constant:
     """Every effect takes as long.

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 import attrs
 
 from finevoice_async.core.requests import SfxRequest
+from finevoice_async.reprs import with_safe_repr
 
 MAX_STRAYS = 100
 """Addresses that are kept of requests that went nowhere; more are only counted."""
 
 
+@with_safe_repr
 @attrs.define(eq=False, weakref_slot=False)
 class Accepted:
     """One accepted, and so paid, submission. Times are seconds of the event loop's clock.
@@ -50,6 +52,7 @@ class Accepted:
         return self.at + self.service_time
 
 
+@with_safe_repr
 @attrs.define
 class Ledger:
     """Everything that happened, counted.

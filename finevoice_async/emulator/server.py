@@ -19,10 +19,12 @@ from finevoice_async.emulator.laws import ServiceLaw, as_law
 from finevoice_async.emulator.ledger import Ledger
 from finevoice_async.emulator.library import Library
 from finevoice_async.emulator.service import FILES_PATH, Service
+from finevoice_async.reprs import with_safe_repr
 
 _GRACE = 0.25  # seconds that answers under way are given at closing
 
 
+@with_safe_repr
 class Emulator:
     """FineVoice on your own machine: the same two endpoints, real audio, no key and no cost.
 

@@ -12,7 +12,7 @@ import attrs
 
 from finevoice_async.config import Polling, Retry
 from finevoice_async.core import retry as policy
-from finevoice_async.core.failures import Failure
+from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.polling.agenda import PollBudget
 from finevoice_async.core.polling.schedule import Estimate, jittered, make_schedule
 from finevoice_async.core.retry import Action, Call
@@ -32,6 +32,17 @@ noticed no later on average; the optimum of a gap is flat."""
 
 TICK_SHARE = 0.2
 """A tick is at most this share of the shortest gap: a service that is asked every few milliseconds is a fast one."""
+
+PATIENCE = 120.0
+"""Seconds that polls must have failed in a row, beside `Polling.failures` of them, before a wait ends for it: gateways
+are away for a minute when something is deployed, and what is waited for is paid."""
+
+PROBE = 5.0
+"""Seconds after which somebody is asked at the latest while polls fail, whatever their backoffs are: with the first
+answer all the others are asked, too."""
+
+OUTAGE = 3
+"""Polls that must have failed in a row, whosever, for the service to have been away: one bad task is no outage."""
 
 LINKLESS = 3
 """Answers that say done without a link before the task is given up: the link may follow the word."""
@@ -65,6 +76,10 @@ class Answers:
         self.budget = PollBudget(polling.budget)
         self._schedule = make_schedule(polling)
         self._rate_limited = 0  # 429s in a row
+        self._unanswered: dict[TaskRecord, None] = {}  # whose last poll failed, but for those told when to come back
+        self._probe_at = -math.inf  # when one of them is asked
+        self._failed = 0  # polls that failed in a row, whosever
+        self._back: list[TaskRecord] = []  # whom to ask at once
 
     # What was learned
 
@@ -111,7 +126,8 @@ class Answers:
             return self._on_failure(record, answer, now)
         self.budget.answered()
         self._rate_limited = 0
-        record.failures = 0
+        if self._failed or record.trouble is not None:
+            self._answered_again(record)
         record.seen, record.missing_since = True, None
         if not answer.urls and answer.status is COMPLETED:
             record.linkless += 1
@@ -133,6 +149,19 @@ class Answers:
         self._change(record, answer)
         return self.gap(record, age)
 
+    def _answered_again(self, record: TaskRecord) -> None:
+        """The service answers after failures, of this task's polls or of others'."""
+        record.failures, record.unanswered, record.trouble = 0, 0, None
+        self._unanswered.pop(record, None)
+        if self._failed >= OUTAGE:
+            self._back, self._unanswered = list(self._unanswered), {}
+        self._failed = 0
+
+    def back(self) -> list[TaskRecord]:
+        """Return, once, whom to ask at once because the service has come back: those whose last poll failed."""
+        back, self._back = self._back, []
+        return back
+
     def _change(self, record: TaskRecord, update: TaskUpdate) -> None:
         if record.status is update.status:
             return
@@ -141,6 +170,8 @@ class Answers:
             watcher.tell(update)
 
     def _on_failure(self, record: TaskRecord, failure: Failure, now: float) -> float | None:
+        record.trouble = failure
+        self._unanswered.pop(record, None)
         decision = policy.decide(Call.POLL, failure.kind, self._retry)
         if decision.action is Action.SLOW_DOWN:
             return self._slow_down(failure, now)
@@ -154,13 +185,23 @@ class Answers:
             for each in concerned:
                 each.tell(_error(each, failure, decision.error))
             return self._polling.max_gap
-        record.failures += 1
-        log.info("poll of task %s failed (%s), %d in a row", record.task_id, failure.what, record.failures)
-        if record.failures >= self._polling.failures:
+        record.unanswered += 1
+        if failure.kind is not FailureKind.NOT_SENT:  # else the service was not asked, so it says nothing of the task
+            record.failures += 1
+            if record.failures == 1:
+                record.failing_since = now
+        log.info("poll of task %s failed (%s), %d in a row", record.task_id, failure.what, record.unanswered)
+        self._failed += 1
+        if failure.retry_after is None:
+            self._unanswered[record] = None
+        if record.failures >= self._polling.failures and now - record.failing_since >= PATIENCE:
             record.failures = 0
             record.tell(_error(record, failure, PollError))
             return self._polling.max_gap
-        pause = policy.wait_before_retry(record.failures, self._retry, self._rng.random(), failure.retry_after)
+        pause = policy.wait_before_retry(record.unanswered, self._retry, self._rng.random(), failure.retry_after)
+        if failure.retry_after is None and self._probe_at <= now:
+            pause = min(pause, PROBE)
+            self._probe_at = now + pause
         return max(self._polling.min_gap, pause)
 
     def _on_missing(self, record: TaskRecord, failure: Failure, now: float) -> float | None:
@@ -189,4 +230,4 @@ class Answers:
 
 
 def _error(record: TaskRecord, failure: Failure, kind: type[FineVoiceError]) -> FineVoiceError:
-    return error_of(failure, kind, task_id=record.task_id, request=record.request)
+    return error_of(failure, kind, task_id=record.task_id, key=record.key, request=record.request)

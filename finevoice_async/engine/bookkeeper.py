@@ -139,10 +139,8 @@ class Bookkeeper:
         """
         try:
             return begun.result()
-        except JournalError as error:
-            raise JournalError(f"{error.message} Nothing was sent.") from error
         except (Exception, asyncio.CancelledError) as error:
-            raise _fault(error) from error
+            raise _nothing_sent(error) from error
 
     def begin(self, submission: Submission, state: EffectState, again: Move = Move.QUEUE) -> None:
         """Write a submission's row, or look up the one that its key has: `submission.begun` is the answer to come.
@@ -154,10 +152,8 @@ class Bookkeeper:
         submission.state = state
         try:
             begun = journal.begin(submission.request, key=submission.key, state=state, again=again)
-        except JournalError:
-            raise
         except Exception as error:
-            raise _fault(error) from error
+            raise _nothing_sent(error) from error
         submission.begun = begun
 
     async def sending(self, submission: Submission) -> bool:
@@ -178,7 +174,7 @@ class Bookkeeper:
             moved = await self._moved(submission.row.id, move)
         except JournalError as error:
             submission.state = before
-            raise JournalError(f"{error.message} Nothing was sent.") from error
+            raise _nothing_sent(error) from error
         if not moved:
             submission.state = before
         return moved
@@ -267,6 +263,7 @@ class Bookkeeper:
             f"Task {record.task_id} was submitted and runs, but the journal could not keep its id: {fault.message} "
             "Note the id; attach(task_id) waits for it.",
             task_id=record.task_id,
+            key=record.key,
             request=record.request,
         ) from fault
 
@@ -361,12 +358,21 @@ class Bookkeeper:
         except JournalError as error:
             if not self._closed:
                 raise
-            message = "The session was closed meanwhile; rows() of a later one tells how the row stands."
-            raise SessionClosedError(message) from error
+            closed = SessionClosedError("The session was closed meanwhile; rows() of a later one tells how it stands.")
+            closed.paid = None
+            raise closed from error
 
 
 def _fault(error: BaseException) -> JournalError:
     return JournalError(f"The journal failed ({type(error).__name__}).")
+
+
+def _nothing_sent(error: BaseException) -> JournalError:
+    """Return the error of a row that could not be written before its POST."""
+    fault = error if isinstance(error, JournalError) else _fault(error)
+    told = JournalError(f"{fault.message} Nothing was sent.")
+    told.paid = False
+    return told
 
 
 async def _journalled(job: Awaitable[T]) -> T:

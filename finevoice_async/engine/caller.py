@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Listener, Result, Submission, TaskRecord
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import FineVoiceError
 
 
-async def until_known(submitter: Submitter, take_in: Callable[[Listener], Submission]) -> TaskRecord:
+async def until_known(
+    submitter: Submitter,
+    take_in: Callable[[Listener], Submission],
+    request: SfxRequest | None = None,
+    key: str | None = None,
+) -> TaskRecord:
     """Take a submission in, and wait for its task. Cancelled, the caller leaves it.
 
     Args:
         submitter: Whose submission it is.
         take_in: Its `submit` or `submit_row`, given all but the listener.
+        request: What is submitted, for the errors.
+        key: Its key, for the errors.
 
     Raises:
         FineVoiceError: There is no task; and what `take_in` raises.
@@ -26,7 +34,11 @@ async def until_known(submitter: Submitter, take_in: Callable[[Listener], Submis
         if not heard.done():
             heard.set_result(result)
 
-    submission = take_in(hear)
+    try:
+        submission = take_in(hear)
+    except FineVoiceError as error:
+        error.request, error.key = error.request or request, error.key or key
+        raise
     try:
         result = await heard
     except asyncio.CancelledError:

@@ -10,13 +10,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from urllib.parse import urljoin
 
 import attrs
 
 from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
-from finevoice_async.core.addresses import link_problem
+from finevoice_async.core.addresses import link_problem, redirected
 from finevoice_async.core.audio import EndCheck
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.filenames import file_name
@@ -168,7 +167,7 @@ class Downloads:
             if location is None:
                 _check_end(progress)
                 return
-            url = urljoin(url, location)
+            url = redirected(url, location)
         raise Failure(FailureKind.INVALID, f"its link was redirected more than {MAX_REDIRECTS} times")
 
     async def read(self, source: Source) -> bytes:
@@ -258,7 +257,7 @@ def _check_status(body: Body, clock: Clock) -> str | None:
         return None
     if body.status == 416:
         kind = FailureKind.UNREADABLE
-    after = policy.parse_retry_after(body.headers.get("retry-after"), clock.utcnow())
+    after = policy.retry_after_of(body.headers, clock.utcnow())
     raise Failure(
         kind or FailureKind.UNREADABLE, f"the server answered {body.status}", status=body.status, retry_after=after
     )
@@ -271,7 +270,7 @@ def _check_start(progress: _Progress, body: Body) -> None:
         raise Failure(FailureKind.INVALID, "it is compressed, which was not asked for")
     length = int(headers["content-length"]) if headers.get("content-length", "").isdecimal() else None
     if body.status == 206:
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("content-range", ""))
+        match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", headers.get("content-range", ""))
         same = headers.get("etag", progress.validator) == progress.validator
         if not progress.received or match is None or int(match[1]) != progress.received or not same:
             progress.restart()

@@ -112,7 +112,7 @@ class Endings:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
-            listener(copy.copy(result) if isinstance(result, FineVoiceError) else result)
+            listener(_for(submission, result) if isinstance(result, FineVoiceError) else result)
         if not listeners and isinstance(result, TaskRecord) and before is not Phase.BEGINNING:
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
@@ -125,9 +125,16 @@ class Endings:
             self.finish(submission, _unnoted(result) if isinstance(result, FineVoiceError) else result)
 
 
+def _for(submission: Submission, error: FineVoiceError) -> FineVoiceError:
+    """Return a listener's own copy of an error, which says whose it is."""
+    error = copy.copy(error)
+    error.key, error.request = submission.key, error.request or submission.request
+    return error
+
+
 def _unanswered(submission: Submission) -> SubmitUnknownError:
     words = f"The session closed before the answer came. {ADVICE[SubmitUnknownError]}"
-    return SubmitUnknownError(words, request=submission.request)
+    return SubmitUnknownError(words, key=submission.key, request=submission.request)
 
 
 def _unnoted(error: FineVoiceError) -> FineVoiceError:
@@ -135,8 +142,7 @@ def _unnoted(error: FineVoiceError) -> FineVoiceError:
     if isinstance(error, SubmitUnknownError):
         return error  # a row in doubt is sent by nobody
     error = copy.copy(error)
-    error.message += (
-        " The journal could not note that: recover() may send it, or list it as unknown; discard(row) settles it."
+    error.add_words(
+        "The journal could not note that: recover() may send it, or list it as unknown; discard(row) settles it."
     )
-    error.args = (error.message,)
     return error

@@ -4,57 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+import attrs
+
 from finevoice_async.core import retry as policy
-from finevoice_async.core.failures import Failure, FailureKind
+from finevoice_async.core.failures import ADVICE as ADVICE  # what submits takes it from here
+from finevoice_async.core.failures import Failure, FailureKind, advised
 from finevoice_async.core.requests import SUBMIT_PATH, SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate, check_task_id, task_path
 from finevoice_async.core.wire import (
     Reply,
     UnreadableReplyError,
+    as_utf8,
     body_text,
+    decode_object,
     decode_refusal,
     decode_update,
     encode_request,
     find_task_id,
+    request_id_of,
 )
-from finevoice_async.errors import (
-    AuthenticationError,
-    FineVoiceError,
-    InsufficientCreditsError,
-    InvalidRequestError,
-    PollError,
-    RateLimitError,
-    RequestRejectedError,
-    SubmitNotSentError,
-    SubmitUnknownError,
-    TaskNotFoundError,
-)
+from finevoice_async.errors import MAX_BODY, FineVoiceError, InvalidRequestError
 from finevoice_async.ports import Clock, Transport
 
-ADVICE: dict[type[FineVoiceError], str] = {
-    SubmitNotSentError: "Nothing was sent and nothing paid; it is safe to submit it again.",
-    SubmitUnknownError: "The request may have been accepted and paid for, so it was not sent again. Look at your "
-    "account before you do.",
-    AuthenticationError: "Check the API key. Tasks that were submitted keep their ids and run on.",
-    InsufficientCreditsError: "Nothing was paid for this request. Tasks that were submitted run on.",
-    RequestRejectedError: "Nothing was paid for it; change the request before you submit it again.",
-    RateLimitError: "Nothing was paid for this request. Lower max_concurrency to what your plan allows, or try later.",
-    PollError: "The task may still run; attach(task_id) asks on.",
-    TaskNotFoundError: "Check the id, and that the key is of the account that submitted it.",
-}
+_MARGIN = 8 * 1024
+"""Bytes that are read beyond what is shown, and left out again: the key may be cut at their end. It is shorter."""
 
 
 def error_of(
-    failure: Failure, kind: type[FineVoiceError], *, task_id: str | None = None, request: SfxRequest | None = None
+    failure: Failure,
+    kind: type[FineVoiceError],
+    *,
+    task_id: str | None = None,
+    key: str | None = None,
+    request: SfxRequest | None = None,
 ) -> FineVoiceError:
     """Return the error that the user sees for a failure."""
     return kind(
-        f"{failure.what}. {ADVICE[kind]}" if kind in ADVICE else f"{failure.what}.",
+        advised(failure.what, kind),
         task_id=task_id or failure.task_id,
+        key=key,
         request=request,
         status=failure.status,
         code=failure.code,
         body=failure.body,
+        request_id=failure.request_id,
+        retry_after=failure.retry_after,
     )
 
 
@@ -68,7 +62,7 @@ class Exchange:
     async def submit(self, request: SfxRequest) -> TaskUpdate | Failure:
         """Submit a request, and return what the service said: an update with a task id, a result, or both."""
         answer = await self._call(self._transport.post(SUBMIT_PATH, encode_request(request)))
-        return answer if isinstance(answer, Failure) else _read_accepted(answer)
+        return answer if isinstance(answer, Failure) else self._read_accepted(answer)
 
     async def ask(self, task_id: str) -> TaskUpdate | Failure:
         """Ask how a task is doing."""
@@ -76,11 +70,11 @@ class Exchange:
         if isinstance(answer, Failure):
             return answer
         if not answer.whole:
-            return Failure(FailureKind.LOST, "The answer broke off, or is far too long", status=answer.status)
+            return self._failure(FailureKind.LOST, "The answer broke off, or is far too long", answer)
         try:
-            return decode_update(answer.body)
-        except UnreadableReplyError as error:
-            return _unreadable(answer, str(error))
+            return self._shown(decode_update(answer.body), answer)
+        except UnreadableReplyError:
+            return self._unreadable(answer)
 
     async def _call(self, reply: Awaitable[Reply]) -> Reply | Failure:
         """Return a 2xx reply, or what went wrong."""
@@ -90,63 +84,95 @@ class Exchange:
             reached = failure.kind not in (FailureKind.NOT_SENT, FailureKind.CERTIFICATE)
             words = "No answer came back" if reached else "The service was not reached"
             return Failure(failure.kind, f"{words}: {failure.what}")
-        shown = self._transport.conceal(answer.body)
-        if shown != answer.body and not _has_links(answer.body):
-            answer = answer._replace(body=shown)  # errors keep bodies; a result stays as it is, for its links
         kind = policy.kind_of(answer.status)
         if kind is None:
             return answer
-        code, words = decode_refusal(answer.body)
+        code, words = decode_refusal(answer.body if len(answer.body) > MAX_BODY else self._without_key(answer.body))
+        return self._failure(kind, f"The service answered {answer.status}: {words}", answer, code=code)
+
+    # What is shown of a reply: never the key
+
+    def _failure(
+        self, kind: FailureKind, what: str, reply: Reply, *, code: str | None = None, task_id: str | None = None
+    ) -> Failure:
         return Failure(
             kind,
-            f"The service answered {answer.status}: {words}",
-            status=answer.status,
-            code=code,
-            body=body_text(answer.body),
-            retry_after=policy.parse_retry_after(answer.headers.get("retry-after"), self._clock.utcnow()),
-        )
-
-
-def _has_links(body: bytes) -> bool:
-    try:
-        return bool(decode_update(body).urls)
-    except UnreadableReplyError:
-        return False
-
-
-def _unreadable(reply: Reply, what: str, *, task_id: str | None = None) -> Failure:
-    cut = "" if reply.whole else ", and then broke off or was far too long"
-    return Failure(
-        FailureKind.UNREADABLE,
-        f"The service answered {reply.status} with {what}{cut}",
-        status=reply.status,
-        body=body_text(reply.body),
-        task_id=task_id,
-    )
-
-
-def _read_accepted(reply: Reply) -> TaskUpdate | Failure:
-    """Read the answer to a submission: a 2xx reply is an acceptance only if an id or a link is in it."""
-    try:
-        update = decode_update(reply.body)
-    except UnreadableReplyError as error:
-        task_id = find_task_id(reply.body)  # what was paid for is not lost because the rest of the answer is
-        if task_id is None:
-            return _unreadable(reply, str(error))
-        update = TaskUpdate(status=TaskStatus.UNKNOWN, task_id=task_id)
-    if update.task_id is not None:
-        try:
-            check_task_id(update.task_id)
-        except InvalidRequestError as error:
-            return _unreadable(reply, f"an id that cannot be used. {error.message[:-1]}", task_id=error.task_id)
-        return update
-    if update.status is TaskStatus.FAILED:
-        words = update.reason or (f"code {update.code}" if update.code else "the request failed")
-        return Failure(
-            FailureKind.INVALID,
-            f"The service answered {reply.status} with a failure: {words}",
+            self._conceal(what),
             status=reply.status,
-            code=update.code,
-            body=body_text(reply.body),
+            code=None if code is None else self._conceal(code),
+            body=body_text(self._without_key(reply.body)),
+            retry_after=policy.retry_after_of(reply.headers, self._clock.utcnow()),
+            request_id=self._request_id(reply),
+            task_id=task_id,
         )
-    return update if update.urls else _unreadable(reply, "neither a task id nor a link")
+
+    def _without_key(self, body: bytes) -> bytes:
+        """Return the part of a body that may be shown, without the key in whatever encoding."""
+        if len(body) <= MAX_BODY:
+            return self._transport.conceal(as_utf8(body))
+        return self._transport.conceal(as_utf8(body[: MAX_BODY + _MARGIN]))[:-_MARGIN]
+
+    def _conceal(self, words: str) -> str:
+        return self._transport.conceal(words.encode("utf-8", "replace")).decode()
+
+    def _request_id(self, reply: Reply) -> str | None:
+        found = request_id_of(reply.headers)
+        return None if found is None else self._conceal(found)
+
+    def _shown(self, update: TaskUpdate, reply: Reply) -> TaskUpdate:
+        """Return an update whose words hold no key. A result stays as it is: its links would lead nowhere else."""
+        if update.urls:
+            return update
+        body = self._without_key(reply.body)
+        if body != reply.body:
+            try:
+                raw = decode_update(body).raw
+            except UnreadableReplyError:  # it was cut, or the key was no text
+                raw = {}
+            update = attrs.evolve(update, raw=raw)
+        if update.status.ended:  # without a result
+            update = attrs.evolve(
+                update,
+                code=None if update.code is None else self._conceal(update.code),
+                reason=None if update.reason is None else self._conceal(update.reason),
+                request_id=self._request_id(reply),
+            )
+        return update
+
+    def _unreadable(self, reply: Reply, what: str | None = None, *, task_id: str | None = None) -> Failure:
+        if what is None:
+            what = _problem(self._without_key(reply.body))
+        cut = "" if reply.whole else ", and then broke off or was far too long"
+        words = f"The service answered {reply.status} with {what}{cut}"
+        return self._failure(FailureKind.UNREADABLE, words, reply, task_id=task_id)
+
+    def _read_accepted(self, reply: Reply) -> TaskUpdate | Failure:
+        """Read the answer to a submission: a 2xx reply is an acceptance only if an id or a link is in it."""
+        try:
+            update = self._shown(decode_update(reply.body), reply)
+        except UnreadableReplyError:
+            task_id = find_task_id(reply.body)  # what was paid for is not lost because the rest of the answer is
+            if task_id is None:
+                return self._unreadable(reply)
+            update = TaskUpdate(status=TaskStatus.UNKNOWN, task_id=task_id)
+        if update.task_id is not None:
+            try:
+                check_task_id(update.task_id)
+            except InvalidRequestError as error:
+                words = f"an id that cannot be used. {error.message[:-1]}"
+                return self._unreadable(reply, words, task_id=error.task_id)
+            return update
+        if update.status is TaskStatus.FAILED:
+            words = update.reason or (f"code {update.code}" if update.code else "the request failed")
+            words = f"The service answered {reply.status} with a failure: {words}"
+            return self._failure(FailureKind.INVALID, words, reply, code=update.code)
+        return update if update.urls else self._unreadable(reply, "neither a task id nor a link")
+
+
+def _problem(body: bytes) -> str:
+    """Return what is wrong with a body that is no JSON object."""
+    try:
+        decode_object(body)
+    except UnreadableReplyError as error:
+        return str(error)
+    return "what makes no sense"

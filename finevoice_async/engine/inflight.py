@@ -43,6 +43,7 @@ class InFlight:
         return PollError(
             f"The poller died ({self._broken}). What was submitted runs on; attach(task_id) in a new session.",
             task_id=None if record is None else record.task_id,
+            key=None if record is None else record.key,
             request=None if record is None else record.request,
         )
 

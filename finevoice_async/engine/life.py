@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import enum
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from finevoice_async.errors import ConfigurationError, SessionClosedError
+from finevoice_async.errors import ConfigurationError, FineVoiceError, SessionClosedError
 
 
 class SessionState(enum.Enum):
@@ -32,7 +33,7 @@ class Life:
         # All mutable state:
         self.state = SessionState.NEW
         self._loop: asyncio.AbstractEventLoop | None = None  # the one it belongs to, from the first use on
-        self._pid = os.getpid()
+        self._pid: int | None = None  # the process that it belongs to, from the first use on
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -44,10 +45,10 @@ class Life:
             SessionClosedError: It is closed.
         """
         loop = asyncio.get_running_loop()
-        if self._pid != os.getpid():
+        if self._pid not in (None, os.getpid()):
             raise ConfigurationError("This session belongs to another process; make one after the fork.")
         if self._loop is None:
-            self._loop = loop
+            self._loop, self._pid = loop, os.getpid()
         elif self._loop is not loop:
             raise ConfigurationError("This session belongs to another event loop; make one for each.")
         if self.state in (SessionState.CLOSING, SessionState.CLOSED):
@@ -89,7 +90,7 @@ class Life:
         """
         if self.state is SessionState.CLOSED:
             return
-        if self._pid != os.getpid() or self._loop not in (None, asyncio.get_running_loop()):
+        if self._pid not in (None, os.getpid()) or self._loop not in (None, asyncio.get_running_loop()):
             raise ConfigurationError("This session belongs to another process or event loop; close it there.")
         if self._closing is None:
             self.state = SessionState.CLOSING
@@ -110,6 +111,10 @@ class Life:
 
 
 def _of(opening: asyncio.Task[None]) -> BaseException:
+    """Return why an opening failed, for one of its callers, who had nothing sent."""
     error = opening.exception()
     assert error is not None  # noqa: S101 - the caller has looked
+    if isinstance(error, FineVoiceError):
+        error = copy.copy(error)
+        error.paid = False
     return error

@@ -290,6 +290,9 @@ class Poller:
     def _on_answer(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> None:
         """Take an answer in: the task has ended, or is to be asked for again."""
         gap = self._answers.take(record, answer, asked_at, now)
+        for other in self._answers.back():
+            if other.followed and other.due < math.inf:  # else it is being asked, or about to be
+                self._plan(other, now)
         if gap is None or not record.followed:
             return
         for watcher in [watcher for watcher in record.watchers if watcher.expired]:

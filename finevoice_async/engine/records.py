@@ -7,16 +7,19 @@ import copy
 import enum
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
+from finevoice_async.core.failures import Failure, without_advice
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import FAILED, TaskStatus, TaskUpdate
+from finevoice_async.core.text import sentence
 from finevoice_async.errors import (
+    MAX_BODY,
     FineVoiceError,
     InvalidRequestError,
     PollError,
@@ -27,6 +30,7 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.ports import Begun
+from finevoice_async.reprs import with_safe_repr
 
 News = TaskUpdate | FineVoiceError
 """What a watcher hears: a state of the task, or why it hears no more."""
@@ -74,7 +78,10 @@ class TaskRecord:
         last_age: Its age at the last poll that found it running, in seconds.
         seen: The service has known it, so that one 404 says little.
         missing_since: When the first of the 404s came that have come in a row, in seconds of the monotonic clock.
-        failures: Polls that failed in a row.
+        unanswered: Polls that failed in a row.
+        failures: Those of them that may have reached the service.
+        failing_since: When the first of these failed, in seconds of the monotonic clock.
+        trouble: Why the last poll failed, if it did.
         linkless: Answers that said done but gave no link.
         watchers: Who wants to hear of it.
     """
@@ -95,7 +102,10 @@ class TaskRecord:
     last_age: float = 0.0
     seen: bool = False
     missing_since: float | None = None
+    unanswered: int = 0
     failures: int = 0
+    failing_since: float = 0.0
+    trouble: Failure | None = None
     linkless: int = 0
     watchers: list[Watcher] = attrs.field(factory=list)
 
@@ -124,9 +134,8 @@ class TaskRecord:
             record.end = TaskUpdate(status=TaskStatus.COMPLETED, task_id=row.task_id, urls=row.urls)
         elif row.state is EffectState.FAILED:
             record.status = TaskStatus.FAILED
-            record.end = record.error(
-                TaskFailedError, f"It failed earlier: {row.error} To pay for another try, pass retry_failed=True."
-            )
+            why = sentence(f"It failed earlier: {row.error or 'nobody noted why'}")
+            record.end = record.error(TaskFailedError, f"{why} To pay for another try, pass retry_failed=True.")
         elif row.state is EffectState.LOST:
             record.end = record.error(
                 TaskNotFoundError,
@@ -154,32 +163,36 @@ class TaskRecord:
 
     def error(self, kind: type[FineVoiceError], message: str, update: TaskUpdate | None = None) -> FineVoiceError:
         """Return an error about this task; an update's code and body go with it."""
-        return kind(
-            message,
-            task_id=self.task_id,
-            request=self.request,
-            code=None if update is None else update.code,
-            body=None if update is None else json.dumps(update.raw, ensure_ascii=False),
-        )
+        error = kind(message, task_id=self.task_id, key=self.key, request=self.request)
+        if update is not None:
+            error.code, error.body, error.request_id = update.code, _as_text(update.raw), update.request_id
+        return error
 
     def ended_by(self, update: TaskUpdate) -> News:
         """Return what watchers hear of an ended task: the update, or an error if there is no result in it."""
         if update.status is FAILED:
             words = update.reason or "the service gave no reason"
             code = f" (code {update.code})" if update.code else ""
-            return self.error(TaskFailedError, f"Task {self.task_id} failed: {words}{code}.", update)
+            return self.error(TaskFailedError, sentence(f"Task {self.task_id} failed: {words}{code}"), update)
         if not update.urls:
             what = f"The service says that task {self.task_id} is done, but gives no link. attach(task_id) asks again."
             return self.error(PollError, what, update)
         return update
 
     def timeout_error(self) -> FineVoiceError:
-        """Return the error that tells that the task did not end in time."""
-        return self.error(
+        """Return the error that tells that the task did not end in time, and why its last poll failed, if it did."""
+        trouble, why = self.trouble, ""
+        if trouble is not None:
+            why = sentence(f" Its last poll failed: {trouble.what}")
+        error = self.error(
             TaskTimeoutError,
-            f"Task {self.task_id} did not end in time; its state was {self.status.value!r}. It runs on and keeps its "
-            "slot; await it again, or attach(task_id) in another session.",
+            f"Task {self.task_id} did not end in time; its state was {self.status.value!r}.{why} It runs on and keeps "
+            "its slot; await it again, or attach(task_id) in another session.",
         )
+        if trouble is not None:
+            error.status, error.code, error.body = trouble.status, trouble.code, trouble.body
+            error.request_id, error.retry_after = trouble.request_id, trouble.retry_after
+        return error
 
     def closed_error(self) -> FineVoiceError:
         """Return the error that tells that the session was closed while the task was in flight."""
@@ -189,13 +202,24 @@ class TaskRecord:
         )
 
 
+def _as_text(raw: Mapping[str, Any]) -> str:
+    """Return an answer as JSON. Never fails: it may be nested too deeply to be written, or hold half a character."""
+    try:
+        text = json.dumps(raw, ensure_ascii=False)
+    except (RecursionError, ValueError):
+        return "an answer that cannot be shown"
+    return text[:MAX_BODY].encode("utf-8", "replace").decode()
+
+
 def unknown_error(row: JournalRow) -> SubmitUnknownError:
     """Return the error that tells that nobody knows what became of a row's submission."""
+    why = f" ({without_advice(row.error).rstrip('.')})" if row.error else ""
     return SubmitUnknownError(
-        f"Row {row.id} of the journal may have been accepted and paid for{f' ({row.error})' if row.error else ''}. It "
-        "is not sent again by itself. Look at your account; then adopt(row, task_id=...), resubmit(row, "
-        "accept_double_charge=True) or discard(row) settles it.",
+        f"Row {row.id} of the journal may have been accepted and paid for{why}. It is not sent again by itself. Look "
+        "at your account; then adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) "
+        "settles it.",
         request=row.request,
+        key=row.key,
         task_id=row.task_id,
     )
 
@@ -219,7 +243,7 @@ ANSWERED: Final = Phase.ANSWERED
 ENDED: Final = Phase.ENDED
 _WAITING: Final = (Phase.BEGINNING, Phase.QUEUED)
 
-STAYS_QUEUED = " Its row stays queued in the journal: recover() sends it later."
+STAYS_QUEUED = "Its row stays queued in the journal: recover() sends it later."
 
 Result = TaskRecord | FineVoiceError
 """What becomes of a submission: a task in flight (or ended already), or why there is none."""
@@ -273,25 +297,33 @@ class Submission:
         """
         if request != self.request:
             raise InvalidRequestError(
-                f"The key {self.key!r} belongs to another request in the journal. Nothing was sent.", request=request
+                f"The key {self.key!r} belongs to another request in the journal. Nothing was sent.",
+                key=self.key,
+                request=request,
             )
 
     def told(self, error: FineVoiceError) -> FineVoiceError:
         """Return the error with the request, and with what becomes of the row."""
         if self.doubt is not None:
-            words = f"{self.doubt.message} It was to be sent again, but: {error.message}"
+            words = f"{self.doubt.message} It was to be sent again, but: {without_advice(error.message)}"
             twin = SubmitUnknownError(
-                words, request=self.request, status=error.status, code=error.code, body=error.body
+                words,
+                key=self.key,
+                request=self.request,
+                status=error.status,
+                code=error.code,
+                body=error.body,
+                request_id=error.request_id,
             )
             twin.__cause__ = error
             return twin
         error = copy.copy(error)
+        error.request, error.key = self.request, self.key
         if self.may_be_paid:
-            error.message += " An earlier submission of it may have been accepted and paid for: its row stays unknown."
+            error.message, error.paid = without_advice(error.message), None
+            error.add_words("An earlier submission of it may have been accepted and paid for: its row stays unknown.")
         elif self.left_behind:
-            error.message += STAYS_QUEUED
-        error.args = (error.message,)
-        error.request = self.request
+            error.add_words(STAYS_QUEUED)
         return error
 
     @property
@@ -313,6 +345,7 @@ class Submission:
         await watcher
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Stats:
     """What a session is doing now, and has done.

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from finevoice_async.config import Retry
 from finevoice_async.core import retry as policy
-from finevoice_async.core.failures import Failure, FailureKind
+from finevoice_async.core.failures import Failure, FailureKind, advised, without_advice
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.retry import Action, Call, RetryBudget
 from finevoice_async.core.tasks import FAILED, PENDING, UNKNOWN, TaskUpdate
@@ -133,7 +133,7 @@ class Sender:
         submission.phase = Phase.HELD
         if not free:
             submission.may_be_paid = True
-            submission.doubt = SubmitUnknownError(f"{failure.what}. {ADVICE[SubmitUnknownError]}")
+            submission.doubt = SubmitUnknownError(advised(failure.what, SubmitUnknownError))
         await self._bookkeeper.held(submission, f"{failure.what}; attempt {attempt} failed")
         if not submission.listeners:
             raise SessionClosedError("Nobody waits for it any more.")
@@ -155,7 +155,8 @@ class Sender:
             await self._bookkeeper.refused(submission, error.message)
             raise error
         doubt = SubmitUnknownError(
-            f"An earlier submission of it may have been accepted and paid for. This one was not: {error.message}",
+            "An earlier submission of it may have been accepted and paid for. This one was not: "
+            f"{without_advice(error.message)}",
             request=error.request,
             status=error.status,
             code=error.code,

@@ -311,9 +311,10 @@ class Submitter:
         """Start the POST, in a task which owns the slot from here on."""
         submission.slot = slot
         submission.phase = LAUNCHED
-        post = asyncio.create_task(self._post(submission))
+        nobodys = contextvars.Context()  # a slot that it frees may be another's
+        post = asyncio.create_task(self._post(submission), name="finevoice-post", context=nobodys)
         self._posts[post] = submission
-        post.add_done_callback(self._posted)
+        post.add_done_callback(self._posted, context=nobodys)
         if submission.launch_watchers:
             submission.launched()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.addresses import is_local, is_public, link_problem, without_secrets
+from finevoice_async.core.addresses import is_local, is_public, link_problem, redirected, without_secrets
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808"])
@@ -97,3 +97,23 @@ def test_without_secrets_never_fails(text: str) -> None:
 def test_without_secrets(url: str | None, shown: str | None) -> None:
     """User, password, query and fragment are left out; nothing stays nothing."""
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("location", "leads_to"),
+    [
+        ("/b", "https://a.test/b"),
+        ("//b.test/c", "https://b.test/c"),
+        ("http://[::1", "http://[::1"),
+        ("", "https://a.test/x"),
+    ],
+)
+def test_redirects(location: str, leads_to: str) -> None:
+    """A location is read against the address that gave it; what no URL can be is left for the check to refuse."""
+    assert redirected("https://a.test/x", location) == leads_to
+
+
+@given(st.text())
+def test_any_location(location: str) -> None:
+    """Whatever a server calls a location, the check has a word on it."""
+    link_problem(redirected("https://a.test/x", location), local=False)

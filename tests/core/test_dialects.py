@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,54 @@ def test_requests_are_spelled_as_the_endpoint_does() -> None:
     for converter in (make_reference_converter(), make_quickstart_converter()):
         assert converter.unstructure(request) == spelled
         assert converter.unstructure(SfxRequest("p")) == {"prompt": "p", "useAsync": True}
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"error": None, "message": "why"}, None, "why"),
+        ({"error": None, "detail": "why"}, None, "why"),
+        ({"error": None, "reason": "why"}, None, "why"),
+        ({"error": None, "error_message": "why"}, None, "why"),
+        ({"error": "", "msg": "why"}, None, "why"),
+        ({"error": {}, "message": "why"}, None, "why"),
+        ({"error": {"code": "0007", "message": None}, "message": "why"}, "0007", "why"),
+        ({"error": {"code": "0007", "message": ""}, "details": ["why", "and how"]}, "0007", "why; and how"),
+        ({"error": {"reason": "why"}}, None, "why"),
+        ({"error": ["why"]}, None, "why"),
+        ({"error": None, "code": "E1", "message": "why"}, "E1", "why"),
+        ({"error": "why", "message": "Task query succeeded"}, None, "why"),
+        ({"data": {"error": None, "message": "why"}, "message": "success", "code": 0}, None, "why"),
+        ({"data": {"error": None}, "message": "success", "code": 0}, None, None),
+        ({"data": {"error": None}, "message": "why", "code": "E1"}, "E1", "why"),
+        ({"error": None}, None, None),
+    ],
+)
+@pytest.mark.parametrize("status", ["failed", 500])
+def test_why_a_task_failed(status: object, fields: dict[str, Any], code: str | None, reason: str | None) -> None:
+    """The reason is found wherever the service puts it, and what an envelope says of the call is none."""
+    answer = copy.deepcopy(fields)
+    answer.get("data", answer)["status"] = status
+    update = decode_update(json.dumps(answer).encode())
+    assert (update.status, update.code, update.reason) == (TaskStatus.FAILED, code, reason)
+
+
+@pytest.mark.parametrize("status", ["processing", 202, None])
+def test_a_message_beside_no_error_is_no_failure(status: object) -> None:
+    """Words in an answer that does not say that the task failed are no reason to think so."""
+    update = decode_update(json.dumps({"status": status, "error": None, "message": "all is well"}).encode())
+    assert not update.status.ended
+
+
+def test_reasons_are_one_line() -> None:
+    """What goes into a message, the log and the journal commands no terminal, and looks like no second line."""
+    said = {"status": "failed", "error": {"code": "a\nb", "message": "c\r\n\x1b[2J\u202ed\x00 \ud800"}}
+    update = decode_update(json.dumps(said).encode())
+    assert (update.code, update.reason) == ("a b", "c [2J d ?")
+
+
+def test_half_characters_in_links() -> None:
+    """A link that no text can hold is kept as far as it goes: it must not stop what stores it."""
+    update = decode_update(rb'{"status": "done", "url": "https://x.test/\ud800\u00e4"}')
+    assert update.urls[0].startswith("https://x.test/?")
+    update.urls[0].encode()

@@ -19,6 +19,7 @@ from finevoice_async.core.retry import (
     decide,
     kind_of,
     parse_retry_after,
+    retry_after_of,
     wait_before_retry,
 )
 from finevoice_async.errors import (
@@ -144,6 +145,35 @@ DATES = st.from_regex(r"\A(Mon, )?\d{1,22} Jan \d{1,22} \d{1,3}:\d{1,3}:\d{1,22}
 def test_retry_after_never_fails(value: str) -> None:
     """No header value raises or gives a negative wait."""
     assert (parse_retry_after(value, NOW) or 0.0) >= 0
+
+
+THEIRS = "Thu, 01 Jan 2026 08:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"date": THEIRS}, None),
+        ({"retry-after": "7", "date": THEIRS}, 7),
+        ({"retry-after": "Thu, 01 Jan 2026 08:00:30 GMT", "date": THEIRS}, 30),
+        ({"retry-after": "Thu, 01 Jan 2026 07:00:00 GMT", "date": THEIRS}, 0),
+        ({"retry-after": "Thu, 01 Jan 2026 12:00:30 +0400", "date": THEIRS}, 30),
+        ({"retry-after": "Thu, 01 Jan 2026 11:00:30 GMT"}, 30),
+        ({"retry-after": "Thu, 01 Jan 2026 11:00:30 GMT", "date": "yesterday"}, 30),
+        ({"retry-after": "Thu, 01 Jan 2026 11:00:30 GMT", "date": "Thu, 01 Jan 2026 08:00:00 +999999999999"}, 30),
+        ({"retry-after": "soon", "date": THEIRS}, None),
+    ],
+)
+def test_dates_are_read_by_the_servers_clock(headers: dict[str, str], seconds: float | None) -> None:
+    """A date to wait for is read against the reply's own; without one that makes sense, against our clock."""
+    assert retry_after_of(headers, datetime(2026, 1, 1, 11, tzinfo=UTC)) == seconds
+
+
+@given(st.text() | DATES, st.text() | DATES)
+def test_no_headers_fail(value: str, date: str) -> None:
+    """No pair of header values raises or gives a negative wait."""
+    assert (retry_after_of({"retry-after": value, "date": date}, NOW) or 0.0) >= 0
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

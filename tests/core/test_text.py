@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strange import NO_NUMBERS, NO_TEXTS, BrokenText, Liar, Word
 
-from finevoice_async.core.text import plain_text, shorten
+from finevoice_async.core.text import one_line, plain_text, sentence, shorten
 
 STRANGE = NO_TEXTS | NO_NUMBERS
 
@@ -51,3 +51,19 @@ def test_plain_text() -> None:
         assert plain_text(kind) == "rain"
         assert type(plain_text(kind)) is str
     assert [plain_text(value) for value in (None, b"rain", 5, Mock(spec=str), Liar())] == [None] * 5
+
+
+@pytest.mark.parametrize("ended", [".", "!", "?", "\u2026"])
+def test_a_sentence_ends_once(ended: str) -> None:
+    """Words get a full stop, unless they have an end."""
+    assert sentence("It rains") == "It rains."
+    assert sentence(f"It rains{ended} ") == f"It rains{ended}"
+
+
+@given(st.text())
+def test_one_line(text: str) -> None:
+    """Any text becomes one printable line, which can be stored; a plain one stays as it is."""
+    line = one_line(text)
+    assert line.isprintable()
+    line.encode()
+    assert one_line(line) == line

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from finevoice_async.core.tasks import MAX_TASK_ID
 from finevoice_async.core.wire import (
     UnreadableReplyError,
+    as_utf8,
     body_text,
     decode_object,
     decode_refusal,
     decode_update,
     describe,
     find_task_id,
+    request_id_of,
 )
 
 
@@ -207,3 +209,44 @@ def test_any_bytes_have_an_id_or_none(body: bytes) -> None:
     """No bytes make the search fail, and what it finds can be shown and stored."""
     found = find_task_id(body)
     assert found is None or (found.strip() and found.isprintable() and found.encode())
+
+
+@pytest.mark.parametrize("digits", [4000, 4300, 4301, 100_000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_numbers_that_python_does_not_read(digits: int, sign: str) -> None:
+    """A number of thousands of digits, wherever it stands, hides nothing of the rest."""
+    body = '{"status": "done", "url": "https://x.test/a", "progress": %s%s}' % (sign, "9" * digits)  # noqa: UP031 - braces
+    update = decode_update(body.encode())
+    assert update.urls == ("https://x.test/a",)
+    json.dumps(update.raw)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_bodies_in_any_unicode(encoding: str) -> None:
+    """A body is shown as the text that it is."""
+    body = '{"message": "r\u00e4in"}'.encode(encoding)
+    assert body_text(body).lstrip("\ufeff") == '{"message": "r\u00e4in"}'
+    assert decode_refusal(body) == (None, "r\u00e4in")
+
+
+@given(st.binary(max_size=20))
+def test_any_bytes_are_some_text(body: bytes) -> None:
+    """Nothing fails, whatever it is taken for."""
+    as_utf8(body).decode("utf-8", "replace")
+    assert body_text(body).encode() is not None
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, None),
+        ({"x-request-id": "r-1"}, "r-1"),
+        ({"x-request-id": " ", "cf-ray": "c-1"}, "c-1"),
+        ({"x-amzn-requestid": "a-1", "date": "x"}, "a-1"),
+        ({"x-request-id": "a\x1b[2J\udcff"}, "a [2J?"),
+        ({"x-request-id": "x" * 1000}, "x" * 200),
+    ],
+)
+def test_names_of_calls(headers: dict[str, str], expected: str | None) -> None:
+    """What a service or gateway calls a call is found, one line of it."""
+    assert request_id_of(headers) == expected

@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
-from fakes import LINK
-from parts import RAIN, Eye, Parts, assemble
+from answer_cases import (
+    BROKEN,
+    BUSY,
+    DONE,
+    GRACE,
+    LINKLESS_ANSWER,
+    MIN_GAP,
+    MISSING,
+    PENDING,
+    RUNS,
+    Case,
+)
+from parts import RAIN, Parts, assemble
 
 from finevoice_async.config import Polling, Retry
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.answers import LINKLESS, TICK
 from finevoice_async.engine.records import TaskRecord
-from finevoice_async.errors import AuthenticationError, PollError, TaskFailedError, TaskNotFoundError
-
-PENDING = TaskUpdate(status=TaskStatus.PENDING)
-RUNS = TaskUpdate(status=TaskStatus.PROCESSING)
-DONE = TaskUpdate(status=TaskStatus.COMPLETED, urls=(LINK,))
-LINKLESS_ANSWER = TaskUpdate(status=TaskStatus.COMPLETED, raw={"status": 200})
-MISSING = Failure(FailureKind.MISSING, "The service answered 404: no such task", status=404)
-BUSY = Failure(FailureKind.RATE, "The service answered 429: slowly", status=429)
-BROKEN = Failure(FailureKind.SERVER, "The service answered 500: oh", status=500)
-MAX_GAP, MIN_GAP, GRACE = 30.0, 0.5, 10.0
+from finevoice_async.errors import PollError, TaskFailedError, TaskNotFoundError
 
 
 @pytest.fixture
 async def parts() -> Parts:
     """Parts of which nothing runs: every two seconds a poll, ten of grace, three failures in a row."""
     return assemble(polling=Polling.fixed(2.0, grace=GRACE, failures=3), retry=Retry(first_delay=4, max_delay=100))
-
-
-class Case:
-    """A task with watchers, whose answers come when the test says."""
-
-    def __init__(self, parts: Parts, task_id: str = "t1", **fields: Any) -> None:
-        self.parts = parts
-        self.record = TaskRecord(task_id, RAIN, 100.0, **fields)
-        parts.inflight.add(self.record)
-        self.eye, self.curious = Eye(self.record), Eye(self.record, every=True)
-        self.record.watchers += [self.eye, self.curious]
-
-    def takes(self, answer: TaskUpdate | Failure, age: float = 1.0) -> float | None:
-        """Take in an answer that came at that age, and return the seconds to the next poll."""
-        return self.parts.answers.take(self.record, answer, 100 + age - 0.1, 100 + age)
-
-    @property
-    def heard(self) -> list[type]:
-        """What watchers were told, by class; but for the changes on the way, both were told the same."""
-        heard = [type(news) for news in self.eye.seen]
-        assert heard == [type(news) for news in self.curious.seen if news not in (RUNS, PENDING)]
-        return heard
 
 
 # It runs, or has ended
@@ -210,90 +189,6 @@ async def test_a_lost_task_keeps_its_state(parts: Parts) -> None:
     case.takes(MISSING, 20)
     assert isinstance(case.record.end, TaskNotFoundError)
     assert case.record.status is TaskStatus.PROCESSING
-
-
-# Failures
-
-
-async def test_failures_in_a_row(parts: Parts) -> None:
-    """Failed polls are repeated with growing pauses; at the limit the watchers hear, and the count begins anew."""
-    case = Case(parts)
-    for _ in range(2):
-        assert [case.takes(BROKEN) for _ in range(2)] == [2, 4]  # half of 4 and of 8
-        assert case.takes(BROKEN) == MAX_GAP
-    assert case.eye.seen
-    error = case.eye.seen[0]
-    assert isinstance(error, PollError)
-    assert (error.task_id, error.request, error.status) == ("t1", RAIN, 500)
-    assert case.heard == [PollError]
-    assert case.record.end is None
-    assert list(parts.inflight.tasks) == ["t1"]
-
-
-async def test_failures_are_forgiven(parts: Parts) -> None:
-    """An answer in between begins the count anew."""
-    case = Case(parts)
-    for _ in range(5):
-        case.takes(BROKEN)
-        case.takes(BROKEN)
-        case.takes(RUNS)
-    assert case.eye.seen == []
-    assert case.takes(BROKEN) == 2
-
-
-async def test_a_failure_that_asks_for_patience(parts: Parts) -> None:
-    """A `Retry-After` is obeyed; no pause is shorter than the shortest gap."""
-    case = Case(parts)
-    patient = Failure(FailureKind.SERVER, "The service answered 503: later", status=503, retry_after=20)
-    assert case.takes(patient) == pytest.approx(21)
-    hasty = Case(assemble(polling=Polling.fixed(2.0), retry=Retry(first_delay=0.01)))
-    assert hasty.takes(BROKEN) == MIN_GAP
-
-
-@pytest.mark.parametrize("kind", [FailureKind.CREDITS, FailureKind.INVALID, FailureKind.REDIRECT])
-async def test_what_asking_again_does_not_mend(parts: Parts, kind: FailureKind) -> None:
-    """The watchers of that task hear at once; the task is not given up, but asked for rarely."""
-    case, other = Case(parts), Case(parts, "t2")
-    assert case.takes(Failure(kind, "No")) == MAX_GAP
-    assert (case.heard, other.heard) == ([PollError], [])
-    assert case.record.end is None
-    assert case.record.failures == 0
-
-
-async def test_a_refused_key_is_everybodys(parts: Parts) -> None:
-    """A 401 is told to the watchers of all tasks, each with its own id; none is given up."""
-    cases = [Case(parts, task_id) for task_id in ("t1", "t2", "t3")]
-    gap = cases[1].takes(Failure(FailureKind.FORBIDDEN, "The service answered 401: who?", status=401))
-    assert gap == MAX_GAP
-    for case in cases:
-        assert case.heard == [AuthenticationError]
-        error = case.eye.seen[0]
-        assert isinstance(error, AuthenticationError)
-        assert (error.task_id, error.status) == (case.record.task_id, 401)
-    assert list(parts.inflight.tasks) == ["t1", "t2", "t3"]
-
-
-async def test_a_429_slows_all_polls_down(parts: Parts) -> None:
-    """No poll starts before the pause is over; pauses grow with 429s in a row, whosever they are."""
-    case, other = Case(parts), Case(parts, "t2")
-    budget = parts.answers.budget
-    assert case.takes(BUSY, 0) == 2
-    assert (budget.available(101.9), budget.available(102.1) > 0) == (0, True)
-    assert other.takes(BUSY, 10) == 4
-    assert budget.available(113.9) == 0
-    asked = Failure(FailureKind.RATE, "The service answered 429: slowly", status=429, retry_after=60)
-    assert case.takes(asked, 20) == pytest.approx(63)
-    assert budget.available(182.9) == 0
-    assert case.heard == other.heard == []
-    case.takes(RUNS, 90)
-    assert case.takes(BUSY, 91) == 2  # the row has ended
-    assert case.record.failures == 0
-
-
-async def test_a_pause_is_never_shorter_than_a_gap() -> None:
-    """A 429 with a tiny backoff does not bring the next poll of the task forward."""
-    case = Case(assemble(polling=Polling.fixed(2.0), retry=Retry(first_delay=0.01)))
-    assert case.takes(BUSY) == MIN_GAP
 
 
 # What is learned

@@ -249,8 +249,8 @@ async def test_a_failed_effect_begins_again_only_where_that_is_asked_for(
     ("fault", "words"),
     [
         (FULL, "The disk is full. Nothing was sent."),
-        (OSError("no disk"), "The journal failed (OSError)."),
-        (asyncio.CancelledError(), "The journal failed (CancelledError)."),
+        (OSError("no disk"), "The journal failed (OSError). Nothing was sent."),
+        (asyncio.CancelledError(), "The journal failed (CancelledError). Nothing was sent."),
     ],
 )
 async def test_a_row_that_cannot_begin(
@@ -276,7 +276,8 @@ async def test_a_beginning_that_cannot_be_called(
     submission = Submission(RAIN)
     with pytest.raises(JournalError) as caught:
         books.begin(submission, QUEUED)
-    assert caught.value.message == words
+    assert caught.value.message == f"{words} Nothing was sent."
+    assert caught.value.paid is False
     assert submission.begun is None
 
 

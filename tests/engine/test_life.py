@@ -210,3 +210,27 @@ async def test_it_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigurationError, match="another process"):
         await life.close(Work(0))
     assert life.state is OPEN
+
+
+async def test_made_before_a_fork_and_used_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It belongs to the process that uses it first: what was only made before the fork holds nothing of the parent."""
+    life, work, parent = Life(), Work(0), os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    await life.open(work)
+    assert (life.state, work.ended) == (OPEN, 1)
+    monkeypatch.setattr(os, "getpid", lambda: parent)
+    with pytest.raises(ConfigurationError, match="another process"):
+        life.bind()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    await life.close(work)
+    assert life.state is CLOSED
+
+
+async def test_callers_hear_of_a_failed_opening_each_for_themselves() -> None:
+    """Each gets an error of its own, which says that nothing was paid."""
+    life, work = Life(), Work(1, JournalError("The disk is full."))
+    first, second = await asyncio.gather(life.open(work), life.open(work), return_exceptions=True)
+    assert first is not second
+    for error in (first, second):
+        assert isinstance(error, JournalError)
+        assert error.paid is False

@@ -72,7 +72,7 @@ async def check(service: Emulator, folder: Path) -> None:
 @pytest.mark.real_time
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("state", ["sending", "submitted", "done", "saved"])
-async def test_fault_20_killed_at_each_step(service: Emulator, tmp_path: Path, state: str, when: str) -> None:
+async def test_process_is_killed_at_each_step(service: Emulator, tmp_path: Path, state: str, when: str) -> None:
     """SIGKILL before and after the commit of each state: the restart does what the design says for it."""
     process = await child(service, tmp_path, 3, state, when)
     _, told = await process.communicate()
@@ -84,7 +84,7 @@ async def test_fault_20_killed_at_each_step(service: Emulator, tmp_path: Path, s
 
 
 @pytest.mark.real_time
-async def test_fault_20_killed_while_queued(service: Emulator, tmp_path: Path) -> None:
+async def test_process_is_killed_while_queued(service: Emulator, tmp_path: Path) -> None:
     """SIGKILL after a row was queued: it was never sent, and the restart sends it once."""
     process = await child(service, tmp_path, 3, "queued", "after")
     await process.communicate()
@@ -98,7 +98,7 @@ async def test_fault_20_killed_while_queued(service: Emulator, tmp_path: Path) -
 
 @pytest.mark.real_time
 @pytest.mark.timeout(300)
-async def test_fault_20_forty_kills(service: Emulator, tmp_path: Path) -> None:
+async def test_process_is_killed_forty_times(service: Emulator, tmp_path: Path) -> None:
     """A batch of 200 effects is killed 40 times at random moments and ends whole all the same."""
     rng = random.Random(20)
     kills = 0
@@ -135,7 +135,7 @@ def _folder(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [_foreign, _damaged, _folder], ids=["foreign", "damaged", "folder"])
-async def test_fault_21_journal_cannot_be_opened(
+async def test_journal_cannot_be_opened(
     connect: Connect, emulator: Emulator, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
     """A journal that cannot be opened is a clear error before anything is sent."""
@@ -148,7 +148,7 @@ async def test_fault_21_journal_cannot_be_opened(
     assert emulator.ledger.posts == 0
 
 
-async def test_fault_21_journal_in_use(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
+async def test_journal_in_use(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
     """A journal has one owner at a time."""
     async with connect(journal=tmp_path / "j.db"):
         second = connect(journal=tmp_path / "j.db")
@@ -180,7 +180,7 @@ class FailingJournal(SqliteJournal):
         return self._failed() if MOVES[move][1] is self.fails else super().move(row_id, move, **fields)
 
 
-async def test_fault_21_journal_fails_before_the_post(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
+async def test_journal_fails_before_the_post(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
     """A row that cannot be written means no POST, and the place is free again."""
     slots = LocalSlots(1, LoopClock())
     async with connect(journal=FailingJournal(tmp_path / "j.db", EffectState.SENDING), slots=slots) as session:
@@ -193,7 +193,7 @@ async def test_fault_21_journal_fails_before_the_post(connect: Connect, emulator
     assert emulator.ledger.posts == 0
 
 
-async def test_fault_22_journal_fails_after_the_post(
+async def test_journal_fails_after_the_post(
     connect: Connect, emulator: Emulator, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the id cannot be written, it is in the error and in the log, and the task is followed all the same."""

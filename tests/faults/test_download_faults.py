@@ -80,7 +80,7 @@ def whole(**headers: str) -> Callable[[Peer], None]:
 
 @pytest.mark.parametrize("at", [0, 1, 100, len(SOUND) - 1])
 @pytest.mark.parametrize("then", ["206", "200", "416", "wrong range", "other file"])
-async def test_fault_23_cut_then(visit: Visit, tmp_path: Path, at: int, then: str) -> None:
+async def test_download_is_cut_and_then(visit: Visit, tmp_path: Path, at: int, then: str) -> None:
     """A download is cut at a byte, then goes on in each way a server may: the file is identical."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -103,7 +103,7 @@ async def test_fault_23_cut_then(visit: Visit, tmp_path: Path, at: int, then: st
     assert (await fetch(visit, files, tmp_path)).read_bytes() == SOUND
 
 
-async def test_fault_23_weak_validators_start_over(visit: Visit, tmp_path: Path) -> None:
+async def test_weak_validators_start_over(visit: Visit, tmp_path: Path) -> None:
     """Without a strong ETag nothing proves that the rest is of the same file: begin anew."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -119,7 +119,7 @@ async def test_fault_23_weak_validators_start_over(visit: Visit, tmp_path: Path)
 
 
 @pytest.mark.parametrize("way", ["close", "chunked"])
-async def test_fault_24_early_end_without_length(visit: Visit, tmp_path: Path, way: str) -> None:
+async def test_early_end_without_length(visit: Visit, tmp_path: Path, way: str) -> None:
     """No Content-Length and an early end: noticed by the format, not saved as whole."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -136,7 +136,7 @@ async def test_fault_24_early_end_without_length(visit: Visit, tmp_path: Path, w
     assert caught.value.task_id == "t"
 
 
-async def test_fault_24_whole_without_length(visit: Visit, tmp_path: Path) -> None:
+async def test_whole_without_length(visit: Visit, tmp_path: Path) -> None:
     """No Content-Length, but the format says that it is whole."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -146,7 +146,7 @@ async def test_fault_24_whole_without_length(visit: Visit, tmp_path: Path) -> No
     assert (await fetch(visit, FileServer(serve), tmp_path)).read_bytes() == SOUND
 
 
-async def test_fault_25_disk_full(visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_disk_is_full_during_a_save(visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full: no final file, the task id on the error, and the effect can be saved later."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -180,7 +180,9 @@ async def test_fault_25_disk_full(visit: Visit, tmp_path: Path, monkeypatch: pyt
         "https://169.254.169.254:{port}/x",
     ],
 )
-async def test_fault_26_private_addresses(no_leaks: object, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
+async def test_links_to_private_addresses_are_refused(
+    no_leaks: object, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
     """A link that leads to a private address in any spelling is refused, and no connection is made."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -200,7 +202,7 @@ async def test_fault_26_private_addresses(no_leaks: object, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("link", ["file:///etc/passwd", "ftp://x/y", "http:///", "data:,x", "https://a\nb/"])
-async def test_fault_26_other_schemes(visit: Visit, tmp_path: Path, link: str) -> None:
+async def test_links_of_other_schemes_are_refused(visit: Visit, tmp_path: Path, link: str) -> None:
     """A link that is no web address is refused."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -210,7 +212,7 @@ async def test_fault_26_other_schemes(visit: Visit, tmp_path: Path, link: str) -
         await fetch(visit, FileServer(serve, link), tmp_path)
 
 
-async def test_fault_26_redirects_are_checked(visit: Visit, tmp_path: Path) -> None:
+async def test_redirects_are_checked(visit: Visit, tmp_path: Path) -> None:
     """Redirects are followed a few times, each checked anew; to a file, or in a circle, they are refused."""
 
     async def to_file(request: Request, peer: Peer) -> None:
@@ -233,7 +235,7 @@ async def test_fault_26_redirects_are_checked(visit: Visit, tmp_path: Path) -> N
     assert (await fetch(visit, files, tmp_path)).read_bytes() == SOUND
 
 
-async def test_fault_27_compressed_bomb(visit: Visit, tmp_path: Path) -> None:
+async def test_compressed_result_is_refused(visit: Visit, tmp_path: Path) -> None:
     """A compressed answer was not asked for, and is refused unopened."""
 
     async def serve(request: Request, peer: Peer) -> None:
@@ -244,7 +246,7 @@ async def test_fault_27_compressed_bomb(visit: Visit, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("honest", [True, False])
-async def test_fault_27_endless_body(
+async def test_endless_result_is_given_up(
     visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, honest: bool
 ) -> None:
     """A body without end is cut at the cap, with flat memory; an honest length above it is not begun."""
@@ -271,7 +273,7 @@ NASTY = ["=cmd", "<script>", "../../x", "a\x00b", "CON", "x" * 10_000, "\u202egn
 
 
 @pytest.mark.parametrize("prompt", NASTY, ids=range(len(NASTY)))
-async def test_fault_29_nasty_prompts(visit: Visit, tmp_path: Path, prompt: str) -> None:
+async def test_nasty_prompts(visit: Visit, tmp_path: Path, prompt: str) -> None:
     """Whatever the prompt is, it arrives as it was, and the file's name stays inside the folder."""
 
     async def serve(request: Request, peer: Peer) -> None:

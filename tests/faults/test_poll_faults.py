@@ -39,7 +39,7 @@ RUNNING = b'{"status": 202}'
 DONE = json.dumps({"status": "completed", "url": "http://127.0.0.1:9/x.wav"}).encode()
 
 
-async def test_fault_14_404_then_fine(visit: Visit) -> None:
+async def test_polls_answer_404_and_then_fine(visit: Visit) -> None:
     """Three 404 after the submission are borne."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -52,7 +52,7 @@ async def test_fault_14_404_then_fine(visit: Visit) -> None:
         assert (await session.generate("rain")).task_id == "t"
 
 
-async def test_fault_14_404_for_ever(visit: Visit) -> None:
+async def test_polls_answer_404_for_ever(visit: Visit) -> None:
     """After the grace period the task is not found, and its place is free."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -65,7 +65,7 @@ async def test_fault_14_404_for_ever(visit: Visit) -> None:
             assert caught.value.task_id == "t"
 
 
-async def test_fault_15_alternating_failures(visit: Visit) -> None:
+async def test_polls_fail_every_other_time(visit: Visit) -> None:
     """Polls alternate 500 and 202: the count of failures begins anew each time."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -80,7 +80,7 @@ async def test_fault_15_alternating_failures(visit: Visit) -> None:
         assert (await session.generate("rain")).url
 
 
-async def test_fault_15_one_poll_in_ten_hangs(connect: Connect, emulator: Emulator) -> None:
+async def test_one_poll_in_ten_hangs(connect: Connect, emulator: Emulator) -> None:
     """One poll in ten hangs: all succeed, and the lag of the others is that of a quiet service."""
     emulator.service_time = Constant(5.0)
     async with connect(max_concurrency=10, polling=Polling.fixed(2.0), timeouts=Timeouts(read=8, task=None)) as session:
@@ -100,7 +100,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(JSON, min_size=1, max_size=4))
-def test_fault_16_any_json_as_poll_answer(answers: list[Any]) -> None:
+def test_polls_answer_any_json(answers: list[Any]) -> None:
     """No answer kills the poller or delays the deadline; what is not an end ends with the timeout."""
     turns = itertools.cycle(answers)
 
@@ -186,7 +186,7 @@ async def test_a_link_with_the_key_stays_whole(visit: Visit, key: str) -> None:
         assert key not in repr(effect)
 
 
-async def test_fault_17_the_poller_dies(
+async def test_the_poller_dies(
     connect: Connect, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The poller itself raises: every waiter hears with its id, loudly, and nothing is submitted again."""
@@ -207,7 +207,7 @@ async def test_fault_17_the_poller_dies(
     assert any(record.levelname == "CRITICAL" for record in caplog.records)
 
 
-async def test_fault_18_all_waiters_cancelled(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
+async def test_all_waiters_are_cancelled(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
     """All waiters are cancelled: the task is tracked to its end, and journalled."""
     async with connect(journal=tmp_path / "j.db") as session:
         task = await session.submit("rain")
@@ -239,9 +239,7 @@ def _steps(job: Coroutine[Any, Any, Any], cancel_at: int) -> Coroutine[Any, Any,
 
 
 @pytest.mark.parametrize("journalled", [False, True])
-async def test_fault_19_cancelled_at_every_await(
-    connect: Connect, emulator: Emulator, tmp_path: Path, journalled: bool
-) -> None:
+async def test_cancelled_at_every_await(connect: Connect, emulator: Emulator, tmp_path: Path, journalled: bool) -> None:
     """A submission with its wait and its save is cancelled at each turn of the loop in turn; nothing is lost."""
     emulator.service_time = Constant(0.0005)
 
@@ -280,7 +278,7 @@ async def test_fault_19_cancelled_at_every_await(
         ("no_credits", InsufficientCreditsError),
     ],
 )
-async def test_fault_28_key_or_credits_fail_in_the_middle(
+async def test_key_or_credits_fail_in_the_middle(
     connect: Connect, emulator: Emulator, fault: str, kind: type[FineVoiceError]
 ) -> None:
     """401, 403 and 402 stop the batch with that error; what runs is polled to its end; every id is kept."""
@@ -296,7 +294,7 @@ async def test_fault_28_key_or_credits_fail_in_the_middle(
     assert len(outcomes) == 20
 
 
-async def test_fault_30_the_machine_sleeps(connect: Connect, emulator: Emulator) -> None:
+async def test_the_machine_sleeps(connect: Connect, emulator: Emulator) -> None:
     """An hour passes at once: nothing expires before one more poll, and the ended task is found."""
     emulator.service_time = Constant(100.0)
     async with connect() as session:
@@ -309,7 +307,7 @@ async def test_fault_30_the_machine_sleeps(connect: Connect, emulator: Emulator)
         assert (await waiter).task_id == task.id
 
 
-async def test_fault_30_the_date_jumps(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_date_jumps(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """The date jumps back and forth: only monotonic time counts."""
     from datetime import UTC, datetime
 
@@ -322,7 +320,7 @@ async def test_fault_30_the_date_jumps(connect: Connect, monkeypatch: pytest.Mon
     assert all(outcome.effect for outcome in outcomes)
 
 
-async def test_fault_30_a_virtual_hour(connect: Connect, emulator: Emulator) -> None:
+async def test_an_hour_of_mixed_faults(connect: Connect, emulator: Emulator) -> None:
     """An hour of work with faults: every effect ends known, and nothing grows."""
     slots = LocalSlots(2, LoopClock())
     async with connect(slots=slots) as session:

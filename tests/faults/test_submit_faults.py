@@ -42,7 +42,7 @@ async def unknown(visit: Visit, unseen: Unseen, script: Any) -> tuple[SubmitUnkn
     return caught.value, server
 
 
-async def test_fault_01_fin_after_the_post(visit: Visit, unseen: Unseen) -> None:
+async def test_server_closes_after_the_post(visit: Visit, unseen: Unseen) -> None:
     """The server reads the POST and closes: unknown, one POST."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -51,7 +51,7 @@ async def test_fault_01_fin_after_the_post(visit: Visit, unseen: Unseen) -> None
     await unknown(visit, unseen, script)
 
 
-async def test_fault_02_reset_after_the_post(visit: Visit, unseen: Unseen) -> None:
+async def test_server_resets_after_the_post(visit: Visit, unseen: Unseen) -> None:
     """The server reads the POST and resets: unknown, one POST."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -60,7 +60,7 @@ async def test_fault_02_reset_after_the_post(visit: Visit, unseen: Unseen) -> No
     await unknown(visit, unseen, script)
 
 
-async def test_fault_03_hang_after_the_post(visit: Visit, unseen: Unseen) -> None:
+async def test_server_hangs_after_the_post(visit: Visit, unseen: Unseen) -> None:
     """The server reads the POST and hangs past the read limit: unknown, one POST."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -69,7 +69,7 @@ async def test_fault_03_hang_after_the_post(visit: Visit, unseen: Unseen) -> Non
     await unknown(visit, unseen, script)
 
 
-async def test_fault_04_refused_then_up(visit: Visit) -> None:
+async def test_connection_refused_and_then_up(visit: Visit) -> None:
     """Connection refused twice, then up: one accepted."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -85,7 +85,7 @@ async def test_fault_04_refused_then_up(visit: Visit) -> None:
             assert server.count("POST") == 1
 
 
-async def test_fault_04_refused_for_ever(visit: Visit, unseen: Unseen) -> None:
+async def test_connection_refused_for_ever(visit: Visit, unseen: Unseen) -> None:
     """Never up: certainly not sent, after the attempts."""
     async with visit("http://127.0.0.1:1") as session:
         with pytest.raises(SubmitNotSentError, match="safe to submit") as caught:
@@ -93,7 +93,7 @@ async def test_fault_04_refused_for_ever(visit: Visit, unseen: Unseen) -> None:
         unseen(caught.value)
 
 
-async def test_fault_05_pooled_connection_closes(visit: Visit) -> None:
+async def test_pooled_connection_closes(visit: Visit) -> None:
     """A pooled connection closes as the POST starts: unknown, never a silent second POST."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -111,7 +111,7 @@ async def test_fault_05_pooled_connection_closes(visit: Visit) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("same", [True, False])
-async def test_fault_06_redirects(visit: Visit, unseen: Unseen, status: int, same: bool) -> None:
+async def test_post_is_redirected(visit: Visit, unseen: Unseen, status: int, same: bool) -> None:
     """A redirected POST is not followed, to the same or another origin, and the second address is never asked."""
 
     async def never(request: Request, peer: Peer) -> None:
@@ -140,7 +140,7 @@ async def test_fault_06_redirects(visit: Visit, unseen: Unseen, status: int, sam
     ],
     ids=["ssh", "long header", "http 0.9", "bad status", "short body", "bad chunk"],
 )
-async def test_fault_07_unreadable_replies(visit: Visit, unseen: Unseen, reply: bytes) -> None:
+async def test_unreadable_replies(visit: Visit, unseen: Unseen, reply: bytes) -> None:
     """A reply that is no HTTP is unknown, not the "400" that the HTTP library makes up."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -152,7 +152,7 @@ async def test_fault_07_unreadable_replies(visit: Visit, unseen: Unseen, reply: 
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 409])
-async def test_fault_08_gateway_errors(visit: Visit, unseen: Unseen, status: int) -> None:
+async def test_gateway_errors_after_the_post(visit: Visit, unseen: Unseen, status: int) -> None:
     """A gateway's error may hide an acceptance: unknown, one POST, the body kept."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -164,7 +164,7 @@ async def test_fault_08_gateway_errors(visit: Visit, unseen: Unseen, status: int
     assert "HTML page (Bad Gateway)" in str(error)
 
 
-async def test_fault_09_rate_limit_then_accepted(visit: Visit) -> None:
+async def test_rate_limit_then_accepted(visit: Visit) -> None:
     """429 with Retry-After: 2, then 200: waits, one accepted."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -181,7 +181,7 @@ async def test_fault_09_rate_limit_then_accepted(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "1e9", "soon", "", "date", "past"])
-async def test_fault_10_odd_retry_after(visit: Visit, value: str) -> None:
+async def test_odd_retry_after(visit: Visit, value: str) -> None:
     """Whatever Retry-After says, the wait is bounded, and 429 for ever is a RateLimitError."""
     now = LoopClock().utcnow()
     value = {
@@ -201,7 +201,7 @@ async def test_fault_10_odd_retry_after(visit: Visit, value: str) -> None:
 
 
 @pytest.mark.parametrize("body", ["{}", "[]", "null", '{"taskId": ""}', '{"task_id": null}', '"p1"', "7", ""])
-async def test_fault_11_no_task_id(visit: Visit, unseen: Unseen, body: str) -> None:
+async def test_accepted_without_a_task_id(visit: Visit, unseen: Unseen, body: str) -> None:
     """200 without an id and a link is unknown, and keeps the body."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -211,7 +211,7 @@ async def test_fault_11_no_task_id(visit: Visit, unseen: Unseen, body: str) -> N
     assert error.body == body
 
 
-async def test_fault_11_number_as_id(visit: Visit) -> None:
+async def test_number_as_task_id(visit: Visit) -> None:
     """A number as id is an id."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -225,7 +225,7 @@ async def test_fault_11_number_as_id(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["../../v1/balance", "a?b=c", "a#b", "a b", "é", "%2e%2e"])
-async def test_fault_12_odd_ids_are_encoded(visit: Visit, task_id: str) -> None:
+async def test_odd_task_ids_are_encoded(visit: Visit, task_id: str) -> None:
     """An id with special characters is asked for as one path segment."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -241,7 +241,7 @@ async def test_fault_12_odd_ids_are_encoded(visit: Visit, task_id: str) -> None:
 
 
 @pytest.mark.parametrize("task_id", ["a\r\nX: y", "\x00", "..", "x" * 10_000])
-async def test_fault_12_impossible_ids_are_refused(visit: Visit, unseen: Unseen, task_id: str) -> None:
+async def test_impossible_task_ids_are_kept_but_not_asked_for(visit: Visit, unseen: Unseen, task_id: str) -> None:
     """An id that cannot be asked for is unknown; the error keeps it, and no other path is asked."""
 
     async def script(request: Request, peer: Peer) -> None:
@@ -252,7 +252,7 @@ async def test_fault_12_impossible_ids_are_refused(visit: Visit, unseen: Unseen,
     assert len(server.requests) == 1
 
 
-async def test_fault_13_result_with_the_answer(visit: Visit) -> None:
+async def test_result_comes_with_the_submission_answer(visit: Visit) -> None:
     """An answer that carries the link is done, without a poll."""
 
     async def script(request: Request, peer: Peer) -> None:

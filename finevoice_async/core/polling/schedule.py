@@ -39,6 +39,7 @@ from finevoice_async.core.polling.durationfit import DurationFit
 from finevoice_async.core.polling.lifetable import BINS, EDGES, END, Curve, LifeTable, spans
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.reprs import with_safe_repr
 
 VERSION = 1
 """Of the saved state."""
@@ -62,6 +63,7 @@ _QUANTILES = (math.log(2), math.log(10))
 _SPANS = list(spans(EDGES, 2))
 
 
+@with_safe_repr
 @attrs.frozen
 class Estimate:
     """How long a task will still take, in seconds.
@@ -182,6 +184,7 @@ class _Plan:
         return max(EDGES[index] + beyond / self.curve.rates[index], EDGES[index]) - age
 
 
+@with_safe_repr
 class LearnedSchedule:
     """Polls when an end is likely, by what it has learned.
 
