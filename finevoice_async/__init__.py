@@ -1,6 +1,6 @@
 """Many sound effects at once from FineVoice: none paid for twice, none lost."""
 
-from finevoice_async.config import Polling, Retry, Timeouts
+from finevoice_async.config import Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
@@ -33,6 +33,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "DownloadError",
+    "Downloads",
     "EffectState",
     "Estimate",
     "FineVoiceError",

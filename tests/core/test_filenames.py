@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finevoice_async.core.filenames import extension, file_name, slug
+from finevoice_async.core.filenames import slug, stem_of
 
 NASTY = ["=cmd", "<script>", "../../x", "a\x00b", "CON", "x" * 10_000, "\u202egnp.exe", "雨", "..", "/", "", "\ud800"]
 
