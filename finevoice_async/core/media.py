@@ -192,7 +192,7 @@ _ENCODINGS: Final = (
 
 _BLANK: Final = "\ufeff \t\r\n\f\v\x00\xa0\u2028\u2029"
 _MARKUP: Final = re.compile(r"<[!?/A-Za-z]")
-_OBJECT: Final = re.compile(r"\{\s*[\"'}]|\[\s*[\[{\"'\]\-0-9tfn]|\)\]\}'")  # the last guards JSON against scripts
+_OBJECT: Final = re.compile(r"""\{\s*["'}]|\[\s*(?:[\[{"'\]\-0-9]|true|false|null)|\)\]\}'""")  # the last guards JSON
 _MAY_BE_TEXT: Final = re.compile(r"[<{\[\"')\-0-9tfn]")  # what HTML, XML and JSON can begin with
 
 
@@ -220,7 +220,7 @@ def judge(head: bytes | bytearray, *, complete: bool) -> Verdict:
         return _judge_blank(head, complete=complete)
     if _MARKUP.match(begin):
         return Verdict.PAGE
-    if _OBJECT.match(begin) or (complete and len(head) <= _ENOUGH and _is_json(begin)):
+    if _OBJECT.match(begin) or (complete and len(begin) <= _ENOUGH and _is_json(begin)):
         return Verdict.JSON
     decided = complete or len(begin) >= _ENOUGH or not _MAY_BE_TEXT.match(begin)
     return Verdict.PASSES if decided else Verdict.MORE
