@@ -112,7 +112,8 @@ class AiohttpFetcher:
         proxy = await self._proxy_for(target)
         if self._closed:
             raise Failure(FailureKind.NOT_SENT, "the session is closed")
-        response = await self._request(self._session(proxied=bool(proxy)), target, {**_HEADERS, **headers}, proxy)
+        options = proxy | {"headers": {**_HEADERS, **headers, **proxy.get("headers", {})}}
+        response = await self._request(self._session(proxied=bool(proxy)), target, options)
         try:
             yield Body(response)
         finally:
@@ -137,21 +138,22 @@ class AiohttpFetcher:
             address = await asyncio.to_thread(_environment_proxy, target.scheme, target.host or "")
         if address is None:
             return {}
+        proxy: URL | None = None
+        secret: dict[str, str] = {}
         try:
             proxy = URL(address if "://" in address else f"http://{address}")
-            usable = proxy.scheme in ("http", "https") and bool(proxy.host)
+            if proxy.user is not None:
+                secret["Proxy-Authorization"] = aiohttp.encode_basic_auth(proxy.user, proxy.password or "")
         except ValueError:
-            usable = False
-        if not usable:
-            raise Failure(FailureKind.INVALID, "the environment's proxy is no http or https address")
-        auth = None if proxy.user is None else aiohttp.BasicAuth(proxy.user, proxy.password or "", "utf-8")
-        return {"proxy": proxy.with_user(None), "proxy_auth": auth}
+            proxy = None
+        if proxy is None or proxy.scheme not in ("http", "https") or not proxy.host:
+            raise Failure(FailureKind.INVALID, "the proxy is no http or https address")
+        # Who asks for https asks the proxy for a tunnel first, and tells nobody at its end of the password.
+        return {"proxy": proxy.with_user(None), "proxy_headers" if target.scheme == "https" else "headers": secret}
 
-    async def _request(
-        self, session: aiohttp.ClientSession, target: URL, headers: Mapping[str, str], proxy: Mapping[str, Any]
-    ) -> ClientResponse:
+    async def _request(self, session: aiohttp.ClientSession, target: URL, options: Mapping[str, Any]) -> ClientResponse:
         try:
-            return await session.get(target, headers=headers, allow_redirects=False, **proxy)
+            return await session.get(target, allow_redirects=False, **options)
         except aiohttp.ClientHttpProxyError as error:
             passing = error.status == 429 or error.status >= 500
             kind = FailureKind.NOT_SENT if passing else FailureKind.INVALID
