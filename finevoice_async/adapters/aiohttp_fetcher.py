@@ -47,8 +47,10 @@ class Body:
             failure: Failure | None = None
             try:
                 piece = await anext(iterator, None)
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                failure = translate(error, sent=True)
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
+                failure = translate(
+                    error, sent=True
+                )  # a RuntimeError is aiohttp's word for a connection that we closed
             if failure is not None:
                 raise failure from None
             if piece is None:
@@ -75,6 +77,7 @@ class AiohttpFetcher:
         self._options = options
         # All mutable state:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by whether it goes through a proxy; at the first use
+        self._open: dict[ClientResponse, None] = {}  # replies that are being read
         self._closed = False
 
     def _make_socket(self, info: AddrInfoType) -> socket.socket:
@@ -114,9 +117,11 @@ class AiohttpFetcher:
             raise Failure(FailureKind.NOT_SENT, "the session is closed")
         options = proxy | {"headers": {**_HEADERS, **headers, **proxy.get("headers", {})}}
         response = await self._request(self._session(proxied=bool(proxy)), target, options)
+        self._open[response] = None
         try:
             yield Body(response)
         finally:
+            del self._open[response]
             response.close()  # a body that was not read to its end cannot be kept for reuse
 
     def _parse(self, url: str) -> URL:
@@ -173,8 +178,12 @@ class AiohttpFetcher:
         raise failure from None
 
     async def aclose(self) -> None:
-        """Close the connections. Idempotent."""
+        """Close the connections; whoever reads from one hears of it. Idempotent."""
         self._closed = True
+        for response in self._open:
+            response.content.set_exception(
+                aiohttp.ClientConnectionError("closed")
+            )  # to close a connection tells nobody
         for session in self._sessions.values():
             await session.close()
 

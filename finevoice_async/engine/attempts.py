@@ -33,7 +33,7 @@ class _Whole:
 class Progress:
     """How far one download has come, over all its attempts."""
 
-    url: str
+    url: str = attrs.field(repr=False)  # it may carry a signature
     limit: int  # bytes at most
     received: int = 0  # and given out
     attempt: int = 1
