@@ -112,7 +112,9 @@ def host_problem(host: str, allow: tuple[Network, ...] = ()) -> str | None:
         return None if may_be_asked(name, allow) else "leads to a private address"
     except ValueError:
         last = name.rpartition(".")[2]
-    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last) or name == "localhost" or last == "localhost":
+    if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", last):
+        return "leads to a private address"
+    if last == "localhost" and not any(may_be_asked(own, allow) for own in ("127.0.0.1", "::1")):
         return "leads to a private address"
     return None
 

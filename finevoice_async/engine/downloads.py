@@ -151,7 +151,7 @@ class Downloader:
                 failed = error
             finally:
                 self._turns.release()
-            if failed is None:
+            if failed is None or progress.is_complete:
                 return
             await self._wait_or_raise(progress, source, failed)
 
@@ -308,7 +308,9 @@ class Downloader:
                         due = now + _KEPT_EVERY
             source.arrived.media = progress.media or source.arrived.media
             file = target.of(_suffix(progress, source))
-            _warn_of_suffix(source, target.suffix, progress.content)
+            note = _suffix_note(target.suffix, progress.content)
+            if note is not None:
+                log.warning("the result of task %s %s", source.task_id, note)
             digest = await in_thread(partial(part.finish, file, overwrite=overwrite))
         except (OSError, ValueError) as error:
             raise _storage_error(source, path, error) from error
@@ -331,19 +333,12 @@ def _suffix(progress: Progress, source: Source) -> str:
     return kind.suffix if kind is not None else ""
 
 
-def _warn_of_suffix(source: Source, suffix: str, content: Media | None) -> None:
-    """Say so if the caller's suffix contradicts the content."""
-    if not suffix or content is None:
-        return
+def _suffix_note(suffix: str, content: Media | None) -> str | None:
+    """Return what to say of the caller's suffix if it contradicts the content."""
     named = media.of_suffix(suffix)
-    if named is None or named.media_type != content.media_type:
-        log.warning(
-            "the result of task %s is %s (%s), but saved as %s: that suffix is the caller's",
-            source.task_id,
-            content.media_type,
-            content.suffix,
-            suffix,
-        )
+    if not suffix or content is None or (named is not None and named.media_type == content.media_type):
+        return None
+    return f"is {content.media_type} ({content.suffix}), but was saved as {suffix}: that suffix is the caller's"
 
 
 def _storage_error(source: Source, path: str | os.PathLike[str], error: Exception) -> DownloadError:

@@ -153,7 +153,16 @@ def test_networks_that_are_allowed(address: str, networks: list[str], may: bool)
 def test_hosts(host: str, fine: bool) -> None:
     """A name may be looked up; an address is checked, and what some machines read as one is none."""
     assert (host_problem(host) is None) is fine
-    assert host_problem("127.0.0.1", (ipaddress.ip_network("127.0.0.0/8"),)) is None
+
+
+def test_hosts_that_are_allowed() -> None:
+    """What is allowed may stand in a link, under its name, too; never in a spelling that others may read otherwise."""
+    for network in ("127.0.0.0/8", "::1"):
+        assert host_problem("localhost", (ipaddress.ip_network(network),)) is None
+    allow = (ipaddress.ip_network("127.0.0.0/8"),)
+    assert host_problem("127.0.0.1", allow) is None
+    assert host_problem("10.0.0.1", allow) is not None
+    assert host_problem("127.1", allow) is not None
 
 
 @pytest.mark.parametrize(

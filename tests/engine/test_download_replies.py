@@ -81,6 +81,13 @@ async def test_a_wrong_length_is_not_whole() -> None:
         assert [headers for _, headers in parts.fetcher.asked] == [{}] * 3
 
 
+async def test_cut_behind_its_end() -> None:
+    """What has its length is whole, however its connection ends."""
+    async with parts_with(cut(whole(b"abc", b"def", content_length="6")), attempts=1) as parts:
+        assert await read(parts) == b"abcdef"
+        assert len(parts.fetcher.asked) == 1
+
+
 # Resumed
 
 
