@@ -2,7 +2,7 @@
 
 import logging
 
-from finevoice_async.config import Polling, Retry, Timeouts
+from finevoice_async.config import Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
@@ -35,6 +35,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "DownloadError",
+    "Downloads",
     "EffectState",
     "Estimate",
     "FineVoiceError",

@@ -5,8 +5,10 @@ Also the rules for the key and the service's address.
 
 from __future__ import annotations
 
+import ipaddress
+import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,18 +46,22 @@ def check_base_url(url: str) -> str:
         ConfigurationError: It is no plain http or https address.
     """
     text = _plain_text(url)
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
     secretive = any(mark in text for mark in "@?#")  # what stands there may be a password
-    if secretive or not usable or not text.isprintable() or " " in text:
+    if secretive or not _is_web_address(text):
         raise ConfigurationError(
             f"The base URL must be an http or https address without user, query and fragment, not "
             f"{'one with these parts' if secretive else _show(url)}. It comes from base_url or {BASE_URL_VARIABLE}."
         )
     return text.rstrip("/")
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return usable and text.isprintable() and " " not in text
 
 
 def _plain_text(value: object) -> str:
@@ -210,3 +216,85 @@ class Retry:
     max_retry_after: float = _number(120.0, _positive)  # beyond it, an error is more use
     patience: float = _number(120.0, _positive)  # a router restarts, somebody else's effects end
     resend_unknown: bool = attrs.field(default=False, validator=_yes_or_no)  # it may have been paid for
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_NETWORKS = (ipaddress.IPv4Network, ipaddress.IPv6Network)
+_ADDRESSES = (ipaddress.IPv4Address, ipaddress.IPv6Address)
+
+
+def _optional_count(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        _count(owner, field, value)
+
+
+def _as_networks(value: Iterable[str | Network | Address]) -> Any:
+    """Return networks, addresses and texts as networks; anything else as it is, for the rule to refuse."""
+    if issubclass(type(value), (str, bytes, *_NETWORKS)):  # these would be taken letter by letter, address by address
+        return value
+    try:
+        known = (*_NETWORKS, *_ADDRESSES)
+        return tuple(ipaddress.ip_network(each if type(each) in known else _plain_text(each)) for each in value)
+    except Exception:  # noqa: BLE001 - the caller's iterable may raise anything
+        return value
+
+
+def _networks(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if type(value) is not tuple or not all(type(each) in _NETWORKS for each in value):
+        raise _refuse(owner, field, value, "a list of networks, such as ['198.18.0.0/15']")
+
+
+def _context(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not issubclass(type(value), ssl.SSLContext):
+        raise _refuse(owner, field, value, "an ssl.SSLContext, or None for aiohttp's own")
+
+
+def _as_text(value: str | None) -> Any:
+    """Return a text as a plain one, anything else as it is, for the rule to refuse."""
+    return _plain_text(value) if issubclass(type(value), str) else value
+
+
+def _proxy(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not (_is_web_address(_plain_text(value)) and value.isascii()):
+        raise ConfigurationError(  # it is not shown: it may hold a password
+            f"{type(owner).__name__}.{field.name} must be an http or https address, such as http://user:pw@host:3128."
+        )
+
+
+def _show_proxy(value: str | None) -> str:
+    """Show a proxy without user, password and what stands behind its host."""
+    if value is None:
+        return "None"
+    parts = urlsplit(value)
+    return repr(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
+
+
+@attrs.frozen(kw_only=True)
+class Downloads:
+    """How results are fetched.
+
+    Results lie anywhere, so nothing of the service's goes to them: no key, no cookies, nothing of `~/.netrc`. Only
+    public addresses are asked, and those in `allow`. With a proxy it is the proxy that looks names up: then only
+    addresses that stand in a link itself are checked, and the proxy's own may be any.
+
+    Attributes:
+        concurrency: How many downloads run at once. A stream counts from its first piece to its end.
+        attempts: How often a result is asked for at most, the first time included; None: as `Retry.attempts`.
+        trust_env: Use the environment's proxies: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
+        proxy: The address of an http or https proxy, before the environment's.
+        ssl: Certificates to trust, and so on, in place of aiohttp's own.
+        allow: Networks that may be asked although they are not public: some resolvers answer from 198.18.0.0/15.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    concurrency: int = _number(8, _count)  # more than browsers open to a host (6); 30 s of audio have 1 to 10 MB
+    attempts: int | None = _number(None, _optional_count)  # one patience for all calls, unless somebody wants another
+    trust_env: bool = attrs.field(default=False, validator=_yes_or_no)  # as aiohttp
+    proxy: str | None = attrs.field(default=None, converter=_as_text, validator=_proxy, repr=_show_proxy)  # as aiohttp
+    ssl: ssl.SSLContext | None = attrs.field(default=None, validator=_context, repr=False)  # as aiohttp
+    allow: tuple[Network, ...] = attrs.field(
+        default=(), converter=_as_networks, validator=_networks
+    )  # nothing but public

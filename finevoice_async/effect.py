@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
+from finevoice_async.core import media
+from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
-from finevoice_async.engine.downloads import Downloads, Source
+from finevoice_async.engine.downloads import Arrived, Downloader, Source
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import ConfigurationError, FineVoiceError
 from finevoice_async.reprs import with_safe_repr
@@ -40,10 +42,11 @@ class SoundEffect:
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
     key: str | None = attrs.field(default=None, eq=False)
     row_id: int | None = attrs.field(default=None, repr=False, eq=False)  # its row in the journal
-    _downloads: Downloads | None = attrs.field(default=None, repr=False, eq=False)  # its session's; None in a copy
+    _downloads: Downloader | None = attrs.field(default=None, repr=False, eq=False)  # its session's; None in a copy
+    _arrived: Arrived = attrs.field(factory=Arrived, repr=False, eq=False)
 
     @classmethod
-    def of(cls, record: TaskRecord, downloads: Downloads) -> Self:
+    def of(cls, record: TaskRecord, downloads: Downloader) -> Self:
         """Return the effect of a task that ended with a result."""
         assert isinstance(record.end, TaskUpdate)  # noqa: S101 - whoever calls this has looked
         return cls(
@@ -67,11 +70,32 @@ class SoundEffect:
         return self.urls[0]
 
     @property
-    def _source(self) -> Source:
-        return Source(url=self.url, task_id=self.task_id, request=self.request, row_id=self.row_id)
+    def media_type(self) -> str | None:
+        """What kind of audio it is, as in `Content-Type`; None if nobody knows.
+
+        Once something of it was fetched its first bytes tell, before that its link or the service's answer.
+        """
+        return self._media.media_type if self._media is not None else None
 
     @property
-    def _session(self) -> Downloads:
+    def suffix(self) -> str:
+        """The suffix for a file's name, with its dot, that goes with `media_type`; empty if nobody knows."""
+        return self._media.suffix if self._media is not None else ""
+
+    @property
+    def _media(self) -> Media | None:
+        return self._source.arrived.media
+
+    @property
+    def _source(self) -> Source:
+        if self._arrived.media is None:
+            self._arrived.media = media.of_link(self.url) or media.of_answer(self.raw)
+        return Source(
+            url=self.url, task_id=self.task_id, request=self.request, row_id=self.row_id, arrived=self._arrived
+        )
+
+    @property
+    def _session(self) -> Downloader:
         """What downloads for its session.
 
         Raises:
@@ -99,17 +123,20 @@ class SoundEffect:
         """Download the audio into memory.
 
         Raises:
-            DownloadError: It could not be fetched whole.
+            DownloadError: It could not be fetched whole, or is no audio.
+            SessionClosedError: The session is closed.
             ConfigurationError: It is a copy without a session.
         """
         with self._told():
             return await self._session.read(self._source)
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes, None]:
         """Download the audio piece by piece.
 
         Raises:
-            DownloadError: It could not be fetched whole; what came before is not to be used.
+            DownloadError: It could not be fetched whole; what came before is not to be used. What is no audio raises
+                before the first piece.
+            SessionClosedError: The session is closed; what came before is not to be used.
             ConfigurationError: It is a copy without a session.
         """
         with self._told():
@@ -120,16 +147,22 @@ class SoundEffect:
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Download the audio to a file, which appears whole or not at all.
 
+        The suffix follows the content: a name without one gets the right one. A suffix of yours that contradicts the
+        content is kept, with a warning in the log. After a crash the next save to the same path goes on where it was,
+        if the server can prove that it is the same file.
+
         Args:
-            path: The file; or a folder (it exists, or the path ends in a slash), for a name made of the prompt and
-                the task id.
-            overwrite: Replace the file if it exists.
+            path: The file; or a folder, for a name made of the prompt and the task id. A folder that exists is one, and
+                so is a text that ends in a slash, which is made. A `Path` forgets its slash: it means a folder only
+                where there is one.
+            overwrite: Replace the file if it exists. The new one has the old one's permissions.
 
         Returns:
             Where it was saved.
 
         Raises:
-            DownloadError: It could not be fetched or stored, or the file exists.
+            DownloadError: It could not be fetched or stored, is no audio, or the file exists.
+            SessionClosedError: The session is closed.
             JournalError: It was saved, but the journal could not note it.
             ConfigurationError: It is a copy without a session.
         """

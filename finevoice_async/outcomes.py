@@ -14,7 +14,7 @@ import attrs
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request
 from finevoice_async.effect import SoundEffect
-from finevoice_async.engine.downloads import Downloads
+from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
     ENDED,
@@ -40,6 +40,9 @@ log = logging.getLogger("finevoice_async")
 
 RequestLike = SfxRequest | str | Mapping[str, Any]
 """What `generate_many` takes: a request, a prompt, or a dict of fields (with a `key`, if there is a journal)."""
+
+RECOVER_AHEAD: Final = 1000
+"""Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
 
 _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""
@@ -78,7 +81,7 @@ class OutcomeStream:
         streams: dict[OutcomeStream, None],
         submitter: Submitter,
         poller: Poller,
-        downloads: Downloads,
+        downloads: Downloader,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike | JournalRow],
         *,
         ahead: int,

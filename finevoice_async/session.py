@@ -19,7 +19,7 @@ from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
 from finevoice_async.adapters.journals import make_journal
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Polling, Retry, Timeouts
+from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.addresses import is_local
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
 from finevoice_async.core.requests import as_request
@@ -28,20 +28,20 @@ from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.answers import Answers
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.downloads import Downloads
+from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.exchange import Exchange
 from finevoice_async.engine.expiry import Deadlines
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.life import Life, SessionState
-from finevoice_async.engine.poller import Poller
+from finevoice_async.engine.poller import Poller, warn_of_budget
 from finevoice_async.engine.records import Stats, TaskRecord
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import ConfigurationError, InvalidRequestError
-from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
+from finevoice_async.outcomes import RECOVER_AHEAD, Outcome, OutcomeStream, RequestLike
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.reprs import with_safe_repr
 from finevoice_async.task import SfxTask
@@ -49,12 +49,6 @@ from finevoice_async.task import SfxTask
 log = logging.getLogger("finevoice_async")
 
 _LEARNED = "polling"  # the name under which the journal keeps what the schedule has learned
-
-SHORTEST_EFFECT = 5.0
-"""Seconds: with more slots than this many seconds' worth of polls, polls may be what holds the session back."""
-
-RECOVER_AHEAD = 1000
-"""Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
 
 
 @with_safe_repr
@@ -75,6 +69,7 @@ class FineVoiceSession:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         polling: Polling = Polling(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
+        downloads: Downloads = Downloads(),  # noqa: B008 - frozen
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         """Set it up; nothing is opened before the first use.
@@ -88,6 +83,7 @@ class FineVoiceSession:
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
+            downloads: How to fetch results.
             http: An aiohttp session of yours for the calls to the service: used, never closed.
 
         Raises:
@@ -100,8 +96,7 @@ class FineVoiceSession:
         self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._deadlines)
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
         self._slots: Slots = own if slots is None else GuardedSlots(slots)
-        if polling.budget * SHORTEST_EFFECT < max_concurrency:
-            log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
+        warn_of_budget(polling, max_concurrency)
         self._timeouts = timeouts
         self._max_concurrency = max_concurrency
         self._bookkeeper = books = Bookkeeper(make_journal(journal, clock))
@@ -115,8 +110,10 @@ class FineVoiceSession:
         sender = Sender(exchange, *parts, gate=gate, slots=slots, clock=clock, retry=retry, rng=rng)
         self._submitter = Submitter(sender, *parts, gate=gate, slots=slots, clock=clock)
         local = is_local(self._transport.base_url)
-        self._fetcher = AiohttpFetcher(timeouts, local=local)
-        self._downloads = Downloads(self._fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng)
+        fetcher = AiohttpFetcher(timeouts, local=local, options=downloads)
+        self._downloads = Downloader(
+            fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng, options=downloads
+        )
         # All mutable state:
         self._life = Life()
         self._streams: dict[OutcomeStream, None] = {}  # loops of generate_many and recover; each leaves when it is left
@@ -192,7 +189,7 @@ class FineVoiceSession:
         finally:
             self._deadlines.close()
             await self._transport.aclose()
-            await self._fetcher.aclose()
+            await self._downloads.aclose()
 
     # The job
 

@@ -14,7 +14,7 @@ from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
-from finevoice_async.engine.downloads import Downloads
+from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import News, TaskRecord, Watcher
 from finevoice_async.errors import FineVoiceError
@@ -38,7 +38,7 @@ class SfxTask:
 
     __slots__ = ("_downloads", "_poller", "_record", "_timeout")
 
-    def __init__(self, record: TaskRecord, poller: Poller, downloads: Downloads, timeout: float | None) -> None:
+    def __init__(self, record: TaskRecord, poller: Poller, downloads: Downloader, timeout: float | None) -> None:
         self._record = record
         self._poller = poller
         self._downloads = downloads

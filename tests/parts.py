@@ -17,7 +17,7 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.answers import Answers
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.downloads import Downloads
+from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.exchange import Exchange
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
@@ -63,7 +63,7 @@ class Parts:
     registry: Registry
     sender: Sender
     submitter: Submitter
-    downloads: Downloads
+    downloads: Downloader
     _closed: bool = attrs.field(default=False, init=False)
     _before: set[asyncio.Task[Any]] = attrs.field(factory=set, init=False)  # tasks that are not the parts'
     _complaints: list[dict[str, Any]] = attrs.field(factory=list, init=False)  # of the event loop
@@ -159,7 +159,7 @@ def assemble(
         registry=registry,
         sender=sender,
         submitter=Submitter(sender, poller, inflight, books, registry, gate=gate, slots=used, clock=clock),
-        downloads=Downloads(fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng),
+        downloads=Downloader(fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -30,6 +31,7 @@ class Peer:
     """The connection that a request came on, to be answered or mistreated."""
 
     writer: asyncio.StreamWriter
+    reader: asyncio.StreamReader
     finished: bool = False
 
     def send(self, data: bytes) -> None:
@@ -67,8 +69,9 @@ Script = Callable[[Request, Peer], Awaitable[None]]
 class RawServer:
     """Reads requests one after another on each connection, notes them, and lets the script answer."""
 
-    def __init__(self, script: Script, port: int = 0) -> None:
+    def __init__(self, script: Script, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self.tls = tls
         self.requests: list[Request] = []
         self.connections = 0
         self.port = port
@@ -78,14 +81,14 @@ class RawServer:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def count(self, method: str) -> int:
         """Count the requests of a method."""
         return sum(request.method == method for request in self.requests)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -104,7 +107,7 @@ class RawServer:
         assert task is not None
         self._handlers.add(task)
         self.connections += 1
-        peer = Peer(writer)
+        peer = Peer(writer, reader)
         try:
             while not peer.finished:
                 request = await _read(reader)

@@ -271,10 +271,8 @@ class Bookkeeper:
 
     def ended(self, record: TaskRecord) -> None:
         """Note how a task ended. The journal is told, behind."""
-        if isinstance(record.end, TaskUpdate):
-            self.completed += 1
-        else:
-            self.failed += 1
+        done = isinstance(record.end, TaskUpdate)
+        self.completed, self.failed = self.completed + done, self.failed + (not done)
         log.info("task %s ended: %s", record.task_id, record.status.value)
         if self._journal is None or record.row_id is None:
             return

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
@@ -13,20 +13,21 @@ from pathlib import Path
 
 import attrs
 
-from finevoice_async.config import Retry
+from finevoice_async.config import Downloads, Retry
+from finevoice_async.core import media
 from finevoice_async.core import retry as policy
-from finevoice_async.core.addresses import link_problem, redirected
-from finevoice_async.core.audio import EndCheck
+from finevoice_async.core.addresses import link_problem, over_https
 from finevoice_async.core.failures import Failure, FailureKind
-from finevoice_async.core.filenames import file_name
+from finevoice_async.core.filenames import safe_name, stem_of
+from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.retry import Action, Call
-from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.core.text import shorten
+from finevoice_async.engine.attempts import Progress, check_status
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import Exchange
-from finevoice_async.errors import DownloadError
-from finevoice_async.ports import Body, Clock, Fetcher
+from finevoice_async.errors import DownloadError, SessionClosedError
+from finevoice_async.ports import Clock, Fetcher
 
 log = logging.getLogger("finevoice_async")
 
@@ -35,23 +36,14 @@ MAX_RESULT = 256 * 1024 * 1024
 
 MAX_REDIRECTS = 5
 
+_KEPT_EVERY = 0.2  # seconds after which what has come is written, so that a crash costs no more
+
 
 @attrs.define(eq=False)
-class _Progress:
-    """How far one download has come, over all its attempts."""
+class Arrived:
+    """What kind of audio a result is: as its link or the answer suggests, and once it is fetched, as it is."""
 
-    url: str
-    received: int = 0
-    total: int | None = None
-    validator: str | None = None  # a strong ETag: the only proof that a continued file is the same file
-    attempt: int = 1
-    refreshed: bool = False
-    check: EndCheck = attrs.field(factory=EndCheck)
-
-    def restart(self) -> None:
-        self.received = 0
-        self.total = self.validator = None
-        self.check = EndCheck()
+    media: Media | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -63,15 +55,17 @@ class Source:
         task_id: The service's id, which gives fresh links.
         request: What was asked for.
         row_id: Its row in the journal.
+        arrived: Is told what kind of audio it is.
     """
 
     url: str = attrs.field(repr=False)  # it may carry a signature
     task_id: str | None
     request: SfxRequest | None
     row_id: int | None
+    arrived: Arrived = attrs.field(factory=Arrived, repr=False)
 
 
-class Downloads:
+class Downloader:
     """Fetches results. Many at once, outside the plan's slots."""
 
     def __init__(
@@ -84,6 +78,7 @@ class Downloads:
         retry: Retry,
         clock: Clock,
         rng: random.Random,
+        options: Downloads = Downloads(),  # noqa: B008 - frozen
     ) -> None:
         """Wire it.
 
@@ -95,45 +90,101 @@ class Downloads:
             retry: Attempts and waits.
             clock: The session's clock.
             rng: Draws the jitter.
+            options: How many at once, how often, and which networks.
         """
         self._fetcher = fetcher
         self._exchange = exchange
         self._bookkeeper = bookkeeper
         self._local = local
         self._retry = retry
+        self._attempts = retry.attempts if options.attempts is None else options.attempts
+        self._allow = options.allow
         self._clock = clock
         self._rng = rng
+        # All mutable state:
+        self._turns = asyncio.Semaphore(options.concurrency)  # a download has one while a request of it is under way
+        self._waiting = 0  # downloads without a turn
+        self._pauses: set[asyncio.Future[None]] = set()  # between two attempts
+        self._closed = False
 
-    async def pieces(self, source: Source) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def aclose(self) -> None:
+        """Close the connections; downloads under way hear of it now. Idempotent."""
+        self._closed = True
+        for pause in self._pauses:
+            _end(pause)
+        for _ in range(self._waiting):
+            self._turns.release()
+        await self._fetcher.aclose()
+
+    def _check_open(self, source: Source) -> None:
+        if self._closed:
+            raise SessionClosedError(
+                f"The session is closed. The result of task {source.task_id} is paid for and kept at the service; "
+                "attach(task_id) in another session gives it.",
+                task_id=source.task_id,
+                request=source.request,
+            )
+
+    # Pieces
+
+    async def pieces(self, source: Source, progress: Progress | None = None) -> AsyncGenerator[tuple[int, bytes], None]:
         """Yield a result as (offset, bytes), resumed or begun anew (offset 0 again) when the connection is cut.
+
+        Args:
+            source: The result.
+            progress: How far it has come already.
 
         Raises:
             DownloadError: It could not be fetched whole.
+            SessionClosedError: The session is closed.
         """
-        progress = _Progress(source.url)
-        while True:
+        progress = progress or self._begin(source)
+        while not progress.is_complete:
+            failed: Failure | None = None
+            await self._take_turn(source)
             try:
                 async with aclosing(self._attempt(progress)) as attempt:
                     async for offset, piece in attempt:
+                        source.arrived.media = progress.media or source.arrived.media
                         yield offset, piece
             except Failure as error:
                 failed = error
-            else:
+            finally:
+                self._turns.release()
+            if failed is None or progress.is_complete:
                 return
             await self._wait_or_raise(progress, source, failed)
 
-    async def _wait_or_raise(self, progress: _Progress, source: Source, failed: Failure) -> None:
-        decision = policy.decide(Call.DOWNLOAD, failed.kind, self._retry)
-        if decision.action is Action.REFRESH and not progress.refreshed and source.task_id:
-            progress.refreshed = True
-            answer = await self._exchange.ask(source.task_id)
-            urls = answer.urls if isinstance(answer, TaskUpdate) else ()
-            if urls:
-                log.info("the link of task %s has expired; it gave a fresh one", source.task_id)
-                progress.url = urls[0]
-                progress.restart()
-                return
-        again = decision.action is Action.AGAIN and progress.attempt < self._retry.attempts
+    def _begin(self, source: Source) -> Progress:
+        return Progress(source.url, MAX_RESULT)
+
+    async def _take_turn(self, source: Source) -> None:
+        self._check_open(source)
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        if self._closed:
+            self._turns.release()
+        self._check_open(source)
+
+    async def _wait_or_raise(self, progress: Progress, source: Source, failed: Failure) -> None:
+        self._check_open(source)
+        action = policy.decide(Call.DOWNLOAD, failed.kind, self._retry).action
+        luck, after = self._rng.random(), failed.retry_after
+        if action is Action.REFRESH:
+            luck = 0.5 + luck / 2  # it may be a moment before its file: no wait is next to nothing
+            fresh = await self._ask_for_link(source)
+            self._check_open(source)
+            if isinstance(fresh, Failure):
+                after = fresh.retry_after if after is None else after
+            elif fresh is not None and fresh != progress.url:
+                progress.move_to(fresh)
+                if not progress.refreshed:
+                    progress.refreshed = True
+                    return
+        again = action in (Action.AGAIN, Action.REFRESH) and progress.attempt < self._attempts
         if not again:
             raise DownloadError(
                 f"The result of task {source.task_id} could not be fetched: {failed.what}. It is paid for and kept at "
@@ -142,33 +193,62 @@ class Downloads:
                 request=source.request,
                 status=failed.status,
             )
-        wait = policy.wait_before_retry(progress.attempt, self._retry, self._rng.random(), failed.retry_after)
+        wait = policy.wait_before_retry(progress.attempt, self._retry, luck, after)
         log.info("download of task %s failed (%s); again in %.2f s", source.task_id, failed.what, wait)
         progress.attempt += 1
-        await self._clock.sleep(wait)
+        await self._pause(wait)
+        self._check_open(source)
 
-    async def _attempt(self, progress: _Progress) -> AsyncGenerator[tuple[int, bytes], None]:
+    async def _ask_for_link(self, source: Source) -> str | Failure | None:
+        """Return a link of the task as it is now, None if it has none, or why it could not be asked."""
+        if source.task_id is None:
+            return None
+        answer = await self._exchange.ask(source.task_id)
+        if isinstance(answer, Failure):
+            log.info("task %s gave no fresh link: %s", source.task_id, answer.what)
+            return answer
+        return answer.urls[0] if answer.urls else None
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, until the session closes at most."""
+        pause = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_at(self._clock.monotonic() + seconds, partial(_end, pause))
+        self._pauses.add(pause)
+        try:
+            await pause
+        finally:
+            self._pauses.discard(pause)
+            timer.cancel()
+
+    async def _attempt(self, progress: Progress) -> AsyncGenerator[tuple[int, bytes], None]:
         url = progress.url
         for _ in range(MAX_REDIRECTS + 1):
-            problem = link_problem(url, local=self._local)
+            if not self._local:
+                url = over_https(url)
+            problem = link_problem(url, local=self._local, allow=self._allow)
             if problem is not None:
                 raise Failure(FailureKind.INVALID, f"its link {problem}")
             location = None
-            async with self._fetcher.get(url, _resume_headers(progress)) as body:
+            async with self._fetcher.get(url, progress.headers()) as body:
                 if body.status == 416:
                     progress.restart()  # what was received does not fit the file any more
-                location = _check_status(body, self._clock)
+                location = check_status(url, body, self._clock)
                 if location is None:
-                    _check_start(progress, body)
+                    progress.start(body)
                     async for piece in body.pieces():
-                        offset = progress.received
-                        _count(progress, piece)
-                        yield offset, piece
+                        good = progress.take(piece)
+                        if good:
+                            yield progress.received - len(good), good
+                    good = progress.rest()
+                    if good:
+                        yield progress.received - len(good), good
             if location is None:
-                _check_end(progress)
+                progress.end()
                 return
-            url = redirected(url, location)
+            url = location
         raise Failure(FailureKind.INVALID, f"its link was redirected more than {MAX_REDIRECTS} times")
+
+    # Whole results
 
     async def read(self, source: Source) -> bytes:
         """Return the whole result."""
@@ -202,28 +282,63 @@ class Downloads:
         """Save the result under a name where it appears whole or not at all."""
         import anyio  # with what handles files, a fifth of the package's import time, and not all programs save
 
-        from finevoice_async.engine.part_file import PartFile, choose_target
+        from finevoice_async.engine.part_file import PartFile
+        from finevoice_async.engine.targets import choose_target
 
-        name = file_name(source.request.prompt if source.request else None, source.task_id, source.url)
+        self._check_open(source)
+        in_thread = anyio.to_thread.run_sync
+        stem = safe_name(stem_of(source.request.prompt if source.request else None, source.task_id, source.url))
         part: PartFile | None = None
         try:
-            target = await anyio.to_thread.run_sync(partial(choose_target, os.fspath(path), name, overwrite=overwrite))
-            part = PartFile(target)
-            await anyio.to_thread.run_sync(part.open)
-            async with aclosing(self.pieces(source)) as pieces:
+            target = await in_thread(partial(choose_target, os.fsdecode(path), stem, overwrite=overwrite))
+            part = PartFile(target.base)
+            progress = self._begin(source)
+            kept = await in_thread(part.open)
+            if kept is not None and progress.resume(kept.size, kept.head, kept.note):
+                log.info("the download of task %s goes on after %d bytes", source.task_id, kept.size)
+            is_checked, due = bool(target.suffix), 0.0
+            async with aclosing(self.pieces(source, progress)) as pieces:
                 async for offset, piece in pieces:
-                    if part.add(offset, piece):
-                        await anyio.to_thread.run_sync(part.flush)
-            digest = await anyio.to_thread.run_sync(partial(part.finish, overwrite=overwrite))
+                    is_full, now = part.add(offset, piece), self._clock.monotonic()
+                    if not is_checked and progress.is_known:
+                        is_checked = True
+                        await in_thread(target.check, target.of(_suffix(progress, source)))
+                    if is_full or now >= due:
+                        await in_thread(part.flush, progress.note())
+                        due = now + _KEPT_EVERY
+            source.arrived.media = progress.media or source.arrived.media
+            file = target.of(_suffix(progress, source))
+            note = _suffix_note(target.suffix, progress.content)
+            if note is not None:
+                log.warning("the result of task %s %s", source.task_id, note)
+            digest = await in_thread(partial(part.finish, file, overwrite=overwrite))
         except (OSError, ValueError) as error:
             raise _storage_error(source, path, error) from error
         finally:
             if part is not None:
                 with anyio.CancelScope(shield=True):  # bounded: a close and an unlink
-                    await anyio.to_thread.run_sync(part.discard)
+                    await in_thread(part.discard)
         log.info("task %s saved", source.task_id)
-        await self._bookkeeper.saved(source.row_id, path=str(target.absolute()), sha256=digest)
-        return target
+        await self._bookkeeper.saved(source.row_id, path=str(file.absolute()), sha256=digest)
+        return file
+
+
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
+
+
+def _suffix(progress: Progress, source: Source) -> str:
+    kind = progress.media or source.arrived.media
+    return kind.suffix if kind is not None else ""
+
+
+def _suffix_note(suffix: str, content: Media | None) -> str | None:
+    """Return what to say of the caller's suffix if it contradicts the content."""
+    named = media.of_suffix(suffix)
+    if not suffix or content is None or (named is not None and named.media_type == content.media_type):
+        return None
+    return f"is {content.media_type} ({content.suffix}), but was saved as {suffix}: that suffix is the caller's"
 
 
 def _storage_error(source: Source, path: str | os.PathLike[str], error: Exception) -> DownloadError:
@@ -234,76 +349,3 @@ def _storage_error(source: Source, path: str | os.PathLike[str], error: Exceptio
         task_id=source.task_id,
         request=source.request,
     )
-
-
-# One reply
-
-
-def _resume_headers(progress: _Progress) -> dict[str, str]:
-    if not progress.received:
-        return {}
-    if progress.validator is None:
-        progress.restart()
-        return {}
-    return {"Range": f"bytes={progress.received}-", "If-Range": progress.validator}
-
-
-def _check_status(body: Body, clock: Clock) -> str | None:
-    """Return the address of a redirect, None for a body to read; anything else is a failed attempt."""
-    kind = policy.kind_of(body.status)
-    if kind is FailureKind.REDIRECT and "location" in body.headers:
-        return body.headers["location"]
-    if kind is None and body.status in (200, 206):
-        return None
-    if body.status == 416:
-        kind = FailureKind.UNREADABLE
-    after = policy.retry_after_of(body.headers, clock.utcnow())
-    raise Failure(
-        kind or FailureKind.UNREADABLE, f"the server answered {body.status}", status=body.status, retry_after=after
-    )
-
-
-def _check_start(progress: _Progress, body: Body) -> None:
-    """Decide where the body goes on, and how long the whole is."""
-    headers = body.headers
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise Failure(FailureKind.INVALID, "it is compressed, which was not asked for")
-    length = int(headers["content-length"]) if headers.get("content-length", "").isdecimal() else None
-    if body.status == 206:
-        match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", headers.get("content-range", ""))
-        same = headers.get("etag", progress.validator) == progress.validator
-        if not progress.received or match is None or int(match[1]) != progress.received or not same:
-            progress.restart()
-            raise Failure(FailureKind.UNREADABLE, "the server sent another range than was asked for", status=206)
-        total = None if match[3] == "*" else int(match[3])
-        if total is not None and progress.total is not None and total != progress.total:
-            progress.restart()
-            raise Failure(FailureKind.UNREADABLE, "the file changed on the way", status=206)
-        progress.total = total or progress.total
-        return
-    progress.restart()  # a 200 is the whole file, also to a request for a range
-    progress.total = length
-    etag = headers.get("etag", "")
-    progress.validator = etag if etag.startswith('"') else None
-    if length is not None and length > MAX_RESULT:
-        raise Failure(FailureKind.INVALID, f"it has {length} bytes; at most {MAX_RESULT} are fetched")
-
-
-def _count(progress: _Progress, piece: bytes) -> None:
-    progress.received += len(piece)
-    if progress.received > MAX_RESULT:
-        raise Failure(FailureKind.INVALID, f"it has more than {MAX_RESULT} bytes")
-    if progress.total is None:
-        progress.check.feed(piece)
-
-
-def _check_end(progress: _Progress) -> None:
-    if progress.total is None:
-        problem = progress.check.problem()
-    else:
-        right = progress.received == progress.total
-        problem = None if right else f"{progress.received} of {progress.total} bytes came"
-    if problem is not None:
-        if progress.total is None or progress.received > progress.total:
-            progress.restart()
-        raise Failure(FailureKind.LOST, problem)

@@ -40,6 +40,16 @@ ABANDON_AFTER = 3600.0
 at most 30 s of audio, in minutes; a slot held for ever would stop the session."""
 
 
+SHORTEST_EFFECT = 5.0
+"""Seconds: with more slots than this many seconds' worth of polls, polls may be what holds the session back."""
+
+
+def warn_of_budget(polling: Polling, max_concurrency: int) -> None:
+    """Say so if there are too few polls for so many slots."""
+    if polling.budget * SHORTEST_EFFECT < max_concurrency:
+        log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
+
+
 class Poller:
     """Asks for the tasks in flight."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_journal import FakeJournal
-from fakes import FINISHED, LINK, FakeBody, FakeFetcher, FakeTransport, says
+from fakes import AWAY, FINISHED, LINK, LOST, Answer, FakeBody, FakeFetcher, FakeTransport, says
 from parts import RAIN, Parts, assemble
 
 from finevoice_async.config import Retry
@@ -79,6 +79,13 @@ async def test_a_wrong_length_is_not_whole() -> None:
     async with parts_with(too_short, too_long, whole(b"abcdef", content_length="6")) as parts:
         assert await read(parts) == b"abcdef"
         assert [headers for _, headers in parts.fetcher.asked] == [{}] * 3
+
+
+async def test_cut_behind_its_end() -> None:
+    """What has its length is whole, however its connection ends."""
+    async with parts_with(cut(whole(b"abc", b"def", content_length="6")), attempts=1) as parts:
+        assert await read(parts) == b"abcdef"
+        assert len(parts.fetcher.asked) == 1
 
 
 # Resumed
@@ -248,28 +255,57 @@ async def test_a_link_that_has_expired(status: int) -> None:
         assert [link for link, _ in parts.fetcher.asked] == [OLD, OLD, LINK]
         assert parts.fetcher.asked[2][1] == {}
         assert len(transport.gets) == 1
-    transport = FakeTransport(polls=(FINISHED,))
-    async with parts_with(FakeBody(status), FakeBody(status), transport=transport) as parts:
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_a_link_before_its_file(status: int) -> None:
+    """A link may come before its file: it is asked for again, after waits that jitter does not make nothing of."""
+    loop = asyncio.get_running_loop()
+    transport = FakeTransport(polls=(says(status="completed", url=OLD),) * 9)
+    async with parts_with(FakeBody(status), FakeBody(status), whole(b"ABC"), transport=transport) as parts:
+        began = loop.time()
+        assert await read(parts) == b"ABC"
+        assert loop.time() - began > 0.25 + 0.5
+        assert [link for link, _ in parts.fetcher.asked] == [OLD] * 3
+        assert len(transport.gets) == 2
+    async with parts_with(*[FakeBody(status)] * 9, transport=FakeTransport(polls=(FINISHED,) * 9)) as parts:
         with pytest.raises(DownloadError, match=str(status)) as caught:
             await read(parts)
         assert caught.value.status == status
-        assert len(transport.gets) == 1
+        assert [link for link, _ in parts.fetcher.asked] == [OLD, LINK, LINK, LINK, LINK]  # the fresh one has its own
 
 
-@pytest.mark.parametrize("answer", [says(404), says(status="completed"), says(500)])
-async def test_no_fresh_link(answer: object) -> None:
-    """If the task gives none, the expired link is the error."""
-    transport = FakeTransport(polls=(answer,))  # type: ignore[arg-type]  # an answer
-    async with parts_with(FakeBody(403), transport=transport) as parts:
+async def test_only_another_signature() -> None:
+    """What has come stays if the fresh link is the old one with another signature, and the file can be proved."""
+    signed = f"{OLD}?signature=2"
+    transport = FakeTransport(polls=(says(status="completed", url=signed),))
+    async with parts_with(begun(etag=ETAG), FakeBody(403), rest(3, b"def"), transport=transport) as parts:
+        assert await read(parts) == b"abcdef"
+        assert parts.fetcher.asked[2] == (signed, {"Range": "bytes=3-", "If-Range": ETAG})
+
+
+@pytest.mark.parametrize(
+    "answer", [says(502), says(404), says(status="completed"), says(429, retry_after="7"), LOST, AWAY], ids=range(6)
+)
+async def test_no_fresh_link_yet(answer: Answer) -> None:
+    """A task that cannot be asked just now, or has no link, is asked again; so is the link."""
+    loop = asyncio.get_running_loop()
+    transport = FakeTransport(polls=(answer, FINISHED))
+    async with parts_with(FakeBody(403), FakeBody(403), whole(b"ABC"), transport=transport) as parts:
+        began = loop.time()
+        assert await read(parts) == b"ABC"
+        assert [link for link, _ in parts.fetcher.asked] == [OLD, OLD, LINK]
+        assert (loop.time() - began > 7) == (answer == says(429, retry_after="7"))
+    async with parts_with(*[FakeBody(403)] * 9, transport=FakeTransport(polls=(answer,) * 9)) as parts:
         with pytest.raises(DownloadError, match="403"):
             await read(parts)
+        assert len(parts.fetcher.asked) == 4
 
 
 async def test_a_result_without_a_task() -> None:
-    """A result that came without an id has no task to ask."""
-    async with parts_with(FakeBody(403)) as parts:
-        with pytest.raises(DownloadError, match="403"):
-            await parts.downloads.read(source(task_id=None))
+    """A result that came without an id has no task to ask; its link is tried again all the same."""
+    async with parts_with(FakeBody(403), whole(b"ABC")) as parts:
+        assert await parts.downloads.read(source(task_id=None)) == b"ABC"
         assert parts.transport.gets == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from finevoice_async import DownloadError, FineVoiceSession, SoundEffect
+from finevoice_async import DownloadError, FineVoiceSession, SessionClosedError, SoundEffect
 from finevoice_async.emulator import Emulator
 
 Connect = Callable[..., FineVoiceSession]
@@ -111,12 +111,18 @@ async def test_cancelled_save_leaves_nothing(effect: SoundEffect, emulator: Emul
     assert not [name for name in left(tmp_path) if name.endswith(".part")]
 
 
-async def test_after_closing(connect: Connect) -> None:
-    """An effect of a closed session says so."""
+async def test_after_closing(connect: Connect, tmp_path: Path) -> None:
+    """An effect of a closed session says so, at once, and where the result is."""
     async with connect() as session:
         effect = await session.generate("bell", duration=1)
-    with pytest.raises(DownloadError, match="closed"):
-        await effect.read()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for way in (effect.read(), anext(effect.stream()), effect.save(tmp_path / "new" / "a.wav")):
+        with pytest.raises(SessionClosedError, match="attach") as caught:
+            await way
+        assert (caught.value.task_id, caught.value.request) == (effect.task_id, effect.request)
+    assert loop.time() == began
+    assert left(tmp_path) == []
 
 
 async def test_full_disk(effect: SoundEffect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from finevoice_async.engine.part_file import PartFile, choose_target
+from finevoice_async.engine import part_file
+from finevoice_async.engine.part_file import PartFile
 
 WHOLE = b"0123456789"
 DIGEST = hashlib.sha256(WHOLE).hexdigest()
@@ -26,32 +28,6 @@ def opened(target: Path) -> PartFile:
     part = PartFile(target)
     part.open()
     return part
-
-
-# Where it goes
-
-
-def test_a_name_is_a_file(tmp_path: Path) -> None:
-    """A path that is no folder is the file itself; nothing is made."""
-    assert choose_target(str(tmp_path / "a.wav"), "name.wav", overwrite=False) == tmp_path / "a.wav"
-    assert left(tmp_path) == []
-
-
-def test_a_folder_gets_the_name(tmp_path: Path) -> None:
-    """A folder, or what ends like one and is made then, gets a file of the given name."""
-    assert choose_target(str(tmp_path), "name.wav", overwrite=False) == tmp_path / "name.wav"
-    assert choose_target(f"{tmp_path}/new/deep/", "name.wav", overwrite=False) == tmp_path / "new/deep/name.wav"
-    assert (tmp_path / "new/deep").is_dir()
-    choose_target(f"{tmp_path}/new/deep/", "name.wav", overwrite=False)
-
-
-def test_what_exists_is_not_replaced(tmp_path: Path) -> None:
-    """A file that is there is an error, unless the caller says so."""
-    (tmp_path / "a.wav").write_bytes(b"mine")
-    for path in (str(tmp_path / "a.wav"), str(tmp_path)):
-        with pytest.raises(FileExistsError, match="overwrite=True"):
-            choose_target(path, "a.wav", overwrite=False)
-        assert choose_target(path, "a.wav", overwrite=True) == tmp_path / "a.wav"
 
 
 # On its way
@@ -156,6 +132,164 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     part.discard()
 
 
+# After a crash
+
+NOTE = {"link": "x", "etag": '"v1"', "total": 10}
+
+
+def crash(part: PartFile) -> None:
+    """Leave a temporary file as the end of its process does."""
+    assert part._file is not None
+    part._file.close()
+
+
+def test_gone_on_with(tmp_path: Path) -> None:
+    """What came before a crash is there for the next writer, with its note, once and again; the whole has its hash."""
+    part = PartFile(tmp_path / "a.wav")
+    assert part.open() is None
+    for offset, piece in ((0, WHOLE[:3]), (3, WHOLE[3:7])):
+        part.add(offset, piece)
+        part.flush(NOTE)
+    crash(part)
+    again = PartFile(tmp_path / "a.wav")
+    kept = again.open()
+    assert kept is not None
+    assert (kept.size, kept.head, kept.note) == (7, WHOLE[:7], NOTE)
+    again.add(7, WHOLE[7:9])
+    again.flush(NOTE)
+    crash(again)
+    last = PartFile(tmp_path / "a.wav")
+    assert (last.open() or kept).size == 9
+    last.add(9, WHOLE[9:])
+    assert last.finish(overwrite=False) == DIGEST
+    last.discard()
+    assert (tmp_path / "a.wav").read_bytes() == WHOLE
+    assert left(tmp_path) == ["a.wav"]
+
+
+def test_what_was_kept_is_of_no_use(tmp_path: Path) -> None:
+    """A writer who begins anew leaves nothing of what was kept in the file or its hash."""
+    part = opened(tmp_path / "a.wav")
+    part.add(0, b"something much longer than the rest")
+    part.flush(NOTE)
+    crash(part)
+    again = PartFile(tmp_path / "a.wav")
+    assert again.open() is not None
+    again.add(0, WHOLE)
+    assert again.finish(overwrite=False) == DIGEST
+    assert (tmp_path / "a.wav").read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file[:-1],
+        lambda file: file[3:],
+        lambda file: b"X" + file[1:],
+        lambda file: bytes(7) + file[7:],
+        lambda file: file[:7] + b"more" + file[7:],
+        lambda file: file[:-20] + bytes(4) + file[-16:],
+        lambda file: file[:-20] + b"\xff" * 4 + file[-16:],
+        lambda file: file.replace(b'"size": 7', b'"size": 6'),
+        lambda file: file.replace(b'"size": 7', b'"size": -'),
+        lambda file: file.replace(b'"note"', b'"nope"'),
+        lambda file: file[-16:],
+        lambda file: file[:7],
+        lambda file: b"",
+        lambda file: file + bytes(5000),
+    ],
+    ids=range(14),
+)
+def test_damaged(tmp_path: Path, damage: Any) -> None:
+    """If one byte of what was kept is not what was written, none of it is used."""
+    part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE[:7])
+    part.flush(NOTE)
+    crash(part)
+    (name,) = left(tmp_path)
+    content = (tmp_path / name).read_bytes()
+    damaged = damage(content)
+    assert damaged != content
+    (tmp_path / name).write_bytes(damaged)
+    again = PartFile(tmp_path / "a.wav")
+    assert again.open() is None
+    assert (tmp_path / name).read_bytes() == b""
+    again.add(0, WHOLE)
+    assert again.finish(overwrite=False) == DIGEST
+
+
+def test_without_a_note(tmp_path: Path) -> None:
+    """What cannot be proved to be of the same file is not kept; a note that is no longer true goes."""
+    part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE)
+    part.flush(NOTE)
+    part.add(0, WHOLE[:3])
+    part.flush()
+    (name,) = left(tmp_path)
+    assert (tmp_path / name).read_bytes() == WHOLE[:3]
+    crash(part)
+    again = PartFile(tmp_path / "a.wav")
+    assert again.open() is None
+    again.discard()
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody cuts off meanwhile is not kept."""
+    part = opened(tmp_path / "a.wav")
+    part.add(0, WHOLE)
+    part.flush(NOTE)
+    crash(part)
+    real = part_file._read_note
+
+    def cut_off(tail: bytes) -> Any:
+        (name,) = left(tmp_path)
+        os.truncate(tmp_path / name, 4)
+        return real(tail)
+
+    monkeypatch.setattr(part_file, "_read_note", cut_off)
+    again = PartFile(tmp_path / "a.wav")
+    assert again.open() is None
+    again.discard()
+
+
+# Permissions
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o755])
+def test_permissions_of_a_file_that_is_replaced(tmp_path: Path, mode: int) -> None:
+    """The new file has the old one's permissions."""
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"old")
+    target.chmod(mode)
+    part = opened(target)
+    part.add(0, WHOLE)
+    part.finish(overwrite=True)
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+    assert target.read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_permissions_of_a_new_file(tmp_path: Path, mask: int) -> None:
+    """A new file has those of the umask."""
+    before = os.umask(mask)
+    try:
+        part = opened(tmp_path / "a.wav")
+        part.add(0, WHOLE)
+        part.finish(overwrite=True)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.wav").stat().st_mode) == 0o666 & ~mask
+
+
+def test_another_final_name(tmp_path: Path) -> None:
+    """The suffix may be known only at the end."""
+    part = opened(tmp_path / "a")
+    part.add(0, WHOLE)
+    assert part.finish(tmp_path / "a.wav", overwrite=False) == DIGEST
+    part.discard()
+    assert left(tmp_path) == ["a.wav"]
+
+
 # File systems
 
 
@@ -225,7 +359,7 @@ class _SlowFile(io.FileIO):
 def test_a_disk_that_takes_little_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that takes only a part of the bytes is gone on with."""
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda path, mode, **_: _SlowFile(path, mode))
+        patch.setattr(os, "fdopen", lambda handle, mode, **_: _SlowFile(handle, mode))
         part = opened(tmp_path / "a.wav")
     part.add(0, WHOLE)
     assert part.finish(overwrite=False) == DIGEST

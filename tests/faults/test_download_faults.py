@@ -4,78 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import io
 import json
 import os
 import re
 import socket
 import tracemalloc
-import wave
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from file_server import SOUND, FileServer, Visit, fetch
 from raw_server import Peer, RawServer, Request
 
-from finevoice_async import DownloadError, FineVoiceSession, SoundEffect
+from finevoice_async import DownloadError, SoundEffect
 from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
 from finevoice_async.config import Timeouts
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.engine import downloads
-
-Visit = Callable[..., FineVoiceSession]
-
-
-def _sound() -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(8000)
-        file.writeframes(bytes(range(256)) * 1000)
-    return buffer.getvalue()
-
-
-SOUND = _sound()
-
-
-class FileServer:
-    """A raw server that is the service and its download host: `serve` answers for the file."""
-
-    def __init__(self, serve: Any, link: str | None = None) -> None:
-        self.serve = serve
-        self.link = link
-        self.server = RawServer(self._script)
-
-    async def _script(self, request: Request, peer: Peer) -> None:
-        link = self.link or f"{self.server.url}/file.wav"
-        if request.path == "/file.wav":
-            await self.serve(request, peer)
-        else:
-            peer.answer(200, json.dumps({"taskId": "t", "status": 200, "url": link}).encode())
-
-    @property
-    def asked(self) -> list[Request]:
-        """The requests for the file."""
-        return [request for request in self.server.requests if request.path == "/file.wav"]
-
-
-async def fetch(visit: Visit, files: FileServer, tmp_path: Path) -> Path:
-    """Make an effect and save it; no part may be left, whatever happens."""
-    async with files.server, visit(files.server.url) as session:
-        effect = await session.generate("rain")
-        try:
-            return await effect.save(tmp_path / "x.wav")
-        finally:
-            names = [path.name for path in tmp_path.iterdir()]
-            assert names in ([], ["x.wav"])
-            assert all("authorization" not in request.headers for request in files.asked)
-
-
-def whole(**headers: str) -> Callable[[Peer], None]:
-    """Answer with the whole file."""
-    return lambda peer: peer.answer(200, SOUND, **headers)
 
 
 @pytest.mark.parametrize("at", [0, 1, 100, len(SOUND) - 1])
