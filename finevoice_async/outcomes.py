@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
-from finevoice_async.core.requests import SfxRequest, as_request
+from finevoice_async.core.requests import SfxRequest, as_request, check_many
 from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.poller import Poller
@@ -101,7 +101,11 @@ class OutcomeStream:
             ordered: Give outcomes in the order of the requests.
             retry_failed: Submit again what failed at the service.
             timeout: Seconds to wait for each task; None for ever.
+
+        Raises:
+            InvalidRequestError: What was given is no iterable, or one request in the place of many.
         """
+        check_many(requests)
         self._streams = streams
         self._requests = requests
         self._ahead = ahead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
@@ -47,11 +47,17 @@ class Clock(Protocol):
 class Transport(Protocol):
     """HTTP to the service: one call, one plain reply. It knows nothing of the API and never tries again."""
 
-    def post(self, path: str, body: bytes) -> Awaitable[Reply]:
+    def post(self, path: str, body: bytes, *, deadline: AbstractContextManager[None] | None = None) -> Awaitable[Reply]:
         """Send a JSON body.
 
+        Args:
+            path: Where to.
+            body: The JSON.
+            deadline: Entered for this call, which ends with a Failure when `TimeoutError` leaves it; left out, the
+                transport's own.
+
         Raises:
-            Failure: There is no reply. NOT_SENT or CERTIFICATE: certainly nothing was sent.
+            Failure: There is no reply. NOT_SENT or CERTIFICATE: certainly nothing was sent, nor will be.
         """
         ...
 

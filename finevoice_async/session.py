@@ -30,7 +30,7 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.exchange import Exchange
-from finevoice_async.engine.expiry import Deadlines
+from finevoice_async.engine.expiry import CallLimits
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.life import Life, SessionState
@@ -92,15 +92,15 @@ class FineVoiceSession:
         key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
         url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE) or BASE_URL
         clock, rng = LoopClock(), random.SystemRandom()  # jitter, which must not be the same in every fork
-        self._deadlines = Deadlines(timeouts.connect + timeouts.read, clock)  # for a whole call
-        self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._deadlines)
+        self._limits = CallLimits(timeouts, clock)
+        self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._limits.ordinary)
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
         self._slots: Slots = own if slots is None else GuardedSlots(slots)
         warn_of_budget(polling, max_concurrency)
         self._timeouts = timeouts
         self._max_concurrency = max_concurrency
         self._bookkeeper = books = Bookkeeper(make_journal(journal, clock))
-        exchange = Exchange(self._transport, clock=clock)
+        exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
         self._inflight = inflight = InFlight(self._slots, books)
         self._answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self._slots, rng=rng)
         self._poller = poller = Poller(exchange, inflight, self._answers, polling=polling, clock=clock, rng=rng)
@@ -187,7 +187,7 @@ class FineVoiceSession:
             self._submitter.give_up()
             await self._slots.aclose()
         finally:
-            self._deadlines.close()
+            self._limits.close()
             await self._transport.aclose()
             await self._downloads.aclose()
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -60,6 +60,7 @@ class FakeTransport:
         self.on_get: deque[Answer] = deque(polls)  # what comes of the next GETs, whatever task they ask for
         self.tasks: dict[str, Answer] = {}  # what comes of a GET for a task, by id; else it runs
         self.posts: list[dict[str, Any]] = []  # what was sent, in the order in which it left
+        self.deadlines: list[AbstractContextManager[None] | None] = []  # the limits of the POSTs
         self.gets: list[str] = []  # paths that were asked for
         self.posting = 0  # POSTs under way
         self.most_posting = 0
@@ -70,9 +71,10 @@ class FakeTransport:
         """The prompts that were sent, in order."""
         return [sent["prompt"] for sent in self.posts]
 
-    async def post(self, path: str, body: bytes) -> Reply:
-        """Take a submission."""
+    async def post(self, path: str, body: bytes, *, deadline: AbstractContextManager[None] | None = None) -> Reply:
+        """Take a submission; its limit is noted, not kept."""
         assert path == SUBMIT_PATH
+        self.deadlines.append(deadline)
         self.posts.append(json.loads(body))
         self.posting += 1
         self.most_posting = max(self.most_posting, self.posting)

@@ -141,3 +141,12 @@ async def test_closing_ends_every_loop(connect: Connect, emulator: Emulator, sha
     assert sorted(outcome.index for outcome in many) == list(range(len(many)))
     assert len(one) == 1
     assert slots is None or slots.used == 0
+
+
+@pytest.mark.parametrize("mistake", ["rain", b"rain", {"prompt": "rain"}, SfxRequest("rain"), 17])
+async def test_one_request_in_place_of_many(session: FineVoiceSession, emulator: Emulator, mistake: Any) -> None:
+    """A prompt is not taken for its characters, nor fields for their names: it is refused, and nothing is sent."""
+    with pytest.raises(InvalidRequestError, match=r"^requests must be many|^requests must be an iterable"):
+        [outcome async for outcome in session.generate_many(mistake)]
+    assert not emulator.ledger.accepted
+    assert not session.stats.submitting + session.stats.waiting

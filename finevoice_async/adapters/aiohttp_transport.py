@@ -6,8 +6,11 @@ own hold the request's headers, key included.
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from collections.abc import Awaitable
 from contextlib import AbstractContextManager
+from pathlib import PurePath
 from typing import Any, Final
 
 import aiohttp
@@ -15,6 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
+from finevoice_async.adapters.fresh_connector import FreshConnector
 from finevoice_async.config import BASE_URL_VARIABLE, Timeouts, check_api_key, check_base_url
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.secrets import make_concealer
@@ -36,29 +40,32 @@ _PIECE: Final = 64 * 1024
 
 
 def words(error: BaseException) -> str:
-    """Describe an error by its kind and its system error, never by its own text, which may hold a header."""
+    """Describe an error by its kind and its system error, never by its own text, which may hold a header.
+
+    What is neither aiohttp's nor the system's, as of a middleware of the caller's, also by its place.
+    """
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name could not be resolved"
+    if not isinstance(error, aiohttp.ClientError | OSError) and error.__traceback__ is not None:
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        return f"{type(error).__name__} at line {line} of {PurePath(frame.f_code.co_filename).name}"
     cause = getattr(error, "os_error", None) or (error if isinstance(error, OSError) else None)
     reason = cause.strerror if isinstance(cause, OSError) and isinstance(cause.strerror, str) else None
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
-def translate(error: Exception, *, sent: bool) -> Failure:
-    """Return the failure that one of aiohttp's errors stands for.
+def translate(error: BaseException, *, sent: bool) -> Failure:
+    """Return the failure that an error of aiohttp's, or of the caller's own code below it, stands for.
 
-    `sent`: something of the request may have been written. A connector error comes before that by its nature; both
-    must agree before a call counts as not sent. A `RuntimeError` is aiohttp's word for a session that was closed.
+    `sent`: something of the request may have been written. Else nothing was, whatever the error is.
     """
     if sent:
         return Failure(FailureKind.LOST, words(error))
-    if isinstance(error, RuntimeError):
-        return Failure(FailureKind.NOT_SENT, "the session is closed")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ServerFingerprintMismatch):
         return Failure(FailureKind.CERTIFICATE, "the server's certificate is not trusted")
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return Failure(FailureKind.NOT_SENT, words(error))
-    return Failure(FailureKind.LOST, words(error))
+    if isinstance(error, RuntimeError) and str(error) == "Session is closed":
+        return Failure(FailureKind.NOT_SENT, "the session is closed")
+    return Failure(FailureKind.NOT_SENT, words(error))
 
 
 def _read_at_once(content: aiohttp.StreamReader, into: bytearray) -> bool:
@@ -111,11 +118,44 @@ class _JsonBody(aiohttp.BytesPayload):
     def __init__(self, value: bytes) -> None:
         super().__init__(value, content_type="application/json")
         self.may_be_sent = False
+        self._called_off = False
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Write it, and say so first."""
+        transport = writer.transport
+        if self._called_off or transport is None or transport.is_closing():
+            raise aiohttp.ClientConnectionResetError("nothing was written")
+        before, known = writer.output_size, self.may_be_sent
         self.may_be_sent = True
-        await super().write_with_length(writer, content_length)
+        try:
+            await super().write_with_length(writer, content_length)
+        except BaseException:
+            if writer.output_size == before:  # a hook of the caller's raised, which aiohttp calls first
+                self.may_be_sent = known
+            raise
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write it."""
+        await self.write_with_length(writer, None)
+
+    def call_off(self) -> bool:
+        """Give no bytes from now on, whoever goes on with the call, and tell whether any may have left."""
+        self._called_off = True
+        return self.may_be_sent
+
+
+def _was_written(tracker: aiohttp.UploadTracker) -> bool:
+    """Tell whether a call that has failed was written, or is being so still."""
+    outcome = tracker.upload_complete
+    return outcome.exception() is None if outcome.done() else tracker.attempts > 0
+
+
+def _must_leave(error: BaseException) -> bool:
+    """Tell whether an error is the loop's or the process's: not a `CancelledError` that nobody asked for."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 @with_safe_repr
@@ -138,7 +178,8 @@ class AiohttpTransport:
             api_key: The key, sent as a bearer token.
             timeouts: `connect` is used.
             http: A session of the caller's, used and never closed.
-            deadline: Entered for each call, by many at once; `TimeoutError` leaves it when the call's time is up.
+            deadline: Entered for each call without one of its own, by many at once; `TimeoutError` leaves it when
+                the call's time is up.
 
         Raises:
             ConfigurationError: The address or the key cannot work.
@@ -152,10 +193,12 @@ class AiohttpTransport:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=timeouts.connect, sock_read=None)
         # A session of our own has these already, which is cheaper: it has one origin.
         callers = {"headers": self._headers, "timeout": self._timeout}
-        self._options: dict[str, Any] = {"allow_redirects": False} | ({} if http is None else callers)
+        always = {"allow_redirects": False, "raise_for_status": False}
+        self._options: dict[str, Any] = always | ({} if http is None else callers)
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
+        self._connector: FreshConnector | None = None  # of our own session
         self._deadline = deadline
         self._closed = False
 
@@ -168,33 +211,39 @@ class AiohttpTransport:
         return self._base_url
 
     def _open(self) -> aiohttp.ClientSession:
+        self._connector = FreshConnector(limit=MAX_SOCKETS)
         self._own = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MAX_SOCKETS),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=self._timeout,
         )
         return self._own
 
-    def post(self, path: str, body: bytes) -> Awaitable[Reply]:
+    def post(self, path: str, body: bytes, *, deadline: AbstractContextManager[None] | None = None) -> Awaitable[Reply]:
         """Send a JSON body."""
-        return self._call("POST", path, body)
+        return self._call("POST", path, body, self._deadline if deadline is None else deadline)
 
     def get(self, path: str) -> Awaitable[Reply]:
         """Ask for a path, which is percent-encoded already."""
-        return self._call("GET", path, None)
+        return self._call("GET", path, None, self._deadline)
 
-    async def _call(self, method: str, path: str, body: bytes | None) -> Reply:
+    async def _call(self, method: str, path: str, body: bytes | None, deadline: AbstractContextManager[None]) -> Reply:
         if self._closed:
             raise Failure(FailureKind.NOT_SENT, "the session is closed")
         session = self._callers or self._own or self._open()
         payload = None if body is None else _JsonBody(body)
+        tracker = None if self._callers is None else aiohttp.UploadTracker()
         response: aiohttp.ClientResponse | None = None
         content, whole = bytearray(), False
         try:
-            with self._deadline:
+            with deadline:
+                if payload is not None:
+                    await asyncio.sleep(0)  # the loop hears what was closed meanwhile, also if it was blocked
+                    if self._callers is not None:  # whose connections may be old
+                        await asyncio.sleep(0)  # now it has done what it heard just before
                 url = self._root.with_path(self._prefix + path, encoded=True)
-                response = await session.request(method, url, data=payload, **self._options)
+                response = await session.request(method, url, data=payload, upload_tracker=tracker, **self._options)
                 try:
                     whole = _read_at_once(response.content, content)
                     if not whole:
@@ -203,13 +252,22 @@ class AiohttpTransport:
                 finally:
                     if not response.closed:
                         response.release()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and response is None and not session.closed:
+        except BaseException as error:
+            sent = self._may_be_sent(payload, tracker)
+            if _must_leave(error):
                 raise
-            failure = translate(error, sent=payload is not None and payload.may_be_sent)
+            failure = translate(error, sent=sent)
         if response is not None:  # of a reply that broke off, what came is worth more than the reason
             return Reply(response.status, response.headers, bytes(content), whole)
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error
+
+    def _may_be_sent(self, payload: _JsonBody | None, tracker: aiohttp.UploadTracker | None) -> bool:
+        """Tell whether anything of a call that has failed may have been written; its body will not be from now on."""
+        given = payload is not None and payload.call_off()
+        if self._connector is None or tracker is not None:  # the caller's session, where another body may be in place
+            return given or (tracker is not None and _was_written(tracker))
+        connected = not self._connector.was_unconnected()
+        return given if payload is not None else connected
 
     def conceal(self, body: bytes) -> bytes:
         """Strike the key out of a body, where a server repeats it."""

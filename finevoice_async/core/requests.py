@@ -161,3 +161,30 @@ def as_request(request: SfxRequest | str | Mapping[str, Any] | None, fields: Map
             raise _refuse("field name", name, f"must be one of {', '.join(sorted(FIELDS))}")
         known[plain] = value
     return SfxRequest(**known)
+
+
+def check_many(requests: object) -> None:
+    """Check that requests are many, not one whose characters, names or values would be taken for prompts.
+
+    Raises:
+        InvalidRequestError: They are one request, or nothing that can be drawn from.
+    """
+    kind = type(requests)  # not isinstance(), which asks the object itself
+    if issubclass(kind, SfxRequest | str | bytes | bytearray | memoryview | Mapping):
+        rule = "must be many, in an iterable; put one in a list, or use generate()"
+    elif not any(hasattr(kind, name) for name in ("__iter__", "__aiter__", "__getitem__")):
+        rule = "must be an iterable or an async iterable"
+    elif _has_fields(requests):
+        rule = "must be many, each a prompt, a dict of fields or an SfxRequest"
+    else:
+        return
+    raise _refuse("requests", requests, rule)
+
+
+def _has_fields(requests: object) -> bool:
+    """Tell whether it names its parts by a request's fields: a named tuple, or a row or table of another library."""
+    try:
+        names = getattr(requests, "_fields", None) or requests.keys()  # type: ignore[attr-defined]  # then it fails
+        return not FIELDS.isdisjoint(names)
+    except Exception:  # noqa: BLE001 - whatever it is, it is no such thing
+        return False

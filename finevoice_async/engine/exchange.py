@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 
 import attrs
 
@@ -55,13 +56,24 @@ def error_of(
 class Exchange:
     """Submits and asks, once each. What is tried again is decided elsewhere."""
 
-    def __init__(self, transport: Transport, *, clock: Clock) -> None:
+    def __init__(
+        self, transport: Transport, *, clock: Clock, synchronous: AbstractContextManager[None] | None = None
+    ) -> None:
+        """Wire it.
+
+        Args:
+            transport: Makes the calls.
+            clock: The session's clock.
+            synchronous: The limit of a submission that is answered with its effect; left out, that of any call.
+        """
         self._transport = transport
         self._clock = clock
+        self._synchronous = synchronous
 
     async def submit(self, request: SfxRequest) -> TaskUpdate | Failure:
         """Submit a request, and return what the service said: an update with a task id, a result, or both."""
-        answer = await self._call(self._transport.post(SUBMIT_PATH, encode_request(request)))
+        deadline = None if request.use_async else self._synchronous
+        answer = await self._call(self._transport.post(SUBMIT_PATH, encode_request(request), deadline=deadline))
         return answer if isinstance(answer, Failure) else self._read_accepted(answer)
 
     async def ask(self, task_id: str) -> TaskUpdate | Failure:

@@ -1,4 +1,4 @@
-"""Time limits that share one timer: `Expiry` for anything that waits, `Deadlines` for calls.
+"""Time limits that share one timer: `Expiry` for anything that waits, `Deadlines` and `CallLimits` for calls.
 
 All limits of one kind are equally long, so that the oldest is the next to run out. A timer for each would be five more
 objects, made and called off; here the one timer looks when the oldest may be due, and ends when it finds nobody.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from finevoice_async.config import Timeouts
 from finevoice_async.ports import Clock, Timer
 
 T = TypeVar("T")
@@ -106,3 +108,24 @@ class Deadlines(Expiry[asyncio.Task[object]]):
     def _stop(self, task: asyncio.Task[object]) -> None:
         if task.cancel():
             self._late.add(task)
+
+
+class CallLimits:
+    """How long calls to the service may take, by what they are answered with.
+
+    Attributes:
+        ordinary: For a call that is answered at once.
+        synchronous: For a submission that is answered once its effect is made: as long as an effect may take.
+    """
+
+    def __init__(self, timeouts: Timeouts, clock: Clock) -> None:
+        seconds = timeouts.connect + timeouts.read
+        self.ordinary = Deadlines(seconds, clock)
+        self._task = None if timeouts.task is None else Deadlines(max(timeouts.task, seconds), clock)
+        self.synchronous: AbstractContextManager[None] = nullcontext() if self._task is None else self._task
+
+    def close(self) -> None:
+        """Let calls under way run on without a limit. Idempotent."""
+        self.ordinary.close()
+        if self._task is not None:
+            self._task.close()

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
 
 import aiohttp
 import attrs
@@ -33,6 +32,7 @@ KEY = "secret-key-123"
 _REQUEST: Any = SimpleNamespace(real_url=URL(BASE), headers={"Authorization": f"Bearer {KEY}"})
 _PLACE: Any = ConnectionKey("service.example", 443, True, True, None, None, None)
 _OS = OSError(111, "Connection refused")
+_LOST = FailureKind.LOST
 
 # One instance of every error that aiohttp's client raises; most hold the request's headers.
 MADE: dict[str, Exception] = {
@@ -56,15 +56,6 @@ MADE: dict[str, Exception] = {
     "NonHttpUrlClientError": client_exceptions.NonHttpUrlClientError(BASE),
     "NonHttpUrlRedirectClientError": client_exceptions.NonHttpUrlRedirectClientError(BASE),
 }
-NOT_SENT = {
-    "ClientConnectorError",
-    "ClientConnectorDNSError",
-    "ClientProxyConnectionError",
-    "UnixClientConnectorError",
-    "ClientSSLError",
-    "ClientConnectorSSLError",
-    "ConnectionTimeoutError",
-}
 CERTIFICATE = {"ClientConnectorCertificateError", "ServerFingerprintMismatch"}
 
 
@@ -77,14 +68,11 @@ def _kinds() -> list[type[Exception]]:
 def test_every_client_error_is_mapped(kind: type[Exception]) -> None:
     """Each of aiohttp's client errors becomes a failure of its kind, and none shows the key."""
     error = MADE.get(kind.__name__) or kind("something " + KEY)
-    failure = translate(error, sent=False)
-    expected = FailureKind.LOST
-    if kind.__name__ in NOT_SENT:
-        expected = FailureKind.NOT_SENT
-    if kind.__name__ in CERTIFICATE:
-        expected = FailureKind.CERTIFICATE
-    assert failure.kind is expected
-    assert KEY not in repr(failure) + failure.what
+    certificate = kind.__name__ in CERTIFICATE
+    for sent, expected in ((False, FailureKind.CERTIFICATE if certificate else FailureKind.NOT_SENT), (True, _LOST)):
+        failure = translate(error, sent=sent)
+        assert failure.kind is expected
+        assert KEY not in repr(failure) + failure.what
 
 
 @pytest.mark.parametrize("error", MADE.values(), ids=lambda error: type(error).__name__)
@@ -133,9 +121,9 @@ async def test_encoded_path_stays_as_it_is(transport: AiohttpTransport) -> None:
 async def test_losses_have_no_context(transport: AiohttpTransport, error: Exception) -> None:
     """A failure leaves without aiohttp's own error behind it, which holds the key."""
     with aioresponses() as fake:
-        fake.post(BASE + "/v1/x", exception=error)
+        fake.get(BASE + "/v1/x", exception=error)
         with pytest.raises(Failure) as caught:
-            await transport.post("/v1/x", b"")
+            await transport.get("/v1/x")
     assert caught.value.kind is FailureKind.LOST
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
@@ -198,8 +186,19 @@ class BrokenSession:
     async def request(self, method: str, url: URL, *, data: Any, **options: Any) -> Any:
         """Fail."""
         if self.writes and data is not None:
-            await data.write_with_length(AsyncMock(), None)
+            await data.write_with_length(Writer(), None)
         raise self.error
+
+
+class Writer:
+    """What aiohttp gives a body to write to, on a connection that is open."""
+
+    output_size = 0
+    transport = SimpleNamespace(is_closing=lambda: False)
+
+    async def write(self, chunk: bytes) -> None:
+        """Write."""
+        self.output_size += len(chunk)
 
 
 @pytest.mark.parametrize(
@@ -216,10 +215,12 @@ async def test_what_the_body_was_asked_for_counts_as_sent(error: Exception, clos
 
 
 async def test_an_error_of_a_session_that_is_open(no_leaks: object) -> None:
-    """What is no word for a closed session comes out as it is."""
-    http: Any = BrokenSession(RuntimeError("something else"), writes=False)
-    with pytest.raises(RuntimeError, match="something else"):
-        await make(http=http).post("/v1/x", b"{}")
+    """What is no word for a closed session is not told as one."""
+    for writes, kind in ((False, FailureKind.NOT_SENT), (True, FailureKind.LOST)):
+        http: Any = BrokenSession(RuntimeError("something else"), writes)
+        with pytest.raises(Failure, match="RuntimeError at line") as caught:
+            await make(http=http).post("/v1/x", b"{}")
+        assert caught.value.kind is kind
 
 
 async def test_closed_transport_leaves_the_callers_session_alone(no_leaks: object) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
-from typing import Any
+import sqlite3
+from collections import UserDict, deque
+from collections.abc import Iterator
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -22,7 +27,7 @@ from strange import (
     Word,
 )
 
-from finevoice_async.core.requests import FIELDS, WIRE_NAMES, SfxRequest, as_request
+from finevoice_async.core.requests import FIELDS, WIRE_NAMES, SfxRequest, as_request, check_many
 from finevoice_async.core.wire import encode_request
 from finevoice_async.errors import InvalidRequestError
 
@@ -191,3 +196,107 @@ def test_a_mapping_that_fails_is_the_cause() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         as_request(BrokenMapping(), {})
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+# Many
+
+
+class Wish(NamedTuple):
+    """A request as a tuple, whose parts would each be taken for a prompt."""
+
+    prompt: str
+    negative_prompt: str
+
+
+class Table(list[str]):
+    """A table of another library: drawn from, it gives its columns' names."""
+
+    def keys(self) -> list[str]:
+        """Return the names."""
+        return list(self)
+
+
+def _row() -> sqlite3.Row:
+    database = sqlite3.connect(":memory:")
+    database.row_factory = sqlite3.Row
+    row: sqlite3.Row = database.execute("select 'rain' as prompt, 'music' as negative_prompt").fetchone()
+    database.close()
+    return row
+
+
+def _function() -> Iterator[str]:
+    yield "rain"
+
+
+class Indexed:
+    """Can be drawn from in the old way."""
+
+    def __getitem__(self, index: int) -> str:
+        return ["rain", "wind"][index]
+
+
+class Waiting:
+    """An async iterable."""
+
+    def __aiter__(self) -> Waiting:
+        return self
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        "rain",
+        "",
+        Word.RAIN,
+        BrokenText("rain"),
+        b"rain",
+        bytearray(b"rain"),
+        memoryview(b"rain"),
+        {"prompt": "rain"},
+        {},
+        UserDict(prompt="rain"),
+        MappingProxyType({"prompt": "rain"}),
+        BrokenMapping(),
+        SfxRequest("rain"),
+        None,
+        17,
+        3.5,
+        True,
+        object(),
+        _function,
+        Unshowable(),
+        Wish("rain", "music"),
+        Table(["prompt", "file"]),
+        _row(),
+    ],
+    ids=lambda requests: type(requests).__name__,
+)
+def test_one_in_place_of_many(requests: Any) -> None:
+    """What is one request, or nothing to draw from, is refused, before its characters or names are paid for."""
+    with pytest.raises(InvalidRequestError, match=r"^requests must be .*Nothing was sent\.$") as caught:
+        check_many(requests)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        [],
+        ["rain"],
+        ("rain", "wind"),
+        {"rain", "wind"},
+        {"rain": 1}.keys(),
+        {1: "rain"}.values(),
+        iter(["rain"]),
+        (prompt for prompt in ["rain"]),
+        deque(["rain"]),
+        io.StringIO("rain\n"),
+        Table(["rain", "wind"]),
+        Indexed(),
+        Waiting(),
+    ],
+    ids=lambda requests: type(requests).__name__,
+)
+def test_whatever_can_be_drawn_from_is_many(requests: Any) -> None:
+    """Any other source is taken, and not drawn from yet."""
+    check_many(requests)

@@ -83,9 +83,9 @@ class FakeTransport:
         self._network = network
         self._deadline = deadline
 
-    def post(self, path: str, body: bytes) -> Awaitable[Reply]:
+    def post(self, path: str, body: bytes, *, deadline: AbstractContextManager[None] | None = None) -> Awaitable[Reply]:
         """Send a submission."""
-        return self._post(json.loads(body)["prompt"])
+        return self._post(json.loads(body)["prompt"], self._deadline if deadline is None else deadline)
 
     def get(self, path: str) -> Awaitable[Reply]:
         """Ask for a task."""
@@ -98,7 +98,7 @@ class FakeTransport:
     async def aclose(self) -> None:
         """There is nothing to close."""
 
-    async def _post(self, prompt: str) -> Reply:
+    async def _post(self, prompt: str, deadline: AbstractContextManager[None]) -> Reply:
         network = self._network
         if network.over:
             raise Failure(FailureKind.NOT_SENT, "this life is over")
@@ -107,7 +107,7 @@ class FakeTransport:
         network.history.note(f"   POST {post.number} of {prompt} leaves; its fate: {fate}")
         how, told = "doubt", "cut off"
         try:
-            with self._deadline:
+            with deadline:
                 reply = await self._carry(post, fate)
             how, told = _read(reply), f"{reply.status} {reply.body[:60]!r}"
             if how == "known":
