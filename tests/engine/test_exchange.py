@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -244,3 +245,12 @@ def test_advice_says_what_was_paid() -> None:
     """Whoever was not reached took nothing; what nobody knows may have been paid for."""
     assert "nothing paid" in ADVICE[SubmitNotSentError]
     assert "may have been accepted and paid for" in ADVICE[SubmitUnknownError]
+
+
+async def test_only_a_synchronous_submission_has_a_limit_of_its_own() -> None:
+    """What is answered with its effect goes out with the limit for that, an ordinary one with the transport's."""
+    transport, limit = FakeTransport(), nullcontext()
+    exchange = Exchange(transport, clock=DateClock(), synchronous=limit)
+    await exchange.submit(RAIN)
+    await exchange.submit(SfxRequest("rain", use_async=False))
+    assert transport.deadlines == [None, limit]

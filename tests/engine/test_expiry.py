@@ -8,7 +8,8 @@ import pytest
 from hasty_clock import HastyClock
 
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.engine.expiry import Deadlines, Expiry
+from finevoice_async.config import Timeouts
+from finevoice_async.engine.expiry import CallLimits, Deadlines, Expiry
 
 
 @pytest.mark.parametrize("clock", [LoopClock, HastyClock])
@@ -276,3 +277,24 @@ def test_a_call_outlives_its_loop() -> None:
     loop.run_until_complete(begin())
     loop.close()
     call.close()
+
+
+async def test_limits_of_calls(no_leaks: object) -> None:
+    """A synchronous answer has the effect's time, never less than a call's; closed, nothing has a limit."""
+    clock = HastyClock()
+    for task, seconds in ((900.0, 900.0), (1.0, 40.0)):
+        limits = CallLimits(Timeouts(connect=10, read=30, task=task), clock)
+        began = clock.monotonic()
+        with pytest.raises(TimeoutError), limits.ordinary:
+            await asyncio.sleep(1e6)
+        assert clock.monotonic() - began == pytest.approx(40)
+        with pytest.raises(TimeoutError), limits.synchronous:
+            await asyncio.sleep(1e6)
+        assert clock.monotonic() - began == pytest.approx(40 + seconds)
+        limits.close()
+        limits.close()
+    endless = CallLimits(Timeouts(task=None), clock)
+    with endless.synchronous:
+        await asyncio.sleep(1e6)
+    endless.close()
+    assert clock.pending() == 0

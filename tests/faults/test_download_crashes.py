@@ -84,7 +84,7 @@ async def child(files: FileServer, path: str) -> AsyncIterator[asyncio.subproces
 
 async def until(there: Callable[[], bool]) -> None:
     """Wait until another process has done something."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not there():  # noqa: ASYNC110 - another process sets no event of ours
             await asyncio.sleep(0.005)
 
