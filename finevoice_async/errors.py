@@ -10,6 +10,7 @@
     ├── AuthenticationError                   401, 403: the key is refused
     ├── InsufficientCreditsError              402
     ├── RequestRejectedError                  400, 404, 413, 422: the service refuses this request
+    ├── QueueFullError                        too many effects wait for a slot already; nothing was sent
     ├── RateLimitError                        429, after all patience
     ├── TaskFailedError                       the service says that the task failed
     ├── TaskTimeoutError (TimeoutError)       not ended in time; the wait can go on with ``session.attach(task_id)``
@@ -111,6 +112,10 @@ class RequestRejectedError(FineVoiceError):
 
 class RateLimitError(FineVoiceError):
     """The service still answers 429 after all attempts. Nothing was paid."""
+
+
+class QueueFullError(FineVoiceError):
+    """As many effects wait for a slot as `max_queue` allows. Nothing was sent; ask again when some were submitted."""
 
 
 class TaskFailedError(FineVoiceError):

@@ -189,7 +189,12 @@ class OutcomeStream:
             else:
                 request = drawn.read(wanted)
                 self._refuse_after_fatal(request)
-                submission = self._submitter.submit(request, drawn.key, drawn.hear, retry_failed=self._retry_failed)
+                if self._submitter.is_full:
+                    await self._submitter.until_room()
+                    self._refuse_after_fatal(request)
+                submission = self._submitter.submit(
+                    request, drawn.key, drawn.hear, owner=drawn.owner, retry_failed=self._retry_failed
+                )
                 drawn.waits_for(submission)
         except FineVoiceError as error:
             self._fail(drawn, error)
@@ -301,6 +306,7 @@ class _Drawn(Watcher):
     record: TaskRecord = attrs.field(init=False)  # once its task is known
     request: SfxRequest | None = None
     key: str | None = None
+    owner: str | None = None
     submission: Submission | None = None  # while it has no task
 
     def read(self, wanted: Any) -> SfxRequest:
@@ -310,9 +316,10 @@ class _Drawn(Watcher):
             InvalidRequestError: It breaks a rule, or cannot be read at all.
         """
         try:
-            if isinstance(wanted, Mapping) and "key" in wanted:
+            if isinstance(wanted, Mapping) and not wanted.keys().isdisjoint(("key", "owner")):
                 wanted = dict(wanted)
-                self.key = check_key(wanted.pop("key"))
+                self.key = check_key(wanted.pop("key", None))
+                self.owner = check_key(wanted.pop("owner", None), "owner")
             self.request = as_request(wanted, {})
         except FineVoiceError:
             raise

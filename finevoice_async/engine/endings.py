@@ -104,10 +104,10 @@ class Endings:
         """Tell the listeners what became of it, once."""
         if submission.phase is Phase.ENDED:
             return
-        if submission.row is not None or submission.key is not None:
-            self._registry.discard(submission)
         was_sent = submission.phase is not Phase.BEGINNING
         submission.phase, submission.result = Phase.ENDED, result
+        if submission.row is not None or submission.key is not None:
+            self._registry.settle(submission)
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}
