@@ -50,7 +50,7 @@ async def live(url: str, key: str, polling: Polling, effects: int) -> float:
             assert outcome.error is None, outcome.error
         began = time.perf_counter()
         for _ in range(50):
-            await session._transport.get("/v1/task/nobody")
+            await session._parts._transport.get("/v1/task/nobody")
         return (time.perf_counter() - began) / 50
 
 

@@ -10,6 +10,7 @@
     ├── AuthenticationError                   401, 403: the key is refused
     ├── InsufficientCreditsError              402
     ├── RequestRejectedError                  400, 404, 413, 422: the service refuses this request
+    ├── QueueFullError                        too many effects wait for a slot already; nothing was sent
     ├── RateLimitError                        429, after all patience
     ├── TaskFailedError                       the service says that the task failed
     ├── TaskTimeoutError (TimeoutError)       not ended in time; the wait can go on with ``session.attach(task_id)``
@@ -173,6 +174,10 @@ class RateLimitError(FineVoiceError):
 
     _paid_without_id = _paid_with_id = False
     _unpaid = "The sound service is too busy right now, so nothing was ordered; please try again a little later."
+
+
+class QueueFullError(FineVoiceError):
+    """As many effects wait for a slot as `max_queue` allows. Nothing was sent; ask again when some were submitted."""
 
 
 class TaskFailedError(FineVoiceError):

@@ -198,7 +198,12 @@ class OutcomeStream:
             else:
                 request = drawn.read(wanted)
                 self._refuse_after_fatal(request, drawn.key)
-                submission = self._submitter.submit(request, drawn.key, drawn.hear, retry_failed=self._retry_failed)
+                if self._submitter.is_full:
+                    await self._submitter.until_room()
+                    self._refuse_after_fatal(request, drawn.key)
+                submission = self._submitter.submit(
+                    request, drawn.key, drawn.hear, owner=drawn.owner, retry_failed=self._retry_failed
+                )
                 drawn.waits_for(submission)
         except FineVoiceError as error:
             self._fail(drawn, error)
@@ -311,6 +316,7 @@ class _Drawn(Watcher):
     record: TaskRecord = attrs.field(init=False)  # once its task is known
     request: SfxRequest | None = None
     key: str | None = None
+    owner: str | None = None
     submission: Submission | None = None  # while it has no task
 
     def read(self, wanted: Any) -> SfxRequest:
@@ -320,9 +326,10 @@ class _Drawn(Watcher):
             InvalidRequestError: It breaks a rule, or cannot be read at all.
         """
         try:
-            if isinstance(wanted, Mapping) and "key" in wanted:
+            if isinstance(wanted, Mapping) and not wanted.keys().isdisjoint(("key", "owner")):
                 wanted = dict(wanted)
-                self.key = check_key(wanted.pop("key"))
+                self.key = check_key(wanted.pop("key", None))
+                self.owner = check_key(wanted.pop("owner", None), "owner")
             self.request = as_request(wanted, {})
         except FineVoiceError:
             raise

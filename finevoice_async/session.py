@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import asyncio
 import os
-import random
+import uuid
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
-from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
-from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
-from finevoice_async.adapters.journals import make_journal
-from finevoice_async.adapters.local_slots import LocalSlots
-from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Downloads, Polling, Retry, Timeouts
-from finevoice_async.core.addresses import is_local
-from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
+from finevoice_async.config import Downloads, Polling, Retry, Timeouts
+from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import as_request
-from finevoice_async.core.tasks import check_task_id
+from finevoice_async.core.tasks import TaskUpdate, check_task_id
 from finevoice_async.effect import SoundEffect
-from finevoice_async.engine.answers import Answers
-from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.downloads import Downloader
-from finevoice_async.engine.exchange import Exchange
-from finevoice_async.engine.expiry import CallLimits
-from finevoice_async.engine.gate import Gate
-from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.life import Life, SessionState
-from finevoice_async.engine.poller import Poller, warn_of_budget
-from finevoice_async.engine.records import Stats, TaskRecord
-from finevoice_async.engine.registry import Registry
-from finevoice_async.engine.sender import Sender
-from finevoice_async.engine.slots import GuardedSlots
-from finevoice_async.engine.submitter import Submitter
-from finevoice_async.errors import ConfigurationError, InvalidRequestError
-from finevoice_async.outcomes import RECOVER_AHEAD, Outcome, OutcomeStream, RequestLike
+from finevoice_async.engine.records import Result, Stats, Submission, TaskRecord
+from finevoice_async.errors import InvalidRequestError
+from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
 from finevoice_async.ports import Journal, Slots
+from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
-from finevoice_async.task import SfxTask
+from finevoice_async.task import SfxTask, TaskContext
+from finevoice_async.wiring import Wiring
 
-log = logging.getLogger("finevoice_async")
-
-_LEARNED = "polling"  # the name under which the journal keeps what the schedule has learned
+MAX_QUEUE = 10_000
+"""Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
 
 
 @with_safe_repr
-class FineVoiceSession:
+class FineVoiceSession(Recovery):
     """Sound effects from FineVoice, many at once.
 
     Use it with ``async with``, or close it with `aclose`. It belongs to the loop and the process that use it first.
@@ -64,6 +46,7 @@ class FineVoiceSession:
         *,
         base_url: str | None = None,
         max_concurrency: int = 5,  # the plan of the price page's first column; the larger ones allow 10
+        max_queue: int = MAX_QUEUE,
         slots: Slots | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
@@ -78,6 +61,7 @@ class FineVoiceSession:
             api_key: The key; else the environment's FINEVOICE_API_KEY.
             base_url: The service's address; else the environment's FINEVOICE_BASE_URL, else the real service.
             max_concurrency: How many tasks your plan lets run at once.
+            max_queue: How many effects may wait for a slot; beyond it `QueueFullError`. `generate_many` waits instead.
             slots: Slots shared with others, instead of `max_concurrency` of the session's own.
             journal: A file in which every effect is kept through crashes, or a journal of your own.
             timeouts: How long to wait.
@@ -89,36 +73,34 @@ class FineVoiceSession:
         Raises:
             ConfigurationError: The key, the address or an option cannot work.
         """
-        key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
-        url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-        clock, rng = LoopClock(), random.SystemRandom()  # jitter, which must not be the same in every fork
-        self._limits = CallLimits(timeouts, clock)
-        self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._limits.ordinary)
-        own = LocalSlots(max_concurrency, clock)  # checks the number, too
-        self._slots: Slots = own if slots is None else GuardedSlots(slots)
-        warn_of_budget(polling, max_concurrency)
-        self._timeouts = timeouts
-        self._max_concurrency = max_concurrency
-        self._bookkeeper = books = Bookkeeper(make_journal(journal, clock))
-        exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
-        self._inflight = inflight = InFlight(self._slots, books)
-        self._answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self._slots, rng=rng)
-        self._poller = poller = Poller(exchange, inflight, self._answers, polling=polling, clock=clock, rng=rng)
-        registry = Registry()
-        gate = Gate(retry=retry, clock=clock, rng=rng)
-        slots, parts = self._slots, (poller, inflight, books, registry)
-        sender = Sender(exchange, *parts, gate=gate, slots=slots, clock=clock, retry=retry, rng=rng)
-        self._submitter = Submitter(sender, *parts, gate=gate, slots=slots, clock=clock)
-        local = is_local(self._transport.base_url)
-        fetcher = AiohttpFetcher(timeouts, local=local, options=downloads)
-        self._downloads = Downloader(
-            fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng, options=downloads
+        self._parts = parts = Wiring(
+            api_key,
+            base_url=base_url,
+            max_concurrency=max_concurrency,
+            max_queue=max_queue,
+            slots=slots,
+            journal=journal,
+            timeouts=timeouts,
+            polling=polling,
+            retry=retry,
+            downloads=downloads,
+            http=http,
+        )
+        self._bookkeeper, self._submitter, self._poller = parts.bookkeeper, parts.submitter, parts.poller
+        self._context = TaskContext(
+            parts.submitter,
+            parts.poller,
+            parts.inflight,
+            parts.downloads,
+            parts.bookkeeper,
+            timeouts.task,
+            max_concurrency,
         )
         # All mutable state:
         self._life = Life()
         self._streams: dict[OutcomeStream, None] = {}  # loops of generate_many and recover; each leaves when it is left
         self._stream = partial(
-            OutcomeStream, self._streams, self._submitter, poller, self._downloads, timeout=timeouts.task
+            OutcomeStream, self._streams, parts.submitter, parts.poller, parts.downloads, timeout=timeouts.task
         )
 
     def __repr__(self) -> str:
@@ -129,7 +111,7 @@ class FineVoiceSession:
     def __del__(self) -> None:
         life: Life | None = getattr(self, "_life", None)
         if life is not None and life.state is SessionState.OPEN:
-            ids = ", ".join(str(task_id) for task_id in self._inflight.tasks) or "none"
+            ids = ", ".join(str(task_id) for task_id in self._parts.inflight.tasks) or "none"
             warnings.warn(
                 f"A FineVoiceSession was dropped without aclose(). Tasks still running: {ids}",
                 ResourceWarning,
@@ -149,19 +131,7 @@ class FineVoiceSession:
         await self.aclose()
 
     async def _open(self) -> None:
-        await self._life.open(self._open_journal if self._bookkeeper.has_journal else None)
-
-    async def _open_journal(self) -> None:
-        """Open the journal; tasks that it knows to run take their slots before anything new is submitted."""
-        await self._bookkeeper.open()
-        learned = await self._bookkeeper.load(_LEARNED)
-        if learned is not None:
-            try:
-                self._answers.learn_from(json.loads(learned))
-            except (ValueError, RecursionError, ConfigurationError) as error:
-                log.warning("what the journal knows of polling is ignored: %s", error)
-        async for row in self._bookkeeper.rows(EffectState.SUBMITTED):
-            self._poller.pick_up(row)
+        await self._life.open(self._parts.open_journal if self._bookkeeper.has_journal else None)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
         """Close: stop submitting, settle the POSTs under way, stop asking, tell the waiters, close journal and HTTP.
@@ -172,29 +142,62 @@ class FineVoiceSession:
         Args:
             timeout: Seconds for the POSTs under way; left out, `Timeouts.close`.
         """
-        seconds = self._timeouts.close if timeout is None else timeout
+        seconds = self._parts.timeouts.close if timeout is None else timeout
         await self._life.close(lambda: self._close(seconds))
 
     async def _close(self, timeout: float) -> None:
-        try:
-            for stream in list(self._streams):
-                stream.stop()
-            self._submitter.refuse()  # whoever waits for a slot goes home
-            await self._submitter.settle(timeout)
-            await self._poller.aclose()
-            self._inflight.close()
-            await self._bookkeeper.aclose({_LEARNED: json.dumps(self._answers.learned())})
-            self._submitter.give_up()
-            await self._slots.aclose()
-        finally:
-            self._limits.close()
-            await self._transport.aclose()
-            await self._downloads.aclose()
+        for stream in list(self._streams):
+            stream.stop()
+        await self._parts.aclose(timeout)
 
     # The job
 
+    async def enqueue(
+        self,
+        request: RequestLike | None = None,
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        retry_failed: bool = False,
+        **fields: Any,
+    ) -> SfxTask:
+        """Keep the wish for an effect, and return at once: with a journal, once it is on disk.
+
+        It is submitted when its turn comes, whether anybody awaits it or not; `find` finds it by its key.
+
+        Args:
+            request: A request or a prompt.
+            key: Your own name for the effect; left out, one is made. Another call with it gives the same effect: with
+                a journal for ever, without one as long as the session lives.
+            owner: On whose behalf: effects that wait for a slot take turns by owner.
+            retry_failed: If the key's effect failed at the service, pay for another try.
+            fields: The other fields of `SfxRequest`.
+
+        Raises:
+            QueueFullError: `max_queue` effects wait already.
+            FineVoiceError: As for `submit`, but what comes of the submission is told by the task.
+        """
+        wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
+        await self._open()
+        listener = _Kept()
+        submission = self._submitter.submit(
+            wanted, name or uuid.uuid4().hex, listener, owner=whose, retry_failed=retry_failed, made_key=name is None
+        )
+        try:
+            await submission.until_kept()
+        except asyncio.CancelledError:
+            self._submitter.leave(submission, listener)
+            raise
+        return self._task_of(submission)
+
     async def submit(
-        self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
+        self,
+        request: RequestLike | None = None,
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        retry_failed: bool = False,
+        **fields: Any,
     ) -> SfxTask:
         """Take a slot, submit, and return once the task id is known.
 
@@ -203,37 +206,46 @@ class FineVoiceSession:
 
         Args:
             request: A request or a prompt.
-            key: Your own name for the effect, with a journal: another call with it gives the first one's task.
+            key: Your own name for the effect: another call with it gives the first one's task. With a journal it
+                holds for ever, without one as long as the session lives.
+            owner: On whose behalf: effects that wait for a slot take turns by owner.
             retry_failed: If the key's effect failed at the service, pay for another try.
             fields: The other fields of `SfxRequest`.
 
         Raises:
             InvalidRequestError: A field breaks its rule, or the key belongs to another request.
+            QueueFullError: `max_queue` effects wait already.
             SubmitNotSentError: The service could not be reached; not paid.
             SubmitUnknownError: It may have been accepted and paid for.
             AuthenticationError: The key is refused.
             InsufficientCreditsError: There are no credits.
             RequestRejectedError: The service refuses this request.
-            RateLimitError: The service says 429 after all attempts.
+            RateLimitError: The service says 429 after all patience.
             PollError: The poller died, so that nobody would see the task end.
             JournalError: The journal failed; with a task id, after the submission.
             SessionClosedError: The session is closed.
-            ConfigurationError: The session belongs to another loop or process, or a key needs a journal.
+            ConfigurationError: The session belongs to another loop or process.
         """
-        wanted, name = as_request(request, fields), check_key(key)
+        wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
         await self._open()
-        take_in = partial(self._submitter.submit, wanted, name, retry_failed=retry_failed)
+        take_in = partial(self._submitter.submit, wanted, name, owner=whose, retry_failed=retry_failed)
         return self._task_of(await until_known(self._submitter, take_in, wanted, name))
 
     async def generate(
-        self, request: RequestLike | None = None, *, key: str | None = None, retry_failed: bool = False, **fields: Any
+        self,
+        request: RequestLike | None = None,
+        *,
+        key: str | None = None,
+        owner: str | None = None,
+        retry_failed: bool = False,
+        **fields: Any,
     ) -> SoundEffect:
         """Submit and wait for the effect.
 
         Raises:
             FineVoiceError: As for `submit` and `SfxTask.wait`.
         """
-        return await (await self.submit(request, key=key, retry_failed=retry_failed, **fields))
+        return await (await self.submit(request, key=key, owner=owner, retry_failed=retry_failed, **fields))
 
     async def generate_many(
         self,
@@ -241,7 +253,7 @@ class FineVoiceSession:
         *,
         ordered: bool = False,
         retry_failed: bool = False,
-    ) -> AsyncIterator[Outcome]:
+    ) -> AsyncGenerator[Outcome, None]:
         """Make many effects; each outcome comes as it ends.
 
         Requests are drawn lazily, at most twice `max_concurrency` beyond what you have taken, so an endless source
@@ -257,7 +269,7 @@ class FineVoiceSession:
             RuntimeError: The iterable was ended by a cancellation that is not yours.
         """
         await self._open()
-        ahead = 2 * self._max_concurrency
+        ahead = 2 * self._parts.max_concurrency
         async with self._stream(requests, ahead=ahead, ordered=ordered, retry_failed=retry_failed) as stream:
             async for outcome in stream:
                 yield outcome
@@ -275,14 +287,66 @@ class FineVoiceSession:
         """
         check_task_id(task_id)
         await self._open()
-        row = await self._bookkeeper.row_of_task(task_id)
+        row = await self._bookkeeper.row_of(task_id=task_id)
         self._life.bind()  # it may have been closed meanwhile
         return self._task_of(self._poller.attach(task_id) if row is None else self._poller.pick_up(row, ask_again=True))
+
+    async def find(self, *, key: str | None = None, task_id: str | None = None) -> SfxTask | None:
+        """Return the handle on an effect by its key or its task id; None if neither session nor journal knows it.
+
+        The service is not asked, and nothing is submitted. What an earlier process wished for and never sent is
+        `QUEUED`; it is submitted when it is awaited, or by `recover`.
+
+        Args:
+            key: Your own name for the effect, or the one that `enqueue` made.
+            task_id: The service's id; one of the two is given.
+
+        Raises:
+            InvalidRequestError: It cannot be a key or a task id, or not just one of them was given.
+            JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
+        """
+        if (key is None) == (task_id is None):
+            raise InvalidRequestError("find takes a key or a task_id, one of them.")
+        name = check_key(key)
+        if task_id is not None:
+            check_task_id(task_id)
+        await self._open()
+        live = self._live(name, task_id)
+        if live is not None:
+            return self._task_of(live)
+        row = await self._bookkeeper.row_of(key=name, task_id=task_id)
+        self._life.bind()  # it may have been closed meanwhile
+        if row is None:
+            return None
+        return self._task_of(
+            self._live(name, task_id) or (row if row.state is EffectState.QUEUED else self._known(row))
+        )
+
+    def _live(self, key: str | None, task_id: str | None) -> Submission | TaskRecord | None:
+        return self._parts.inflight.tasks.get(str(task_id)) if key is None else self._submitter.find(key)
+
+    def _known(self, row: JournalRow) -> TaskRecord:
+        return self._parts.inflight.of_row(row.id) or self._poller.pick_up(row)
+
+    async def status(self, task_id: str) -> TaskUpdate:
+        """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.
+
+        Raises:
+            InvalidRequestError: It cannot be a task id.
+            TaskNotFoundError: The service does not know it.
+            PollError: Its state could not be learned.
+            AuthenticationError: The key is refused.
+            SessionClosedError: The session is closed.
+        """
+        check_task_id(task_id)
+        await self._open()
+        return await self._poller.ask_once(task_id)
 
     @property
     def tasks(self) -> tuple[SfxTask, ...]:
         """Handles on all tasks not known to have ended, in the order of submission."""
-        return tuple(self._task_of(record) for record in self._inflight.tasks.values())
+        return tuple(self._task_of(record) for record in self._parts.inflight.tasks.values())
 
     @property
     def stats(self) -> Stats:
@@ -290,7 +354,7 @@ class FineVoiceSession:
         return Stats(
             submitting=self._submitter.submitting,
             waiting=self._submitter.waiting,
-            running=len(self._inflight.tasks),
+            running=len(self._parts.inflight.tasks),
             submitted=self._bookkeeper.accepted,
             completed=self._bookkeeper.completed,
             failed=self._bookkeeper.failed,
@@ -299,99 +363,14 @@ class FineVoiceSession:
 
     def polling_state(self) -> dict[str, Any]:
         """Return what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""
-        return self._answers.learned()
+        return self._parts.answers.learned()
 
-    def _task_of(self, record: TaskRecord) -> SfxTask:
-        return SfxTask(record, self._poller, self._downloads, self._timeouts.task)
+    def _task_of(self, source: TaskRecord | Submission | JournalRow) -> SfxTask:
+        return SfxTask(source, self._context)
 
-    # The journal
 
-    async def rows(self, *states: EffectState) -> AsyncIterator[JournalRow]:
-        """Yield the journal's rows in these states (none named: in any), oldest first.
+class _Kept:
+    """Listens to what was enqueued, so that it is submitted whether anybody awaits it or not."""
 
-        Raises:
-            ConfigurationError: The session has no journal.
-            JournalError: The journal could not be read.
-        """
-        await self._open()
-        async for row in self._bookkeeper.rows(*states):
-            yield row
-
-    async def recover(self) -> AsyncIterator[Outcome]:
-        """Pick up what an earlier process left in the journal; each outcome comes as it ends.
-
-        What was submitted is polled on, what was never sent is submitted, what is done can be saved. What may have
-        been paid for is an outcome with a `SubmitUnknownError`, or, if the service does not know its task any more, a
-        `TaskNotFoundError`: it is never sent again by itself, see `resubmit`, `adopt` and `discard`. Effects that
-        were saved, refused or failed are not given.
-
-        Raises:
-            ConfigurationError: The session has no journal.
-            JournalError: The journal could not be read.
-        """
-        await self._open()
-        async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD) as stream:
-            async for outcome in stream:
-                yield outcome
-
-    async def _left_behind(self) -> AsyncIterator[JournalRow]:
-        async for row in self._bookkeeper.left_behind():
-            if not self._submitter.is_under_way(row):
-                yield row
-
-    async def unknown(self) -> list[JournalRow]:
-        """Return the rows that may have been paid for, and that only you can settle.
-
-        Their task ids are not known (UNKNOWN), or the service does not know them any more (LOST).
-
-        Raises:
-            ConfigurationError: The session has no journal.
-            JournalError: The journal could not be read.
-        """
-        return [row async for row in self.rows(*MAY_BE_PAID)]
-
-    async def resubmit(self, row: JournalRow, *, accept_double_charge: bool = False) -> SfxTask:
-        """Send a row again that may have been paid for, which may be paid for a second time.
-
-        Refused, it stays what it was: the error says so.
-
-        Raises:
-            InvalidRequestError: The row is settled or being submitted, or the risk was not accepted.
-            FineVoiceError: As for `submit`.
-        """
-        if accept_double_charge is not True:
-            raise InvalidRequestError(f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True.")
-        current = await self._open_row(row)
-        take_in = partial(self._submitter.submit_row, current, resend=True)
-        return self._task_of(await until_known(self._submitter, take_in))
-
-    async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
-        """Settle a row that may have been paid for by naming its task, which you have found in your account.
-
-        Raises:
-            InvalidRequestError: The row is settled or being submitted, or the id cannot be its task's.
-            ConfigurationError: The session has no journal.
-            JournalError: It could not be written.
-            SessionClosedError: The session is closed.
-        """
-        check_task_id(task_id)
-        current = await self._open_row(row)
-        return self._task_of(self._poller.pick_up(await self._bookkeeper.adopt(current, task_id)))
-
-    async def discard(self, row: JournalRow) -> None:
-        """Give up a row that may have been paid for, or that was never sent: its key is free again.
-
-        Raises:
-            InvalidRequestError: The row is settled or being submitted.
-            ConfigurationError: The session has no journal.
-            JournalError: It could not be written.
-            SessionClosedError: The session is closed.
-        """
-        await self._bookkeeper.discard(await self._open_row(row, EffectState.QUEUED))
-
-    async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
-        """Return a row as it is now, if it is the caller's to settle."""
-        await self._open()
-        current = await self._bookkeeper.to_settle(row, *more)
-        self._submitter.check_not_under_way(current)
-        return current
+    def __call__(self, result: Result) -> None:
+        """Hear what came of it: the task tells that to whoever asks."""

@@ -1,23 +1,27 @@
-"""The handle on one task."""
+"""The handle on one effect: queued, at the service, or ended."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from datetime import datetime
 from typing import Final
 
 import attrs
 
+from finevoice_async.core.ledger import JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
+from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.downloads import Downloader
+from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, TaskRecord, Watcher
-from finevoice_async.errors import FineVoiceError
+from finevoice_async.engine.records import News, Result, Submission, TaskRecord, Watcher
+from finevoice_async.engine.submitter import Submitter
+from finevoice_async.errors import FineVoiceError, InvalidRequestError, SubmitUnknownError, TaskTimeoutError
 from finevoice_async.reprs import with_safe_repr
 
 
@@ -29,59 +33,133 @@ class _SessionDefault:
 SESSION_DEFAULT: Final = _SessionDefault()
 
 
+@attrs.frozen
+class TaskContext:
+    """What handles need of their session."""
+
+    submitter: Submitter
+    poller: Poller
+    inflight: InFlight
+    downloads: Downloader
+    bookkeeper: Bookkeeper
+    timeout: float | None
+    slots: int
+
+
 @with_safe_repr
 class SfxTask:
-    """A task at the service: awaitable any number of times, from any number of coroutines.
+    """An effect on its way: awaitable any number of times, from any number of coroutines.
 
-    Cancelling an await stops that await only. The task goes on, keeps its slot until it ends, and its id stays valid.
+    Cancelling an await stops that await only. Once submitted, the task goes on, keeps its slot until it ends, and its
+    id stays valid.
     """
 
-    __slots__ = ("_downloads", "_poller", "_record", "_timeout")
+    __slots__ = ("_context", "_source")
 
-    def __init__(self, record: TaskRecord, poller: Poller, downloads: Downloader, timeout: float | None) -> None:
-        self._record = record
-        self._poller = poller
-        self._downloads = downloads
-        self._timeout = timeout
+    def __init__(self, source: TaskRecord | Submission | JournalRow, context: TaskContext) -> None:
+        """Make the handle.
+
+        Args:
+            source: The task; or the submission that will bring it; or a row that an earlier process queued.
+            context: The session's parts.
+        """
+        self._source = source
+        self._context = context
 
     def __repr__(self) -> str:
-        return f"<SfxTask {self.id} {self.status.value}>"
+        return f"<SfxTask {self.id or self.key!r} {self.status.value}>"
+
+    @property
+    def _now(self) -> TaskRecord | Submission | JournalRow:
+        """What there is of it by now: a row may be submitted meanwhile, and a submission come to its task."""
+        source = self._source
+        if isinstance(source, JournalRow):
+            row = source
+            source = self._context.submitter.of_row(row) or self._context.inflight.of_row(row.id) or row
+        if isinstance(source, Submission) and isinstance(source.result, TaskRecord):
+            source = self._source = source.result
+        return source
 
     @property
     def id(self) -> str | None:
-        """The service's id; None if the answer to the submission carried the result and no id."""
-        return self._record.task_id
+        """The service's id; None before it was submitted, and if the answer to that carried the result and no id."""
+        now = self._now
+        if isinstance(now, Submission):
+            return now.result.task_id if isinstance(now.result, FineVoiceError) else None
+        return now.task_id
 
     @property
     def key(self) -> str | None:
         """The caller's own name for the effect, if it has one."""
-        return self._record.key
+        return self._now.key
 
     @property
     def request(self) -> SfxRequest | None:
         """What was asked for, if this session knows it."""
-        return self._record.request
+        return self._now.request
 
     @property
     def status(self) -> TaskStatus:
-        """The state by the last answer."""
-        return self._record.status
+        """The state by the last answer; QUEUED until it was submitted, and FAILED if it was not accepted."""
+        now = self._now
+        if isinstance(now, TaskRecord):
+            return now.status
+        if isinstance(now, JournalRow) or now.result is None:
+            return TaskStatus.QUEUED
+        return TaskStatus.UNKNOWN if isinstance(now.result, SubmitUnknownError) else TaskStatus.FAILED
+
+    @property
+    def position(self) -> int | None:
+        """Its place in line, 1 for who is next; None if it does not wait for a slot."""
+        now = self._now
+        return self._context.submitter.position(now) if isinstance(now, Submission) else None
 
     @property
     def submitted_at(self) -> datetime | None:
         """When it was submitted, in UTC, if this session knows it."""
-        return self._record.submitted_at
+        now = self._now
+        return None if isinstance(now, Submission) else now.submitted_at
 
     def done(self) -> bool:
         """Tell whether the end is known, good or bad."""
-        return self._record.end is not None
+        now = self._now
+        if isinstance(now, TaskRecord):
+            return now.end is not None
+        return isinstance(now, Submission) and now.result is not None
 
     def estimate(self) -> Estimate | None:
         """Return how many more seconds it will take, by what this session has learned: the median and the 90 % point.
 
-        None before anything was learned, after the end, and for an attached task, whose age is not known.
+        The wait for a slot is part of it. None before anything was learned, after the end, for an attached task,
+        whose age is not known, and for what an earlier process queued and nobody has taken up.
         """
-        return self._poller.estimate(self._record)
+        now = self._now
+        if isinstance(now, TaskRecord):
+            return self._context.poller.estimate(now)
+        if isinstance(now, JournalRow) or now.result is not None:
+            return None
+        place = self._context.submitter.position(now) or 1  # it has its slot already
+        return self._context.poller.estimate_queued(place, now.request.duration, self._context.slots)
+
+    async def withdraw(self) -> bool:
+        """Take it back before it is sent: nothing is sent and nothing paid, for everybody who waits for it.
+
+        Returns:
+            True if that was possible; False if it was sent already, or has ended.
+
+        Raises:
+            FineVoiceError: It is not sent by this session, but the journal could not note it.
+        """
+        now = self._now
+        if isinstance(now, Submission):
+            return await self._context.submitter.withdraw(now)
+        if isinstance(now, TaskRecord):
+            return False
+        try:
+            await self._context.bookkeeper.discard(now)
+        except InvalidRequestError:
+            return False  # somebody has taken it up meanwhile
+        return True
 
     def __await__(self) -> Generator[object, None, SoundEffect]:
         return self.wait().__await__()
@@ -90,32 +168,73 @@ class SfxTask:
         """Wait for the effect.
 
         Args:
-            timeout: Seconds; None waits for ever; left out, `Timeouts.task` of the session.
+            timeout: Seconds, the wait for a slot included; None waits for ever; left out, `Timeouts.task` of the
+                session from the submission on.
 
         Raises:
             TaskFailedError: The service says that it failed.
-            TaskTimeoutError: It did not end in time. It runs on; wait again.
+            TaskTimeoutError: It did not end in time. It goes on; wait again.
             TaskNotFoundError: The service does not know it.
             PollError: Its state could not be learned. It may still run; wait again.
             AuthenticationError: The key is refused.
             SessionClosedError: The session was closed.
+            FineVoiceError: It was not submitted: as for `FineVoiceSession.submit`.
         """
-        seconds = self._timeout if isinstance(timeout, _SessionDefault) else timeout
-        end = self._record.end
+        if isinstance(timeout, _SessionDefault):
+            record, seconds = await self._submitted(None), self._context.timeout
+        else:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            record = await self._submitted(timeout)
+            seconds = None if timeout is None else max(timeout - (loop.time() - began), 0.0)
+        end = record.end
         if end is None:
-            end = await self._hear(_Listener(self._record, timeout=seconds))
+            end = await self._hear(_Listener(record, timeout=seconds))
         if isinstance(end, FineVoiceError):
             raise copy.copy(end)
-        return SoundEffect.of(self._record, self._downloads)
+        return SoundEffect.of(record, self._context.downloads)
 
-    async def updates(self) -> AsyncIterator[TaskUpdate]:
+    async def _submitted(self, timeout: float | None) -> TaskRecord:
+        """Return the task, once it was submitted."""
+        now, submitter = self._now, self._context.submitter
+        if isinstance(now, TaskRecord):
+            return now
+        heard: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def hear(result: Result) -> None:
+            if not heard.done():
+                heard.set_result(result)
+
+        if isinstance(now, JournalRow):
+            now = submitter.take_up(now, hear)
+        else:
+            submitter.join(now, hear)
+        try:
+            await asyncio.wait([heard], timeout=timeout)
+        finally:
+            submitter.leave(now, hear)
+        if not heard.done():
+            raise TaskTimeoutError(
+                "It still waits to be submitted, and goes on waiting while it is enqueued; await it again, or "
+                "withdraw it.",
+                request=now.request,
+            )
+        result = heard.result()
+        if isinstance(result, FineVoiceError):
+            raise copy.copy(result)
+        self._source = result
+        return result
+
+    async def updates(self) -> AsyncGenerator[TaskUpdate, None]:
         """Yield the state now, then each change of it, the end included; of an ended task the last state.
 
         Raises:
             FineVoiceError: The state can be learned no more; as for `wait`, but without a timeout, and a failed task
                 is an update.
         """
-        record = self._record
+        if not isinstance(self._now, TaskRecord) and not self.done():
+            yield TaskUpdate(status=TaskStatus.QUEUED)
+        record = await self._submitted(None)
         while True:
             status = record.status
             if record.end is not None:
@@ -133,11 +252,11 @@ class SfxTask:
         return await self._hear(_Listener(record, every=True))
 
     async def _hear(self, listener: _Listener) -> News:
-        self._poller.watch(listener)
+        self._context.poller.watch(listener)
         try:
             return await listener.heard
         finally:
-            self._poller.unwatch(listener)
+            self._context.poller.unwatch(listener)
 
 
 @attrs.define(eq=False)

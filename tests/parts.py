@@ -118,6 +118,7 @@ def assemble(
     retry: Retry = Retry(),  # noqa: B008 - frozen
     local: bool = False,
     clock: Clock | None = None,
+    max_queue: int = 10_000,
 ) -> Parts:
     """Wire the parts.
 
@@ -131,6 +132,7 @@ def assemble(
         retry: What to try again.
         local: Whether private addresses are allowed.
         clock: The time; left out, the loop's.
+        max_queue: How many may wait for a slot.
     """
     transport, fetcher = transport or FakeTransport(), fetcher or FakeFetcher()
     plan = slots or FakeSlots()
@@ -141,7 +143,7 @@ def assemble(
     inflight = InFlight(used, books)
     answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=used, rng=rng)
     poller = Poller(exchange, inflight, answers, polling=polling, clock=clock, rng=rng)
-    registry = Registry()
+    registry = Registry(remembers=journal is None)
     gate = Gate(retry=retry, clock=clock, rng=rng)
     sender = Sender(
         exchange, poller, inflight, books, registry, gate=gate, slots=used, clock=clock, retry=retry, rng=rng
@@ -158,7 +160,9 @@ def assemble(
         poller=poller,
         registry=registry,
         sender=sender,
-        submitter=Submitter(sender, poller, inflight, books, registry, gate=gate, slots=used, clock=clock),
+        submitter=Submitter(
+            sender, poller, inflight, books, registry, gate=gate, slots=used, clock=clock, max_queue=max_queue
+        ),
         downloads=Downloader(fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng),
     )
 

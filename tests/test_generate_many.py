@@ -63,7 +63,7 @@ async def test_generate_many_draws_lazily(connect: Connect, emulator: Emulator) 
             assert source.drawn <= taken + 6
             if taken == 4:
                 break
-        await outcomes.aclose()  # type: ignore[attr-defined]  # an async generator, as its docstring says
+        await outcomes.aclose()
         drawn = source.drawn
         await asyncio.sleep(60)
         assert source.drawn == drawn

@@ -22,16 +22,21 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
-from finevoice_async.task import SESSION_DEFAULT, SfxTask
+from finevoice_async.task import SESSION_DEFAULT, SfxTask, TaskContext
 
 Connect = Callable[..., FineVoiceSession]
-PENDING, PROCESSING, COMPLETED, FAILED_, UNKNOWN = TaskStatus
+_, PENDING, PROCESSING, COMPLETED, FAILED_, UNKNOWN = TaskStatus
 MISSING = says(404, error={"message": "no such task"})
 
 
 def task_of(parts: Parts, record: TaskRecord, timeout: float | None = 100.0) -> SfxTask:
     """Return a handle on a task."""
-    return SfxTask(record, parts.poller, parts.downloads, timeout)
+    return SfxTask(
+        record,
+        TaskContext(
+            parts.submitter, parts.poller, parts.inflight, parts.downloads, parts.books, timeout, parts.slots.limit
+        ),
+    )
 
 
 async def submitted(parts: Parts, timeout: float | None = 100.0) -> SfxTask:

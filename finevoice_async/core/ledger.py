@@ -126,8 +126,8 @@ class JournalRow:
     submitted_at: datetime | None = None
 
 
-def check_key(key: object) -> str | None:
-    """Return a caller's key as plain text, if it can name a row.
+def check_key(key: object, what: str = "key") -> str | None:
+    """Return a caller's key (or `what` it is) as plain text, if it can name a row.
 
     Raises:
         InvalidRequestError: It is neither None nor a string that is not blank and that UTF-8 can carry.
@@ -136,7 +136,7 @@ def check_key(key: object) -> str | None:
         return None
     text = plain_text(key)
     if text is None or not text.strip() or not _is_utf8(text):
-        raise InvalidRequestError(f"key must be text that is not blank, not {shorten(key)}. Nothing was sent.")
+        raise InvalidRequestError(f"{what} must be text that is not blank, not {shorten(key)}. Nothing was sent.")
     return text
 
 

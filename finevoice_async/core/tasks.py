@@ -61,6 +61,7 @@ class TaskStatus(enum.Enum):
     the service may restart a task.
     """
 
+    QUEUED = "queued"  # not submitted yet: it waits for a slot of the plan; the service never says this
     PENDING = "pending"  # accepted, waiting at the service
     PROCESSING = "processing"  # being made
     COMPLETED = "completed"  # the result can be fetched

@@ -106,6 +106,21 @@ class Answers:
             return None
         return self._schedule.estimate(self._clock.monotonic() - record.born, record.duration)
 
+    def estimate_queued(self, position: int, duration: float | None, slots: int) -> Estimate | None:
+        """Return how long an effect will take that waits for a slot; None before anything is known.
+
+        As if effects took their median, one round of slots after another.
+        """
+        whole = self._schedule.estimate(0.0, duration)
+        if whole is None:
+            return None
+        running = [self.estimate(record) for record in self._inflight.tasks.values()]
+        left = sorted(whole.median / 2 if each is None else each.median for each in running)
+        left = [0.0] * (slots - len(left)) + left[max(len(left) - slots, 0) :]  # until each slot is free
+        rounds, slot = divmod(position - 1, slots)
+        wait = left[slot] + rounds * whole.median
+        return Estimate(wait + whole.median, wait + whole.p90)
+
     def gap(self, record: TaskRecord, age: float) -> float:
         """Return the seconds until the next poll of a task that was running at an age, in seconds."""
         gap = jittered(self._schedule.gap(age, record.duration, busy=self._slots.waiting > 0), self._rng.random())
@@ -219,6 +234,10 @@ class Answers:
             return None
         log.info("task %s is not known to the service, %.1f s of at most %.1f s", record.task_id, now - since, grace)
         return min(self.gap(record, now - record.born), max(grace - (now - since), 0.0) + self._polling.min_gap)
+
+    def error_of(self, failure: Failure, task_id: str) -> FineVoiceError:
+        """Return what a failed poll means to who asked just once."""
+        return error_of(failure, policy.decide(Call.POLL, failure.kind, self._retry).error, task_id=task_id)
 
     def _slow_down(self, failure: Failure, now: float) -> float:
         """The service says 429: the whole poller waits."""

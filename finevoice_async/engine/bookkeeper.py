@@ -94,9 +94,9 @@ class Bookkeeper:
         """
         return await self._asked(self._required().row(row_id=row_id))
 
-    async def row_of_task(self, task_id: str) -> JournalRow | None:
-        """Return the row with this task id; None without one, or without a journal."""
-        return None if self._journal is None else await self._asked(self._journal.row(task_id=task_id))
+    async def row_of(self, *, key: str | None = None, task_id: str | None = None) -> JournalRow | None:
+        """Return the row with this key or task id; None without one, or without a journal."""
+        return None if self._journal is None else await self._asked(self._journal.row(key=key, task_id=task_id))
 
     async def rows(self, *states: EffectState) -> AsyncIterator[JournalRow]:
         """Yield every row in these states (none named: in any), a page at a time, in the order of their numbers.

@@ -105,9 +105,9 @@ class Endings:
         before = submission.phase
         if before is ENDED:
             return
-        if submission.row is not None or submission.key is not None:
-            self._registry.discard(submission)
         submission.phase, submission.result = ENDED, result
+        if submission.row is not None or submission.key is not None:
+            self._registry.settle(submission)
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}

@@ -273,6 +273,16 @@ class Poller:
         """Return how much longer a task will take; None before anything is known, and for an attached task."""
         return self._answers.estimate(record)
 
+    def estimate_queued(self, position: int, duration: float | None, slots: int) -> Estimate | None:
+        """Return how long an effect will take that waits for a slot; None before anything is known.
+
+        Args:
+            position: Its place in line, 1 for who is next.
+            duration: Its length in seconds, if that was asked for.
+            slots: How many tasks may run at once.
+        """
+        return self._answers.estimate_queued(position, duration, slots)
+
     # Asking
 
     async def _work(self) -> None:
@@ -289,6 +299,17 @@ class Poller:
             if following is None and self._agenda.overdue:
                 self._wake_up()  # a worker is free again, and the budget is not
             record = following or await self._work_to_come()
+
+    async def ask_once(self, task_id: str) -> TaskUpdate:
+        """Ask how a task is doing, beside all that is planned.
+
+        Raises:
+            FineVoiceError: Its state could not be learned.
+        """
+        answer = await self._exchange.ask(task_id)
+        if isinstance(answer, Failure):
+            raise self._answers.error_of(answer, task_id)
+        return answer
 
     async def _work_to_come(self) -> TaskRecord:
         if self._handed_out:

@@ -23,6 +23,7 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     PollError,
+    RequestRejectedError,
     SessionClosedError,
     SubmitUnknownError,
     TaskFailedError,
@@ -111,7 +112,7 @@ class TaskRecord:
 
     @classmethod
     def of_row(cls, row: JournalRow, *, now: float, utcnow: datetime) -> Self:
-        """Return the task of a row whose task id or result is known, as old as it is.
+        """Return the task of a row that is not queued, as old as it is; if it came to none, its end says why.
 
         Args:
             row: The row.
@@ -136,6 +137,12 @@ class TaskRecord:
             record.status = TaskStatus.FAILED
             why = sentence(f"It failed earlier: {row.error or 'nobody noted why'}")
             record.end = record.error(TaskFailedError, f"{why} To pay for another try, pass retry_failed=True.")
+        elif row.state is EffectState.REFUSED:
+            record.status = FAILED
+            why = sentence(f"It was not accepted: {row.error or 'nobody noted why'}")
+            record.end = record.error(RequestRejectedError, f"{why} Nothing was paid for it.")
+        elif row.state in (EffectState.SENDING, EffectState.UNKNOWN):
+            record.end = unknown_error(row)
         elif row.state is EffectState.LOST:
             record.end = record.error(
                 TaskNotFoundError,
@@ -271,6 +278,8 @@ class Submission:
         launch_watchers: Who wants to know when it has its slot.
         result: What became of it, once known.
         note: What tells that this is on disk.
+        owner: On whose behalf: waiting submissions take turns by owner.
+        made_key: The key was made by this library.
     """
 
     request: SfxRequest
@@ -288,6 +297,8 @@ class Submission:
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
     note: asyncio.Future[bool] | None = None
+    owner: str | None = attrs.field(default=None, kw_only=True)
+    made_key: bool = attrs.field(default=False, kw_only=True)
 
     def check_same(self, request: SfxRequest) -> None:
         """Check that a request is the one that its key stands for.
@@ -297,7 +308,7 @@ class Submission:
         """
         if request != self.request:
             raise InvalidRequestError(
-                f"The key {self.key!r} belongs to another request in the journal. Nothing was sent.",
+                f"The key {self.key!r} belongs to another request. Nothing was sent.",
                 key=self.key,
                 request=request,
             )
@@ -337,6 +348,17 @@ class Submission:
             if not watcher.done():
                 watcher.set_result(None)
         self.launch_watchers = ()
+
+    async def until_kept(self) -> None:
+        """Wait until its row is on disk, if it gets one.
+
+        Raises:
+            FineVoiceError: That came to nothing.
+        """
+        if self.begun is not None and not self.begun.done():
+            await asyncio.wait([self.begun])  # the writing goes on if this is cancelled
+        if isinstance(self.result, FineVoiceError):
+            raise copy.copy(self.result)
 
     async def until_launched(self) -> None:
         """Wait until it has its slot, or comes to nothing. Only while it waits."""

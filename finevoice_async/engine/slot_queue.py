@@ -1,4 +1,4 @@
-"""Submissions that wait for a slot, first come, first served."""
+"""Submissions that wait for a slot: owners take turns, and each owner's are first come, first served."""
 
 from __future__ import annotations
 
@@ -11,27 +11,66 @@ class SlotQueue:
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self.waiting: dict[Submission, None] = {}  # the only mutable state: who waits, in order
+        # All mutable state:
+        self._lines: dict[str | None, dict[Submission, None]] = {}  # by owner: who is next in turn stands first
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return self._count
 
     def add(self, submission: Submission) -> None:
         """Let a submission wait."""
         submission.phase = Phase.QUEUED
-        self.waiting[submission] = None
+        line = self._lines.get(submission.owner)
+        if line is None:
+            line = self._lines[submission.owner] = {}
+        line[submission] = None
+        self._count += 1
 
     def discard(self, submission: Submission) -> None:
         """Let a submission wait no more. Idempotent."""
-        self.waiting.pop(submission, None)
+        line = self._lines.get(submission.owner)
+        if line is None or submission not in line:
+            return
+        del line[submission]
+        self._count -= 1
+        if not line:
+            del self._lines[submission.owner]
 
     def all(self) -> list[Submission]:
-        """Return who waits, in order."""
-        return list(self.waiting)
+        """Return who waits, owner by owner."""
+        return [submission for line in self._lines.values() for submission in line]
 
     def first(self) -> Submission | None:
         """Return who is next."""
-        return next(iter(self.waiting), None)
+        for line in self._lines.values():
+            return next(iter(line))
+        return None
+
+    def _take(self, submission: Submission) -> None:
+        """Let the first go; its owner's turn comes again after all others'."""
+        line = self._lines.pop(submission.owner)
+        del line[submission]
+        self._count -= 1
+        if line:
+            self._lines[submission.owner] = line
+
+    def position(self, submission: Submission) -> int | None:
+        """Return its place in line, 1 for who is next; None if it does not wait here.
+
+        With as many entries as wait, so it is asked for by people, not by loops.
+        """
+        mine = self._lines.get(submission.owner, {})
+        if submission not in mine:
+            return None
+        before = list(mine).index(submission)
+        place, turn = before + 1, 1  # the owners before it in turn go once more
+        for owner, line in self._lines.items():
+            if owner == submission.owner:
+                turn = 0
+            else:
+                place += min(len(line), before + turn)
+        return place
 
     def match(self) -> tuple[Submission, object] | None:
         """Take a slot for whoever is next, if one is free now; None if not, or if nobody waits.
@@ -43,7 +82,7 @@ class SlotQueue:
         slot = None if submission is None else self._slots.try_acquire()
         if submission is None or slot is None:
             return None
-        del self.waiting[submission]
+        self._take(submission)
         return submission, slot
 
     async def wait(self) -> tuple[Submission, object] | None:
@@ -57,5 +96,5 @@ class SlotQueue:
         if submission is None:
             self._slots.release(slot)
             return None
-        del self.waiting[submission]
+        self._take(submission)
         return submission, slot

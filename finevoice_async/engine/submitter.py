@@ -1,27 +1,25 @@
-"""From a wish to a task id: a queue that waits for slots, and the submissions under way.
+"""From a wish to a place in line: callers come and go, and callers of one key share one submission.
 
-A request becomes a `Submission`, which waits in a queue without a coroutine of its own: whoever waits for it may come
-and go. Once it has a slot, its POST runs in a task that the session owns, and the task id that it brings is kept
-whether anybody still waits or not. Callers of one key share one submission.
+A request becomes a `Submission`. Its row is written first, or the row of its key looked up; then it waits for a slot
+(see `dispatcher`). Whoever waits for it may leave; with the last one goes what is not being sent right now.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import copy
-import logging
 from functools import partial
 from typing import Any
 
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.dispatcher import Dispatcher
 from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import LAUNCHED, Listener, Phase, Result, Submission, TaskRecord, unknown_error
+from finevoice_async.engine.records import Listener, Phase, Submission, TaskRecord, unknown_error
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.engine.slot_queue import SlotQueue
@@ -29,12 +27,13 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
+    QueueFullError,
     SessionClosedError,
     SubmitNotSentError,
+    SubmitUnknownError,
+    TaskFailedError,
 )
 from finevoice_async.ports import Begun, Clock, Slots
-
-log = logging.getLogger("finevoice_async")
 
 DISK = 10.0
 """Seconds that rows are given to say what became of them at closing: as long as the journal gives its disk."""
@@ -54,23 +53,19 @@ class Submitter:
         gate: Gate,
         slots: Slots,
         clock: Clock,
+        max_queue: int,
     ) -> None:
-        self._sender = sender
-        self._gate = gate
         self._registry = registry
         self._poller = poller
         self._inflight = inflight
         self._bookkeeper = bookkeeper
-        self._slots = slots
         self._clock = clock
+        self._max_queue = max_queue
         # All mutable state:
         self._beginning: set[Submission] = set()  # whose rows are being written or looked up
         self._queue = SlotQueue(slots)
         self._endings = Endings(bookkeeper, registry, self._queue, slots)
-        self._posts: dict[asyncio.Task[None], Submission] = {}
-        self._dispatcher: asyncio.Task[None] | None = None  # made when a slot must be waited for
-        self._idle: asyncio.Future[None] | None = None  # what the dispatcher sleeps on when there is nothing to do
-        self._held_back = False  # somebody waits because as many POSTs are under way as may be
+        self._dispatcher = Dispatcher(sender, self._queue, self._endings, gate=gate, slots=slots)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -84,7 +79,7 @@ class Submitter:
     @property
     def submitting(self) -> int:
         """How many POSTs are under way, or about to be."""
-        return len(self._posts)
+        return len(self._dispatcher.posts)
 
     def is_under_way(self, row: JournalRow) -> bool:
         """Tell whether this session is submitting a row, or looking its key up to do so."""
@@ -102,35 +97,119 @@ class Submitter:
     # Coming and going
 
     def submit(
-        self, request: SfxRequest, key: str | None, listener: Listener, *, retry_failed: bool = False
+        self,
+        request: SfxRequest,
+        key: str | None,
+        listener: Listener,
+        *,
+        owner: str | None = None,
+        retry_failed: bool = False,
+        made_key: bool = False,
     ) -> Submission:
         """Take a request in, or join the submission of the same key; the listener is told its result once.
+
+        Args:
+            request: What is asked for.
+            key: The caller's own name for it.
+            listener: Is told.
+            owner: On whose behalf it waits.
+            retry_failed: If the key's effect failed at the service, begin anew.
+            made_key: The key was made by this library.
 
         Raises:
             SessionClosedError: The session is closed.
             PollError: The poller died: nobody would see the task end.
             InvalidRequestError: The key belongs to another request.
-            ConfigurationError: A key needs a journal.
+            QueueFullError: Too many wait already.
+            SubmitUnknownError: Without a journal: an earlier submission of the key may have been paid for.
             JournalError: The row could not be written.
         """
         self._check_open()
-        if key is None:
-            submission = Submission(request, listeners={listener: None})
-            if not self._launch_at_once(submission):
-                if self._bookkeeper.has_journal:
-                    self._begin(submission, Move.QUEUE)
-                else:
-                    self._enqueue(submission)
-            return submission
-        known = self._registry.find(key)
+        known = None if key is None else self._registry.find(key)
         if known is not None:
             known.check_same(request)
             known.listeners[listener] = None
             return known
-        submission = Submission(request, key, listeners={listener: None})
+        submission = Submission(request, key, owner=owner, made_key=made_key, listeners={listener: None})
+        record = self._remembered(submission, retry_failed=retry_failed)
+        if record is not None:
+            self._endings.finish(submission, record)
+            return submission
+        has_journal = self._bookkeeper.has_journal
+        may_go = not self._beginning if key is None else not has_journal  # a key is looked up in the journal first
+        if may_go and self._dispatcher.launch_at_once(submission):
+            self._registry.add(submission)
+            return submission
+        self._check_room(request)
         self._registry.add(submission)
-        self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
+        if has_journal:
+            self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
+        else:
+            self._dispatcher.enqueue(submission)
         return submission
+
+    def _check_room(self, request: SfxRequest) -> None:
+        if self.is_full:
+            raise QueueFullError(
+                f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent.",
+                request=request,
+            )
+
+    def _remembered(self, submission: Submission, *, retry_failed: bool) -> TaskRecord | None:
+        """Return the task that the key has already in this session, which keeps no journal; None begins anew."""
+        known = None if submission.key is None else self._registry.settled(submission.key)
+        result = None if known is None else known.result
+        if known is None or not isinstance(result, TaskRecord | SubmitUnknownError):
+            return None
+        if isinstance(result, TaskRecord) and isinstance(result.end, TaskFailedError) and retry_failed:
+            return None
+        known.check_same(submission.request)
+        if isinstance(result, SubmitUnknownError):
+            raise copy.copy(result)
+        return result
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many wait as may."""
+        return self.waiting >= self._max_queue
+
+    async def until_room(self) -> None:
+        """Wait until one more may wait."""
+        while self.is_full and not self._closed:
+            await (self._queue.first() or next(iter(self._beginning))).until_launched()
+
+    def find(self, key: str) -> Submission | None:
+        """Return the submission of a key: under way, or, without a journal, the last one of this session."""
+        return self._registry.find(key) or self._registry.settled(key)
+
+    def of_row(self, row: JournalRow) -> Submission | None:
+        """Return the submission of a row that is under way."""
+        return self._registry.of_row(row)
+
+    def position(self, submission: Submission) -> int | None:
+        """Return its place in line, 1 for who is next; None if it does not wait for a slot."""
+        return self._queue.position(submission)
+
+    def join(self, submission: Submission, listener: Listener) -> None:
+        """Listen, too: the result is told at once if it is there."""
+        if submission.phase is Phase.ENDED:
+            assert submission.result is not None  # noqa: S101 - it came with the end
+            listener(submission.result)
+        else:
+            submission.listeners[listener] = None
+
+    def take_up(self, row: JournalRow, listener: Listener) -> Submission:
+        """Submit a row that an earlier process wished for, or join whoever does already.
+
+        Raises:
+            SessionClosedError: The session is closed.
+            PollError: The poller died.
+        """
+        known = self._registry.of_row(row)
+        if known is None:
+            return self.submit_row(row, listener)
+        self.join(known, listener)
+        return known
 
     def submit_row(self, row: JournalRow, listener: Listener, *, resend: bool = False) -> Submission:
         """Take in a row that is queued; or, with `resend`, one that may be paid for.
@@ -145,7 +224,7 @@ class Submitter:
         submission = Submission(row.request, row.key, row, row.state, left_behind=not resend, may_be_paid=resend)
         submission.listeners[listener] = None
         self._registry.add(submission)
-        self._enqueue(submission)
+        self._dispatcher.enqueue(submission)
         return submission
 
     def leave(self, submission: Submission, listener: Listener, error: FineVoiceError | None = None) -> None:
@@ -173,7 +252,30 @@ class Submitter:
             self._endings.retire(submission, closed_error())
         elif submission.phase is Phase.HELD:
             self._endings.cut_off(submission)  # at once: whoever comes next with its key begins anew
-            next(post for post, held in self._posts.items() if held is submission).cancel()
+            self._dispatcher.cancel(submission)
+
+    async def withdraw(self, submission: Submission) -> bool:
+        """Take a submission back for everybody who waits for it, and return whether that was still possible.
+
+        Raises:
+            FineVoiceError: The journal could not note it, so that it may be sent later.
+        """
+        if submission.phase is Phase.BEGINNING and submission.begun is not None:
+            await asyncio.wait([submission.begun])
+        held = submission.phase is Phase.HELD
+        if submission.may_be_paid or not (held or submission.phase is Phase.QUEUED):
+            return False
+        submission.left_behind = False  # else its row would stay queued
+        self._endings.release(submission)
+        self._endings.retire(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
+        if held:
+            self._dispatcher.cancel(submission)
+        note = submission.note
+        if note is not None:
+            await asyncio.wait([note])
+            if (note.cancelled() or note.exception() is not None) and isinstance(submission.result, FineVoiceError):
+                raise copy.copy(submission.result)
+        return True
 
     def _check_open(self) -> None:
         if self._closed:
@@ -236,140 +338,20 @@ class Submitter:
                 self._endings.retire(submission, error)
                 return
             self.leave(submission, listener, error)
-        self._enqueue(submission)
-
-    def _enqueue(self, submission: Submission) -> None:
-        self._queue.add(submission)
-        self._pump()
-
-    def _launch_at_once(self, submission: Submission) -> bool:
-        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue.waiting or self._beginning or self._gate.is_shut or len(self._posts) >= self._gate.width:
-            return False
-        try:
-            slot = self._slots.try_acquire()
-        except FineVoiceError as error:
-            raise submission.told(error) from error.__cause__
-        if slot is None:
-            return False
-        self._launch(submission, slot)
-        return True
-
-    def _pump(self) -> None:
-        """Launch what can be launched now, and have the dispatcher wait for the rest's slots."""
-        while self._queue.waiting and len(self._posts) < self._gate.width:
-            try:
-                matched = self._queue.match()
-            except FineVoiceError as error:
-                self._fail_first(error)
-                continue
-            if matched is None:
-                break
-            self._launch(*matched)
-        self._held_back = bool(self._queue.waiting) and len(self._posts) >= self._gate.width
-        if not self._queue.waiting or self._held_back or self._closed:
-            return
-        if self._dispatcher is None:
-            self._dispatcher = asyncio.create_task(
-                self._dispatch(), name="finevoice-dispatcher", context=contextvars.Context()
-            )
-            self._dispatcher.add_done_callback(self._dispatched)
-        elif self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
-
-    async def _dispatch(self) -> None:
-        """Wait for slots, one after another, while submissions queue up."""
-        while True:
-            self._held_back = bool(self._queue.waiting) and len(self._posts) >= self._gate.width
-            if not self._queue.waiting or self._held_back:
-                self._idle = asyncio.get_running_loop().create_future()
-                await self._idle
-                continue
-            try:
-                matched = await self._queue.wait()
-            except FineVoiceError as error:
-                self._fail_first(error)
-            else:
-                if matched is not None:
-                    self._launch(*matched)
-
-    def _dispatched(self, dispatcher: asyncio.Task[None]) -> None:
-        """The dispatcher ended: at closing, or by a fault from outside; then those who wait must hear."""
-        self._dispatcher = None
-        if not self._closed:
-            reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
-            log.error("what hands out slots ended (%s); who waited for one was told", reason)
-        while self._queue.waiting and not self._closed:
-            self._fail_first(SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
-
-    def _fail_first(self, error: FineVoiceError) -> None:
-        submission = self._queue.first()
-        if submission is not None:
-            self._endings.retire(submission, error)
-
-    def _launch(self, submission: Submission, slot: object) -> None:
-        """Start the POST, in a task which owns the slot from here on."""
-        submission.slot = slot
-        submission.phase = LAUNCHED
-        nobodys = contextvars.Context()  # a slot that it frees may be another's
-        post = asyncio.create_task(self._post(submission), name="finevoice-post", context=nobodys)
-        self._posts[post] = submission
-        post.add_done_callback(self._posted, context=nobodys)
-        if submission.launch_watchers:
-            submission.launched()
-
-    def _posted(self, post: asyncio.Task[None]) -> None:
-        submission = self._posts.pop(post)
-        if submission.phase is LAUNCHED:  # cancelled before it began
-            self._endings.cut_off(submission)
-        if self._held_back:  # by POSTs, not by slots: those are what the dispatcher waits for
-            self._pump()
-
-    # The POST
-
-    async def _post(self, submission: Submission) -> None:
-        result: Result
-        try:
-            result = await self._sender.send(submission)
-        except asyncio.CancelledError:
-            self._endings.cut_off(submission)
-            raise
-        except FineVoiceError as error:
-            if submission.phase in (LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
-                self._endings.release(submission)
-                self._endings.retire(submission, error)
-                return
-            result = error
-        except Exception as error:
-            log.exception("an unexpected error in a submission")
-            try:
-                result = await self._sender.stopped_by(submission, error)
-            except asyncio.CancelledError:
-                self._endings.cut_off(submission)
-                raise
-        self._endings.release(submission)
-        self._endings.finish(submission, result)
+        self._dispatcher.enqueue(submission)
 
     # Closing
 
     def refuse(self) -> None:
         """Take no more submissions; whoever waits for a slot, or to be sent again, hears that the session is closed."""
         self._closed = True
-        self._gate.close()
-        if self._dispatcher is not None:
-            self._dispatcher.cancel()
+        self._dispatcher.close()
         for submission in self._queue.all():
             self._endings.retire(submission, closed_error())
-        for post, submission in self._posts.items():
-            if submission.phase is Phase.HELD:
-                post.cancel()
 
     async def settle(self, timeout: float) -> None:
         """Give the POSTs under way `timeout` seconds, then cut them off; and have every row say what became of it."""
-        if self._posts:
-            await asyncio.wait(self._posts, timeout=timeout)
-        for post in self._posts:
-            post.cancel()
+        await self._dispatcher.settle(timeout)
         deadline = self._clock.monotonic() + DISK
         while under_way := self._under_way():
             left = deadline - self._clock.monotonic()
@@ -380,9 +362,8 @@ class Submitter:
     def _under_way(self) -> list[asyncio.Future[Any]]:
         """Return what must end before the journal can be closed."""
         rows = [submission.begun for submission in self._beginning if submission.begun is not None]
-        dispatcher = [] if self._dispatcher is None else [self._dispatcher]
-        return [*self._posts, *rows, *self._endings.pending, *dispatcher]
+        return [*self._dispatcher.jobs, *rows, *self._endings.pending]
 
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
-        self._endings.give_up([*self._beginning, *self._posts.values()])
+        self._endings.give_up([*self._beginning, *self._dispatcher.posts.values()])

@@ -59,7 +59,7 @@ async def test_without_a_journal_nothing_is_kept() -> None:
     await books.open()
     assert not books.has_journal
     assert await books.load("note") is None
-    assert await books.row_of_task("t1") is None
+    assert await books.row_of(task_id="t1") is None
     for step in (books.held, books.refused, books.unknown):
         await step(submission, "no")
     assert books.withdrawn(submission, "no", doubt=True) is None
@@ -158,9 +158,9 @@ async def test_rows_come_in_pages(books: Bookkeeper, journal: FakeJournal) -> No
 async def test_one_row(books: Bookkeeper, journal: FakeJournal) -> None:
     """A row is found by its number, and by its task id."""
     row = journal.leave(SUBMITTED, task_id="t1")
-    assert await books.row(1) == row == await books.row_of_task("t1")
+    assert await books.row(1) == row == await books.row_of(task_id="t1")
     assert await books.row(2) is None
-    assert await books.row_of_task("t2") is None
+    assert await books.row_of(task_id="t2") is None
 
 
 async def test_what_was_left_behind(books: Bookkeeper, journal: FakeJournal) -> None:
@@ -198,7 +198,7 @@ async def test_what_is_asked_of_a_closed_journal(books: Bookkeeper, journal: Fak
     await books.aclose({})
     uses: list[Callable[[], Awaitable[object]]] = [
         lambda: books.row(1),
-        lambda: books.row_of_task("t1"),
+        lambda: books.row_of(task_id="t1"),
         lambda: anext(books.rows()),
         lambda: anext(books.left_behind()),
         lambda: books.adopt(row, "t1"),

@@ -33,7 +33,7 @@ class Case:
     def __init__(self, state: EffectState | None, phase: Phase, *, key: str | None = "k") -> None:
         self.journal = FakeJournal()
         self.journal.is_open = True
-        self.slots, self.ear, self.registry = FakeSlots(), Ear(), Registry()
+        self.slots, self.ear, self.registry = FakeSlots(), Ear(), Registry(remembers=False)
         self.queue = SlotQueue(self.slots)
         self.books = Bookkeeper(self.journal)
         self.endings = Endings(self.books, self.registry, self.queue, self.slots)

@@ -20,7 +20,7 @@ def make(key: str | None = None, *, with_row: bool = True) -> Submission:
 @pytest.fixture
 def registry() -> Registry:
     """Return an empty one."""
-    return Registry()
+    return Registry(remembers=False)
 
 
 async def test_a_key_finds_its_submission(registry: Registry) -> None:

@@ -1,0 +1,121 @@
+"""What a session offers of its journal: what an earlier process left, and how to settle it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
+
+from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
+from finevoice_async.core.tasks import check_task_id
+from finevoice_async.engine.caller import until_known
+from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.errors import InvalidRequestError
+from finevoice_async.outcomes import RECOVER_AHEAD, Outcome, OutcomeStream
+from finevoice_async.task import SfxTask
+from finevoice_async.wiring import Wiring
+
+
+class Recovery(ABC):
+    """The calls that need a journal. A session opens the parts and makes the handles."""
+
+    _parts: Wiring
+    _stream: Callable[..., OutcomeStream]
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Open the session, if it is not open."""
+
+    @abstractmethod
+    def _task_of(self, source: TaskRecord | Submission | JournalRow) -> SfxTask:
+        """Return a handle."""
+
+    async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
+        """Yield the journal's rows in these states (none named: in any), oldest first.
+
+        Raises:
+            ConfigurationError: The session has no journal.
+            JournalError: The journal could not be read.
+        """
+        await self._open()
+        async for row in self._parts.bookkeeper.rows(*states):
+            yield row
+
+    async def recover(self) -> AsyncGenerator[Outcome, None]:
+        """Pick up what an earlier process left in the journal; each outcome comes as it ends.
+
+        What was submitted is polled on, what was never sent is submitted, what is done can be saved. What may have
+        been paid for is an outcome with a `SubmitUnknownError`, or, if the service does not know its task any more, a
+        `TaskNotFoundError`: it is never sent again by itself, see `resubmit`, `adopt` and `discard`. Effects that
+        were saved, refused or failed are not given.
+
+        Raises:
+            ConfigurationError: The session has no journal.
+            JournalError: The journal could not be read.
+        """
+        await self._open()
+        async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD) as stream:
+            async for outcome in stream:
+                yield outcome
+
+    async def _left_behind(self) -> AsyncIterator[JournalRow]:
+        async for row in self._parts.bookkeeper.left_behind():
+            if not self._parts.submitter.is_under_way(row):
+                yield row
+
+    async def unknown(self) -> list[JournalRow]:
+        """Return the rows that may have been paid for, and that only you can settle.
+
+        Their task ids are not known (UNKNOWN), or the service does not know them any more (LOST).
+
+        Raises:
+            ConfigurationError: The session has no journal.
+            JournalError: The journal could not be read.
+        """
+        return [row async for row in self.rows(*MAY_BE_PAID)]
+
+    async def resubmit(self, row: JournalRow, *, accept_double_charge: bool = False) -> SfxTask:
+        """Send a row again that may have been paid for, which may be paid for a second time.
+
+        Refused, it stays what it was: the error says so.
+
+        Raises:
+            InvalidRequestError: The row is settled or being submitted, or the risk was not accepted.
+            FineVoiceError: As for `submit`.
+        """
+        if accept_double_charge is not True:
+            raise InvalidRequestError(f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True.")
+        current = await self._open_row(row)
+        take_in = partial(self._parts.submitter.submit_row, current, resend=True)
+        return self._task_of(await until_known(self._parts.submitter, take_in))
+
+    async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
+        """Settle a row that may have been paid for by naming its task, which you have found in your account.
+
+        Raises:
+            InvalidRequestError: The row is settled or being submitted, or the id cannot be its task's.
+            ConfigurationError: The session has no journal.
+            JournalError: It could not be written.
+            SessionClosedError: The session is closed.
+        """
+        check_task_id(task_id)
+        current = await self._open_row(row)
+        return self._task_of(self._parts.poller.pick_up(await self._parts.bookkeeper.adopt(current, task_id)))
+
+    async def discard(self, row: JournalRow) -> None:
+        """Give up a row that may have been paid for, or that was never sent: its key is free again.
+
+        Raises:
+            InvalidRequestError: The row is settled or being submitted.
+            ConfigurationError: The session has no journal.
+            JournalError: It could not be written.
+            SessionClosedError: The session is closed.
+        """
+        await self._parts.bookkeeper.discard(await self._open_row(row, EffectState.QUEUED))
+
+    async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
+        """Return a row as it is now, if it is the caller's to settle."""
+        await self._open()
+        current = await self._parts.bookkeeper.to_settle(row, *more)
+        self._parts.submitter.check_not_under_way(current)
+        return current
