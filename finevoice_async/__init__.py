@@ -7,7 +7,7 @@ from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.effect import SoundEffect
+from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.records import Stats
 from finevoice_async.errors import (
     AuthenticationError,
@@ -28,7 +28,6 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
-from finevoice_async.outcomes import Outcome
 from finevoice_async.session import FineVoiceSession
 from finevoice_async.task import SfxTask
 

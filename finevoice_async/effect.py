@@ -1,7 +1,8 @@
-"""A finished effect, as the user gets it."""
+"""A finished effect, as the user gets it, alone or among many."""
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -42,6 +43,7 @@ class SoundEffect:
     raw: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
     key: str | None = attrs.field(default=None, eq=False)
     row_id: int | None = attrs.field(default=None, repr=False, eq=False)  # its row in the journal
+    saved_as: str | None = attrs.field(default=None, repr=False, eq=False)  # by the journal
     _downloads: Downloader | None = attrs.field(default=None, repr=False, eq=False)  # its session's; None in a copy
     _arrived: Arrived = attrs.field(factory=Arrived, repr=False, eq=False)
 
@@ -56,6 +58,7 @@ class SoundEffect:
             raw=record.end.raw,
             key=record.key,
             row_id=record.row_id,
+            saved_as=record.saved_as,
             downloads=downloads,
         )
 
@@ -81,6 +84,11 @@ class SoundEffect:
     def suffix(self) -> str:
         """The suffix for a file's name, with its dot, that goes with `media_type`; empty if nobody knows."""
         return self._media.suffix if self._media is not None else ""
+
+    @property
+    def note(self) -> str | None:
+        """What is to be said of the name that it was saved under: its suffix contradicts what came."""
+        return self._arrived.note
 
     @property
     def _media(self) -> Media | None:
@@ -144,6 +152,18 @@ class SoundEffect:
                 async for piece in pieces:
                     yield piece
 
+    async def acknowledge(self) -> None:
+        """Say that you have it: its row in the journal is SAVED, and `recover` does not give it again.
+
+        `save` does so by itself; this is for whoever reads or streams. Without a journal it does nothing.
+
+        Raises:
+            JournalError: The journal could not note it.
+            ConfigurationError: It is a copy without a session.
+        """
+        with self._told():
+            await self._session.acknowledge(self._source)
+
     async def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Download the audio to a file, which appears whole or not at all.
 
@@ -168,6 +188,43 @@ class SoundEffect:
         """
         with self._told():
             return await self._session.save(self._source, path, overwrite=overwrite)
+
+
+@with_safe_repr
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of one request of many.
+
+    Attributes:
+        index: Its place among the requests, from 0.
+        key: The caller's own name for the effect, if it has one.
+        request: The request; None if it was invalid.
+        effect: The effect, if it was made.
+        path: Where it was saved, if `save_to` was given.
+        error: Why there is no effect; or, beside an effect, why it was not saved.
+        task_id: The service's id, once known.
+        note: What is to be said of the file's name: its suffix contradicts what came.
+    """
+
+    index: int
+    key: str | None = None
+    request: SfxRequest | None = None
+    effect: SoundEffect | None = None
+    path: Path | None = None
+    error: FineVoiceError | None = None
+    task_id: str | None = None
+    note: str | None = None
+
+    def unwrap(self) -> SoundEffect:
+        """Return the effect.
+
+        Raises:
+            FineVoiceError: There is none, or it was not saved.
+        """
+        if self.error is not None:
+            raise copy.copy(self.error)
+        assert self.effect is not None  # noqa: S101 - there is one or the other
+        return self.effect
 
 
 def _rebuilt(cls: type[SoundEffect], fields: dict[str, Any]) -> SoundEffect:

@@ -6,6 +6,8 @@ import asyncio
 import copy
 import logging
 from collections.abc import AsyncIterable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -13,7 +15,7 @@ import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request, check_many
-from finevoice_async.effect import SoundEffect
+from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
@@ -34,40 +36,18 @@ from finevoice_async.errors import (
     InvalidRequestError,
     SessionClosedError,
 )
-from finevoice_async.reprs import with_safe_repr
+from finevoice_async.saving import Saver, SaveTo, check_file
 
 log = logging.getLogger("finevoice_async")
 
 RequestLike = SfxRequest | str | Mapping[str, Any]
-"""What `generate_many` takes: a request, a prompt, or a dict of fields (with a `key`, if there is a journal)."""
+"""What `generate_many` takes: a request, a prompt, or a dict of fields (and `key`, `owner`, `file`)."""
 
 RECOVER_AHEAD: Final = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
 
 _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""
-
-
-@with_safe_repr
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """What became of one request of many.
-
-    Attributes:
-        index: Its place among the requests, from 0.
-        key: The caller's own name for the effect, if it has one.
-        request: The request; None if it was invalid.
-        effect: The effect, if all went well.
-        error: Why there is none.
-        task_id: The service's id, once known.
-    """
-
-    index: int
-    key: str | None = None
-    request: SfxRequest | None = None
-    effect: SoundEffect | None = None
-    error: FineVoiceError | None = None
-    task_id: str | None = None
 
 
 class OutcomeStream:
@@ -87,6 +67,8 @@ class OutcomeStream:
         ahead: int,
         ordered: bool = False,
         retry_failed: bool = False,
+        save_to: SaveTo | None = None,
+        keeps: bool,
         timeout: float | None,
     ) -> None:
         """Set it up; ``async with`` starts it.
@@ -100,9 +82,12 @@ class OutcomeStream:
             ahead: How many to draw beyond what was taken.
             ordered: Give outcomes in the order of the requests.
             retry_failed: Submit again what failed at the service.
+            save_to: Where to save the effects, before their outcomes are given; None leaves that to the caller.
+            keeps: There is a journal, which knows what was not taken.
             timeout: Seconds to wait for each task; None for ever.
 
         Raises:
+            ConfigurationError: `save_to` is neither a folder nor a callable.
             InvalidRequestError: What was given is no iterable, or one request in the place of many.
         """
         check_many(requests)
@@ -115,6 +100,8 @@ class OutcomeStream:
         self._submitter = submitter
         self._poller = poller
         self._downloads = downloads
+        self._saver = None if save_to is None else Saver(save_to)
+        self._keeps = keeps
         # All mutable state:
         self._drawn = 0
         self._taken = 0
@@ -130,6 +117,8 @@ class OutcomeStream:
         self._changed = asyncio.Event()  # something for the taker or the driver to look at
 
     async def __aenter__(self) -> Self:
+        if self._saver is not None:
+            await self._saver.prepare()
         self._streams[self] = None
         self._driver = asyncio.create_task(self._drive(), name="finevoice-outcomes")
         return self
@@ -232,6 +221,17 @@ class OutcomeStream:
         self._refuse_after_fatal(row.request, row.key, STAYS_QUEUED)
         drawn.waits_for(self._submitter.submit_row(row, drawn.hear))
 
+    def check_file(self, file: object) -> str | None:
+        """Return the name that an item gives its file.
+
+        Raises:
+            InvalidRequestError: It leads out of the folder, or there is none.
+        """
+        name = check_file(file)
+        if name is not None and (self._saver is None or self._saver.folder is None):
+            raise InvalidRequestError("file needs save_to to be a folder. Nothing was sent.")
+        return name
+
     def _refuse_after_fatal(self, request: SfxRequest, key: str | None, more: str = "") -> None:
         if self._fatal is not None:
             raise _for_request(self._fatal, request, key, more)
@@ -267,15 +267,17 @@ class OutcomeStream:
             drawn.request = record.request
             self._fail(drawn, copy.copy(news), record.task_id)
             return
-        self._put(
-            Outcome(
-                index=drawn.index,
-                key=drawn.key,
-                request=record.request,
-                effect=SoundEffect.of(record, self._downloads),
-                task_id=record.task_id,
-            )
+        effect = SoundEffect.of(record, self._downloads)
+        outcome = Outcome(
+            index=drawn.index, key=drawn.key, request=record.request, effect=effect, task_id=record.task_id
         )
+        if self._saver is None:
+            self._put(outcome)
+        else:
+            self._saver.start(effect, drawn.file, partial(self._saved, outcome, effect))
+
+    def _saved(self, outcome: Outcome, effect: SoundEffect, path: Path | None, error: FineVoiceError | None) -> None:
+        self._put(attrs.evolve(outcome, path=path, error=error, note=effect.note))
 
     def _fail(self, drawn: _Drawn, error: FineVoiceError, task_id: str | None = None) -> None:
         task_id = task_id or error.task_id
@@ -301,8 +303,13 @@ class OutcomeStream:
         self.stop()
         for drawn in self._pending.values():
             drawn.leave(self._submitter, self._poller)
+        not_taken = [str(outcome.task_id) for outcome in self._ready.values() if outcome.effect and not outcome.path]
+        if not_taken and not self._keeps:
+            log.warning("finished effects were not taken; attach(task_id) gets them: %s", ", ".join(not_taken))
         self._pending.clear()
         self._ready.clear()
+        if self._saver is not None:
+            await self._saver.aclose()
         if self._driver is not None:
             await asyncio.wait([self._driver])
 
@@ -317,6 +324,7 @@ class _Drawn(Watcher):
     request: SfxRequest | None = None
     key: str | None = None
     owner: str | None = None
+    file: str | None = None
     submission: Submission | None = None  # while it has no task
 
     def read(self, wanted: Any) -> SfxRequest:
@@ -326,10 +334,11 @@ class _Drawn(Watcher):
             InvalidRequestError: It breaks a rule, or cannot be read at all.
         """
         try:
-            if isinstance(wanted, Mapping) and not wanted.keys().isdisjoint(("key", "owner")):
+            if isinstance(wanted, Mapping) and not wanted.keys().isdisjoint(("key", "owner", "file")):
                 wanted = dict(wanted)
                 self.key = check_key(wanted.pop("key", None))
                 self.owner = check_key(wanted.pop("owner", None), "owner")
+                self.file = self.stream.check_file(wanted.pop("file", None))
             self.request = as_request(wanted, {})
         except FineVoiceError:
             raise

@@ -8,10 +8,12 @@ from functools import partial
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
 from finevoice_async.core.tasks import check_task_id
+from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.errors import InvalidRequestError
-from finevoice_async.outcomes import RECOVER_AHEAD, Outcome, OutcomeStream
+from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
+from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
 from finevoice_async.wiring import Wiring
 
@@ -41,7 +43,7 @@ class Recovery(ABC):
         async for row in self._parts.bookkeeper.rows(*states):
             yield row
 
-    async def recover(self) -> AsyncGenerator[Outcome, None]:
+    async def recover(self, *, save_to: SaveTo | None = None) -> AsyncGenerator[Outcome, None]:
         """Pick up what an earlier process left in the journal; each outcome comes as it ends.
 
         What was submitted is polled on, what was never sent is submitted, what is done can be saved. What may have
@@ -49,12 +51,15 @@ class Recovery(ABC):
         `TaskNotFoundError`: it is never sent again by itself, see `resubmit`, `adopt` and `discard`. Effects that
         were saved, refused or failed are not given.
 
+        Args:
+            save_to: As for `generate_many`.
+
         Raises:
             ConfigurationError: The session has no journal.
             JournalError: The journal could not be read.
         """
         await self._open()
-        async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD) as stream:
+        async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD, save_to=save_to) as stream:
             async for outcome in stream:
                 yield outcome
 

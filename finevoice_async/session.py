@@ -17,15 +17,16 @@ from finevoice_async.config import Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import as_request
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
-from finevoice_async.effect import SoundEffect
+from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import Result, Stats, Submission, TaskRecord
 from finevoice_async.errors import InvalidRequestError
-from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
+from finevoice_async.outcomes import OutcomeStream, RequestLike
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
+from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask, TaskContext
 from finevoice_async.wiring import Wiring
 
@@ -100,7 +101,13 @@ class FineVoiceSession(Recovery):
         self._life = Life()
         self._streams: dict[OutcomeStream, None] = {}  # loops of generate_many and recover; each leaves when it is left
         self._stream = partial(
-            OutcomeStream, self._streams, parts.submitter, parts.poller, parts.downloads, timeout=timeouts.task
+            OutcomeStream,
+            self._streams,
+            parts.submitter,
+            parts.poller,
+            parts.downloads,
+            timeout=timeouts.task,
+            keeps=parts.bookkeeper.has_journal,
         )
 
     def __repr__(self) -> str:
@@ -252,6 +259,7 @@ class FineVoiceSession(Recovery):
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
         *,
         ordered: bool = False,
+        save_to: SaveTo | None = None,
         retry_failed: bool = False,
     ) -> AsyncGenerator[Outcome, None]:
         """Make many effects; each outcome comes as it ends.
@@ -261,8 +269,11 @@ class FineVoiceSession(Recovery):
         not sent, and each gets that error. Leave the loop when you like: what was submitted runs on, nothing more is.
 
         Args:
-            requests: Requests, prompts, or dicts of fields; in an iterable or an async iterable.
+            requests: Requests, prompts, or dicts of fields (and `key`, `owner`, and with a folder `file`); in an
+                iterable or an async iterable.
             ordered: Give outcomes in the order of the requests.
+            save_to: A folder, or a callable that gives each effect its path, of the request and the key. Effects are
+                saved while others are made, and given once they are; see `Outcome.path`.
             retry_failed: If a key's effect failed at the service, pay for another try.
 
         Raises:
@@ -270,7 +281,9 @@ class FineVoiceSession(Recovery):
         """
         await self._open()
         ahead = 2 * self._parts.max_concurrency
-        async with self._stream(requests, ahead=ahead, ordered=ordered, retry_failed=retry_failed) as stream:
+        async with self._stream(
+            requests, ahead=ahead, ordered=ordered, save_to=save_to, retry_failed=retry_failed
+        ) as stream:
             async for outcome in stream:
                 yield outcome
 

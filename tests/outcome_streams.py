@@ -8,7 +8,8 @@ from typing import Any
 from fakes import FINISHED, FakeTransport
 from parts import Parts
 
-from finevoice_async.outcomes import Outcome, OutcomeStream
+from finevoice_async.effect import Outcome
+from finevoice_async.outcomes import OutcomeStream
 
 Source = Iterable[Any] | AsyncIterable[Any]
 
@@ -28,6 +29,7 @@ class Count:
 def stream(parts: Parts, source: Source, *, ahead: int = 100, **options: Any) -> OutcomeStream:
     """Return a stream of outcomes."""
     timeout = options.pop("timeout", 100.0)
+    options.setdefault("keeps", True)
     streams: dict[OutcomeStream, None] = options.pop("streams", {})
     return OutcomeStream(
         streams, parts.submitter, parts.poller, parts.downloads, source, ahead=ahead, timeout=timeout, **options

@@ -14,6 +14,7 @@ from parts import RAIN, WIND, assemble, told
 
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
+from finevoice_async.effect import Outcome
 from finevoice_async.errors import (
     FineVoiceError,
     InsufficientCreditsError,
@@ -25,7 +26,6 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
-from finevoice_async.outcomes import Outcome
 
 QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED_, GONE = EffectState
 

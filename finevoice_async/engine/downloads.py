@@ -41,9 +41,15 @@ _KEPT_EVERY = 0.2  # seconds after which what has come is written, so that a cra
 
 @attrs.define(eq=False)
 class Arrived:
-    """What kind of audio a result is: as its link or the answer suggests, and once it is fetched, as it is."""
+    """What is known of a result.
+
+    Attributes:
+        media: What kind of audio it is: as its link or the answer suggests, and once it is fetched, as it is.
+        note: What is to be said of the name that it was saved under last.
+    """
 
     media: Media | None = None
+    note: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -278,6 +284,14 @@ class Downloader:
                 given += len(piece)
                 yield piece
 
+    async def acknowledge(self, source: Source) -> None:
+        """Note that the caller has the result, in no file that is known here.
+
+        Raises:
+            JournalError: It could not be written.
+        """
+        await self._bookkeeper.saved(source.row_id, path=None, sha256=None)
+
     async def save(self, source: Source, path: str | os.PathLike[str], *, overwrite: bool) -> Path:
         """Save the result under a name where it appears whole or not at all."""
         import anyio  # with what handles files, a fifth of the package's import time, and not all programs save
@@ -309,6 +323,7 @@ class Downloader:
             source.arrived.media = progress.media or source.arrived.media
             file = target.of(_suffix(progress, source))
             note = _suffix_note(target.suffix, progress.content)
+            source.arrived.note = note
             if note is not None:
                 log.warning("the result of task %s %s", source.task_id, note)
             digest = await in_thread(partial(part.finish, file, overwrite=overwrite))

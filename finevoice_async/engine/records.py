@@ -72,6 +72,7 @@ class TaskRecord:
         row_id: Its row in the journal, if there is one.
         id_kept: The row has its id; False if that could not be written.
         key: The caller's own name for the effect.
+        saved_as: The file that its result was saved to in an earlier run.
         status: Its state by the last answer.
         end: How it ended, once it has: an update, or the error that every watcher gets a copy of.
         followed: It is in flight here, so that somebody asks for it.
@@ -96,6 +97,7 @@ class TaskRecord:
     row_id: int | None = None
     id_kept: bool = True
     key: str | None = None
+    saved_as: str | None = None
     status: TaskStatus = TaskStatus.UNKNOWN
     end: News | None = None
     followed: bool = False
@@ -128,6 +130,7 @@ class TaskRecord:
             attached=True,
             row_id=row.id,
             key=row.key,
+            saved_as=row.path if row.state is EffectState.SAVED else None,
             seen=row.state is EffectState.SUBMITTED,
         )
         if row.state in (EffectState.DONE, EffectState.SAVED):

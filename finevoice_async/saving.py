@@ -1,0 +1,151 @@
+"""Results that are saved beside: as effects end, while others are still being made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePath
+
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.text import plain_text, shorten
+from finevoice_async.effect import SoundEffect
+from finevoice_async.errors import ConfigurationError, DownloadError, FineVoiceError, InvalidRequestError
+
+SaveTo = str | os.PathLike[str] | Callable[[SfxRequest | None, str | None], str | os.PathLike[str]]
+"""A folder; or what gives each effect its path, of the request and the key."""
+
+Told = Callable[[Path | None, FineVoiceError | None], None]
+"""Hears where an effect was saved, or why it was not."""
+
+
+def check_file(file: object) -> str | None:
+    """Return a file's name below the folder as plain text.
+
+    Raises:
+        InvalidRequestError: It is no text, or leads out of the folder.
+    """
+    if file is None:
+        return None
+    name = plain_text(os.fspath(file) if isinstance(file, os.PathLike) else file)
+    path = PurePath(name or "")
+    if name is None or not path.name or path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
+        raise InvalidRequestError(f"file must name a file below the folder, not {shorten(file)}. Nothing was sent.")
+    return name
+
+
+class Saver:
+    """Saves effects, each in a task of its own; `Downloads.concurrency` of them are fetched at once."""
+
+    def __init__(self, save_to: SaveTo) -> None:
+        """Set it up.
+
+        Raises:
+            ConfigurationError: It is neither a path nor callable.
+        """
+        self._choose: Callable[[SfxRequest | None, str | None], str | os.PathLike[str]] | None = None
+        self.folder: str | None = None
+        if isinstance(save_to, str | os.PathLike):
+            self.folder = os.fsdecode(save_to)
+        elif callable(save_to):
+            self._choose = save_to
+        else:
+            raise ConfigurationError(
+                f"save_to must be a folder or a callable, not {shorten(save_to)}. Nothing was sent."
+            )
+        self._tasks: set[asyncio.Task[Path]] = set()  # the only mutable state
+
+    async def prepare(self) -> None:
+        """Make the folder, before anything is paid for.
+
+        Raises:
+            ConfigurationError: It cannot be made, or nothing can be written to it.
+        """
+        if self.folder is None:
+            return
+        import anyio  # with what handles files: not all programs save
+
+        try:
+            await anyio.to_thread.run_sync(_make_folder, self.folder)
+        except (OSError, ValueError) as error:
+            words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ConfigurationError(
+                f"Effects cannot be saved to {shorten(self.folder, 200)}: {words}. Nothing was sent."
+            ) from error
+
+    def start(self, effect: SoundEffect, file: str | None, told: Told) -> None:
+        """Save an effect, and tell what came of it.
+
+        Args:
+            effect: The effect.
+            file: Its name below the folder; None makes one of prompt and task id.
+            told: Hears it, once.
+        """
+        task = asyncio.create_task(self._save(effect, file), name="finevoice-save", context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._saved, effect, told))
+
+    async def _save(self, effect: SoundEffect, file: str | None) -> Path:
+        if self._choose is not None:
+            path = os.fsdecode(self._choose(effect.request, effect.key))
+        else:
+            path = os.path.join(self.folder or "", file or "")  # noqa: PTH118 - the slash at its end means a folder
+        import anyio
+
+        earlier = effect.saved_as
+        if earlier is not None and await anyio.to_thread.run_sync(_is_there, earlier, path):
+            return Path(earlier)
+        if file is not None:
+            await anyio.to_thread.run_sync(_make_folder, os.path.dirname(path))  # noqa: PTH120 - a text stays one
+        return await effect.save(path, overwrite=True)
+
+    def _saved(self, effect: SoundEffect, told: Told, task: asyncio.Task[Path]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            told(None, _failed(effect, "it was cancelled from outside", None))
+            return
+        error = task.exception()
+        if error is None:
+            told(task.result(), None)
+        elif isinstance(error, FineVoiceError):
+            told(None, error)
+        else:
+            told(None, _failed(effect, f"save_to failed ({type(error).__name__})", error))
+
+    async def aclose(self) -> None:
+        """Stop saving. What was not saved is at the service still, and in the journal. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+def _failed(effect: SoundEffect, why: str, cause: BaseException | None) -> DownloadError:
+    error = DownloadError(
+        f"The result of task {effect.task_id} was not saved: {why}. It is kept at the service; save it again.",
+        task_id=effect.task_id,
+        key=effect.key,
+        request=effect.request,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder, and check that files can be made in it."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(0, "nothing can be written there")
+
+
+def _is_there(earlier: str, wanted: str) -> bool:
+    """Tell whether the file of an earlier run is there, and is what is wanted now."""
+    saved, path = Path(earlier), Path(wanted).absolute()
+    if not saved.is_file():
+        return False
+    if wanted.endswith(("/", os.sep)):
+        return saved.parent == path
+    return saved == path or (not path.suffix and saved.with_suffix("") == path)
