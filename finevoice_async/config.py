@@ -270,6 +270,7 @@ def _show_proxy(value: str | None) -> str:
     return repr(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}")
 
 
+@with_safe_repr
 @attrs.frozen(kw_only=True)
 class Downloads:
     """How results are fetched.

@@ -88,13 +88,12 @@ async def test_a_failed_key_may_be_tried_again(connect: Connect, path: Path, emu
 
 @pytest.mark.parametrize("key", ["", " ", 5])
 async def test_bad_keys(connect: Connect, path: Path, key: Any) -> None:
-    """A key must be a name, and needs a journal to stand in."""
-    async with connect(journal=path) as session:
-        with pytest.raises(InvalidRequestError, match="key"):
-            await session.submit("rain", key=key)
+    """A key must be a name, with a journal and without; what a journal knows needs one."""
+    for journal in (path, None):
+        async with connect(journal=journal) as session:
+            with pytest.raises(InvalidRequestError, match="key"):
+                await session.submit("rain", key=key)
     async with connect() as session:
-        with pytest.raises(ConfigurationError, match="journal"):
-            await session.submit("rain", key="a")
         with pytest.raises(ConfigurationError, match="journal"):
             await session.unknown()
 
