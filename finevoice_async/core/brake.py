@@ -14,7 +14,7 @@ import attrs
 
 from finevoice_async.config import Retry
 from finevoice_async.core.failures import Failure, FailureKind
-from finevoice_async.core.retry import wait_before_retry
+from finevoice_async.core.retry import backoff, wait_before_retry
 
 UNKNOWN_IN_A_ROW = 3
 """Submissions whose answers are lost one after another before the brake: two may be chance, and each may cost."""
@@ -23,8 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds between two probes under the brake: the first pause, doubled up to the longest. Each probe may cost."""
 
 LEAST_ASKED = 1.0
-"""Seconds that a probe waits at least where the service says how long: a `Retry-After` of 0, again and again, or a
-date that is over, must not make a hot loop of it."""
+"""Seconds that a probe waits at least where the service says how long. Where it says less, the backoff counts: a
+`Retry-After` of 0, again and again, or a date that is over, must not make a hot loop of it."""
 
 FEW_AT_ONCE, MANY_AT_ONCE = 10, 40
 """Submissions under way at once: the few of the largest plan until answers come, one more with each, up to as many as
@@ -128,6 +128,6 @@ class Brake:
             pause = min(FIRST_PAUSE * 2.0 ** min(self._pauses - 1, 60), LONGEST_PAUSE) * (1 + 0.1 * luck)
         else:
             pause = wait_before_retry(self._pauses, self.retry, luck, failure.retry_after)
-            if failure.retry_after is not None:
-                pause = max(pause, LEAST_ASKED)
+            if failure.retry_after is not None and failure.retry_after < LEAST_ASKED:
+                pause = max(backoff(self._pauses, self.retry, luck), LEAST_ASKED)
         self.opens_at = max(self.opens_at, now + pause)  # what left before may have been told to wait longer

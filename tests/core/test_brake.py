@@ -157,13 +157,18 @@ def test_pauses_under_the_brake(brake: Brake) -> None:
     assert seen[-1] == pytest.approx(LONGEST_PAUSE)
 
 
-@pytest.mark.parametrize(
-    ("asked", "pause"), [(0.0, LEAST_ASKED), (0.5, LEAST_ASKED), (2.0, 2.1), (60.0, 63.0), (9999.0, 126.0)]
-)
+@pytest.mark.parametrize(("asked", "pause"), [(1.0, 1.05), (2.0, 2.1), (60.0, 63.0), (9999.0, 126.0)])
 @pytest.mark.parametrize("kind", [RATE, AWAY])
 def test_what_the_service_asks(brake: Brake, kind: FailureKind, asked: float, pause: float) -> None:
-    """It is obeyed, again and again, but for a time between 1 s and the longest."""
+    """It is obeyed, again and again, up to the longest."""
     assert pauses(brake, kind, 3, asked=asked) == pytest.approx([pause] * 3)
+
+
+@pytest.mark.parametrize("asked", [0.0, 0.5, 0.99])
+def test_a_service_that_asks_for_next_to_nothing(brake: Brake, asked: float) -> None:
+    """At once, or a date that is over, makes no hot loop: pauses grow as if nothing was asked, from 1 s."""
+    assert pauses(brake, RATE, 6, asked=asked) == pytest.approx([LEAST_ASKED, 1, 2, 4, 8, 15])
+    assert LEAST_ASKED == 1
 
 
 def test_who_left_before_may_lengthen_the_pause_only(brake: Brake) -> None:

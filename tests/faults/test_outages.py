@@ -5,28 +5,26 @@ from __future__ import annotations
 import asyncio
 import collections
 import json
-import statistics
+import shutil
 from collections.abc import Awaitable, Callable
 from email.utils import format_datetime
-from typing import Any
+from pathlib import Path
 
 import pytest
 from raw_server import Peer, RawServer, Request
 
 from finevoice_async import (
-    FineVoiceError,
     FineVoiceSession,
     Outcome,
     RateLimitError,
     Retry,
+    SessionClosedError,
     SubmitNotSentError,
-    SubmitUnknownError,
 )
 from finevoice_async.adapters.loop_clock import LoopClock
 
 Visit = Callable[..., FineVoiceSession]
 Fault = Callable[["Service", Peer], Awaitable[None]]
-ACCEPTED, RUNNING = json.dumps({"status": "processing"}).encode(), b"{}"
 LINK = "http://127.0.0.1:9/x.wav"
 CLOSED = "http://127.0.0.1:1"
 """Nobody listens there."""
@@ -191,11 +189,10 @@ async def test_somebody_else_fills_the_plan(visit: Visit, asked: str | None) -> 
         outcomes = await many(session, 20)
         took = now() - service.began
     assert kinds(outcomes) == {"effect": 20}
-    assert len(service.refused) <= 5 + 9
+    assert len(service.refused) <= 5 + 15, "a burst, and probes with growing pauses"
     assert service.most_running == 5
     best = 8 + 20 / 5 * (service.takes + 0.3)
-    print("429s", len(service.refused), "took", took, "best", best)
-    assert took <= best + 16
+    assert took <= 2 * best, "the plan is full again soon"
 
 
 async def test_a_limit_above_the_plan(visit: Visit) -> None:
@@ -205,9 +202,8 @@ async def test_a_limit_above_the_plan(visit: Visit) -> None:
         outcomes = await many(session, 60)
         took = now() - service.began
     assert kinds(outcomes) == {"effect": 60}
-    print("429s", len(service.refused), "took", took, "best", 60 / 3 * service.takes)
-    assert len(service.refused) <= 60
-    assert took <= 60 / 3 * (service.takes + 2)
+    assert len(service.refused) <= 2 * 60
+    assert took <= 2 * 60 / 3 * service.takes
 
 
 @pytest.mark.parametrize("asked", [None, "0", "past", "9999"])
@@ -222,8 +218,7 @@ async def test_the_plan_is_full_for_ever(visit: Visit, asked: str | None) -> Non
         errors = await asyncio.gather(*jobs, return_exceptions=True)
         assert {type(error) for error in errors} == {RateLimitError}
         assert now() - began == pytest.approx(120.1, abs=0.5)
-        print("429s", len(service.refused))
-        assert len(service.refused) <= 5 + (119 if asked not in (None, "9999") else 30)
+        assert len(service.refused) <= 5 + 30
 
 
 # No network
@@ -251,13 +246,120 @@ async def test_no_network_for_a_while(visit: Visit, slots: int, caplog: pytest.L
 @pytest.mark.parametrize("slots", [1, 5, 50])
 async def test_no_network_for_ever(visit: Visit, slots: int) -> None:
     """Everybody hears so: the first after their patience, and a long list does not take that time for each few."""
-    async with visit(CLOSED, max_concurrency=slots, retry=Retry(patience=20)) as session:
+    async with visit(CLOSED, max_concurrency=slots, retry=Retry(patience=60)) as session:
         began = now()
         outcomes = []
         async for outcome in session.generate_many([f"sound {number}" for number in range(40)]):
             outcomes.append(outcome)
             if len(outcomes) == 1:
-                assert now() - began == pytest.approx(20, abs=0.5)
+                assert now() - began == pytest.approx(60, abs=0.5)
     assert kinds(outcomes) == {"SubmitNotSentError": 40}
-    print("took", now() - began)
-    assert now() - began <= 20 + 40 / slots * 20
+    assert now() - began <= 60 + 40 / min(slots, 10) * 31, "a probe for each few, with the longest pauses"
+
+
+# Those who wait
+
+
+async def test_a_caller_who_leaves_the_line(visit: Visit) -> None:
+    """Whoever is cancelled while it is held is gone, nothing of it is sent, and the next goes in its turn."""
+    service = Service(full(), lasts=3)
+    async with RawServer(service) as server, visit(server.url) as session:
+        jobs = [asyncio.create_task(session.generate(f"sound {number}")) for number in range(4)]
+        await asyncio.sleep(0.15)
+        sent = len(service.posts)
+        assert sent == 4
+        jobs[0].cancel()
+        jobs[2].cancel()
+        await asyncio.wait([jobs[0], jobs[2]], timeout=0.001)
+        assert jobs[0].cancelled()
+        assert jobs[2].cancelled()
+        assert session.stats.submitting == 2
+        await asyncio.gather(jobs[1], jobs[3])
+        later = {prompt for _, prompt in service.posts[sent:]}
+        assert later == {"sound 1", "sound 3"}
+
+
+async def test_a_caller_who_leaves_before_the_line(visit: Visit) -> None:
+    """Whoever leaves in the very step in which it is launched does not wait in line for nobody."""
+    service = Service(full("60"), lasts=3)
+    async with RawServer(service) as server, visit(server.url) as session:
+        first = asyncio.create_task(session.generate("first"))
+        await asyncio.sleep(0.2)
+        second = asyncio.create_task(session.generate("second"))
+        for _ in range(9):
+            await asyncio.sleep(0)
+            second.cancel()
+        await asyncio.wait([second])
+        await asyncio.sleep(0.1)
+        assert session.stats.submitting == 1
+        await first
+    assert [prompt for _, prompt in service.posts] == ["first", "first"]
+
+
+async def test_closing_while_some_are_held(visit: Visit, tmp_path: Path) -> None:
+    """They hear at once that nothing was sent, their rows say so, and nothing is sent afterwards."""
+    service = Service(full("60"), lasts=1e9)
+    async with RawServer(service) as server:
+        async with visit(server.url, journal=tmp_path / "j.db") as session:
+            jobs = [asyncio.create_task(session.generate(f"sound {number}")) for number in range(3)]
+            await asyncio.sleep(1)
+            began = now()
+            await session.aclose()
+            errors = await asyncio.gather(*jobs, return_exceptions=True)
+            assert now() - began < 0.5
+            assert {type(error) for error in errors} == {SessionClosedError}
+        await asyncio.sleep(300)
+        assert len(service.posts) == 3
+        async with visit(server.url, journal=tmp_path / "j.db") as session:
+            assert [outcome async for outcome in session.recover()] == []
+
+
+async def test_a_second_caller_of_a_held_key(visit: Visit, tmp_path: Path) -> None:
+    """A caller who joins keeps the submission in its place when the first one leaves."""
+    service = Service(full(), lasts=3)
+    async with RawServer(service) as server, visit(server.url, journal=tmp_path / "j.db") as session:
+        first = asyncio.create_task(session.generate("rain", key="k"))
+        await asyncio.sleep(0.3)
+        second = asyncio.create_task(session.generate("rain", key="k"))
+        await asyncio.sleep(0.3)
+        first.cancel()
+        await asyncio.wait([first])
+        assert first.cancelled()
+        await second
+    assert len(service.ends) == 1
+
+
+async def test_a_crash_while_one_is_held(visit: Visit, tmp_path: Path) -> None:
+    """Its row is queued, and so the next program sends it, once."""
+    service = Service(full("60"), lasts=3)
+    async with RawServer(service) as server:
+        async with visit(server.url, journal=tmp_path / "j.db") as session:
+            job = asyncio.create_task(session.generate("rain", key="k"))
+            await asyncio.sleep(2)
+            shutil.copytree(tmp_path, tmp_path / "then")
+            job.cancel()
+            await asyncio.wait([job])
+        await asyncio.sleep(2)
+        async with visit(server.url, journal=tmp_path / "then" / "j.db") as session:
+            outcomes = [outcome async for outcome in session.recover()]
+    assert kinds(outcomes) == {"effect": 1}
+    assert (outcomes[0].key, len(service.ends)) == ("k", 1)
+
+
+async def test_recover_without_a_network(visit: Visit, tmp_path: Path) -> None:
+    """What an earlier program wished for stays queued when this one does not reach the service, either."""
+    service = Service(full("60"), lasts=3)
+    async with RawServer(service) as server, visit(server.url, journal=tmp_path / "j.db") as session:
+        job = asyncio.create_task(session.generate("rain", key="k"))
+        await asyncio.sleep(2)
+        shutil.copytree(tmp_path, tmp_path / "then")
+        job.cancel()
+        await asyncio.wait([job])
+    for _ in range(2):
+        journal = tmp_path / "then" / "j.db"
+        async with visit(CLOSED, journal=journal, retry=Retry(patience=5)) as session:
+            (outcome,) = [outcome async for outcome in session.recover()]
+            assert isinstance(outcome.error, SubmitNotSentError)
+            assert "stays queued" in str(outcome.error)
+    async with RawServer(service) as server, visit(server.url, journal=journal) as session:
+        assert kinds([outcome async for outcome in session.recover()]) == {"effect": 1}
