@@ -57,6 +57,18 @@ def test_generate_on_the_emulator(tmp_path: Path, quick_emulator: None) -> None:
         assert file.getnframes() == file.getframerate()
 
 
+def test_generate_without_a_network(tmp_path: Path, quick_emulator: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sits at a terminal hears within about 10 s that the service is not reached; nothing was paid."""
+    monkeypatch.setenv("FINEVOICE_API_KEY", "k")
+    ended: list[float] = []
+    close = VirtualTimeLoop.close
+    monkeypatch.setattr(VirtualTimeLoop, "close", lambda self: (ended.append(self.time()), close(self))[1])
+    result = run(app, ["generate", "rain", "-o", str(tmp_path / "rain.wav"), "--base-url", "http://127.0.0.1:1"])
+    assert result.exit_code == exits.exit_code(errors.SubmitNotSentError("x")), result.output
+    assert "safe to submit" in result.output
+    assert 10 <= ended[0] - 1000 <= 11
+
+
 def test_generate_will_not_overwrite(tmp_path: Path, quick_emulator: None) -> None:
     """A file that exists stays as it is; the error is one line."""
     target = tmp_path / "rain.wav"

@@ -12,7 +12,11 @@ from typing import Any
 
 import attrs
 
-from finevoice_async import FineVoiceSession, SfxRequest
+from finevoice_async import FineVoiceSession, Retry, SfxRequest
+
+PATIENCE = 10.0
+"""Seconds for which a command waits for a service that is not reached or is full: whoever sits at a terminal wants to
+hear by then, and can type it again; two minutes of silence look like a hang."""
 
 
 @attrs.frozen
@@ -59,7 +63,8 @@ def say_what_runs(session: FineVoiceSession, journal: Path | None = None) -> Non
 async def generate_one(wish: Wish, *, as_json: bool) -> int:
     """Make and save one effect."""
     request = SfxRequest(**wish.fields)
-    async with connected(emulator=wish.emulator, base_url=wish.base_url, journal=wish.journal) as session:
+    retry = Retry(patience=PATIENCE)
+    async with connected(emulator=wish.emulator, base_url=wish.base_url, journal=wish.journal, retry=retry) as session:
         try:
             task = await session.submit(request)
             if not as_json:

@@ -14,7 +14,7 @@ import attrs
 
 from finevoice_async.config import Retry
 from finevoice_async.core.failures import Failure, FailureKind
-from finevoice_async.core.retry import wait_before_retry
+from finevoice_async.core.retry import backoff, wait_before_retry
 
 UNKNOWN_IN_A_ROW = 3
 """Submissions whose answers are lost one after another before the brake: two may be chance, and each may cost."""
@@ -23,12 +23,13 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds between two probes under the brake: the first pause, doubled up to the longest. Each probe may cost."""
 
 LEAST_ASKED = 1.0
-"""Seconds that a probe waits at least where the service says how long: a `Retry-After` of 0, again and again, or a
-date that is over, must not make a hot loop of it."""
+"""Seconds that a probe waits at least where the service says how long. Where it says less, the backoff counts: a
+`Retry-After` of 0, again and again, or a date that is over, must not make a hot loop of it."""
 
 FEW_AT_ONCE, MANY_AT_ONCE = 10, 40
 """Submissions under way at once: the few of the largest plan until answers come, one more with each, up to as many as
-fit the transport's 64 connections together with the 16 polls. So a service that loses every answer gets ten, no crowd.
+fit the transport's 64 connections together with the 16 polls. An answer that is lost takes its place along, until the
+brake: so a service that loses every answer gets ten, no crowd, and none in the places of the first that are lost.
 """
 
 
@@ -55,7 +56,8 @@ class Brake:
         opens_at: When the next probe may leave, in seconds of the monotonic clock.
         probing: A probe is under way.
         width: How many submissions may be under way at once.
-        progress_at: When a probe was answered last, in seconds of the monotonic clock.
+        progress_at: When the way was shut, or a probe was answered last, in seconds of the monotonic clock: patience
+            begins anew then.
     """
 
     retry: Retry
@@ -105,19 +107,27 @@ class Brake:
             self._unknown = 0
         elif cause is Cause.UNKNOWN:
             self._unknown += 1
-            self.width = FEW_AT_ONCE
-        if probe or (self.cause is None and (cause is not Cause.UNKNOWN or self._unknown >= UNKNOWN_IN_A_ROW)):
+            self.width = FEW_AT_ONCE - min(self._unknown, UNKNOWN_IN_A_ROW)
+        if probe or (self.cause is None and self._is_enough(cause)):
             self._shut(cause, failure, now, luck)
         elif self.cause is not None and failure.retry_after is not None:  # it left before the way was shut
             self.opens_at = max(self.opens_at, now + wait_before_retry(1, self.retry, luck, failure.retry_after))
 
+    def _is_enough(self, cause: Cause) -> bool:
+        """Tell whether a failure shuts the way. What is to be tried once only is not held, but told."""
+        if cause is Cause.UNKNOWN:
+            return self._unknown >= UNKNOWN_IN_A_ROW
+        return self.retry.attempts > 1
+
     def _shut(self, cause: Cause, failure: Failure, now: float, luck: float) -> None:
+        if self.cause is None or (self.cause is Cause.UNKNOWN and cause is not Cause.UNKNOWN):
+            self.progress_at = now  # also after the brake, under which nobody loses patience
         self.cause, self.failure = cause, failure
         self._pauses += 1
         if cause is Cause.UNKNOWN:
             pause = min(FIRST_PAUSE * 2.0 ** min(self._pauses - 1, 60), LONGEST_PAUSE) * (1 + 0.1 * luck)
         else:
             pause = wait_before_retry(self._pauses, self.retry, luck, failure.retry_after)
-            if failure.retry_after is not None:
-                pause = max(pause, LEAST_ASKED)
-        self.opens_at = now + pause
+            if failure.retry_after is not None and failure.retry_after < LEAST_ASKED:
+                pause = max(backoff(self._pauses, self.retry, luck), LEAST_ASKED)
+        self.opens_at = max(self.opens_at, now + pause)  # what left before may have been told to wait longer

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
+import itertools
 import logging
 import math
 import random
 from collections import deque
+
+import attrs
 
 from finevoice_async.config import Retry
 from finevoice_async.core.brake import ANSWERS, Brake, Cause
@@ -15,6 +19,25 @@ from finevoice_async.errors import SessionClosedError
 from finevoice_async.ports import Clock, Timer
 
 log = logging.getLogger("finevoice_async")
+
+
+@attrs.frozen
+class Place:
+    """A submission's place in the line.
+
+    Attributes:
+        number: Lower ones go first.
+        since: When it began to wait for the service, in seconds of the monotonic clock.
+    """
+
+    number: int
+    since: float
+
+
+@attrs.frozen(eq=False)
+class _Waiter:
+    place: Place
+    let_out: asyncio.Future[bool | Failure]  # True goes as the probe; a failure sends home
 
 
 class Gate:
@@ -33,7 +56,8 @@ class Gate:
         self._rng = rng
         # All mutable state:
         self._brake = Brake(retry)
-        self._line: deque[asyncio.Future[bool]] = deque()  # who waits, in order: True goes as the probe
+        self._line: deque[_Waiter] = deque()  # who waits, in order
+        self._numbers = itertools.count()  # of places in the line
         self._timer: Timer | None = None  # for the next probe, while somebody waits
         self._rings_at = math.inf  # when it will
         self._closed = False
@@ -52,12 +76,16 @@ class Gate:
         """How many submissions may be under way at once."""
         return self._brake.width
 
-    async def turn(self, since: float, *, again: bool) -> bool | Failure:
+    def place(self) -> Place:
+        """Return a place in the line, behind all others; a submission keeps it, however often it has to wait."""
+        return Place(next(self._numbers), self._clock.monotonic())
+
+    async def turn(self, place: Place, *, again: bool) -> bool | Failure:
         """Wait for one's turn while the gate is shut.
 
         Args:
-            since: When this submission began to wait for the service, in seconds of the monotonic clock.
-            again: It was the first in line before.
+            place: The submission's place in the line.
+            again: It was sent before.
 
         Returns:
             Whether one goes as the probe: then `probe_ended` must follow. Or why one has waited long enough: what
@@ -68,36 +96,42 @@ class Gate:
         """
         if self._closed:
             raise SessionClosedError("The session was closed. Nothing was sent.")
-        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if again:
-            self._line.appendleft(mine)
-        else:
-            self._line.append(mine)
+        mine: asyncio.Future[bool | Failure] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(place, mine)
+        bisect.insort(self._line, waiter, key=lambda other: other.place.number)
         self._look()
         try:
             while not mine.done():
-                left = self._time_left(since)
+                left = 0.0 if again and self._came_late(place) else self._time_left(place)
                 if left <= 0 and self._brake.failure is not None:  # there is one while the gate is shut
                     return self._brake.failure
                 await asyncio.wait([mine], timeout=left)
             return mine.result()
         except asyncio.CancelledError:
-            if mine.done() and mine.result():
+            if mine.done() and mine.result() is True:
                 self._brake.probing = False  # it was let out in the same step
             raise
         finally:
-            if mine in self._line:
-                self._line.remove(mine)
+            if waiter in self._line:
+                self._line.remove(waiter)
             self._look()
 
-    def _time_left(self, since: float) -> float:
+    def _time_left(self, place: Place) -> float:
         """Return the seconds until somebody has waited long enough, or is to look again.
 
         Under the brake nobody is sent home: what waits has cost nothing, and whoever waits can leave.
         """
         if self._brake.cause is Cause.UNKNOWN:
             return self._patience
-        return max(since, self._brake.progress_at) + self._patience - self._clock.monotonic()
+        return max(place.since, self._brake.progress_at) + self._patience - self._clock.monotonic()
+
+    def _came_late(self, place: Place) -> bool:
+        """Tell whether somebody came when others had lost patience: then one failed probe is answer enough.
+
+        Else a long list without a network would end only after that time for each few of it.
+        """
+        brake = self._brake
+        return brake.cause is not Cause.UNKNOWN and place.since - brake.progress_at >= self._patience
 
     def judge(self, failure: Failure | None, *, probe: bool) -> None:
         """Take in what became of a submission; None if the service has accepted it."""
@@ -107,11 +141,18 @@ class Gate:
             brake.answered(now, probe=probe, others_wait=bool(self._line))
         else:
             brake.failed(failure, now, self._rng.random(), probe=probe)
+            if probe:
+                self._send_latecomers_home(failure)
         if brake.cause is not before:
             if brake.failure is None:
                 log.info("submissions leave freely again")
             else:
                 log.warning("submissions wait, but for one probe at a time: %s", brake.failure.what)
+
+    def _send_latecomers_home(self, failure: Failure) -> None:
+        for waiter in self._line:
+            if self._came_late(waiter.place) and not waiter.let_out.done():
+                waiter.let_out.set_result(failure)
 
     def probe_ended(self) -> None:
         """The probe is over, whatever came of it."""
@@ -126,7 +167,7 @@ class Gate:
         """Let out who may go, and see to the next look."""
         brake, line, now = self._brake, self._line, self._clock.monotonic()
         while line and (brake.cause is None or brake.may_probe(now)):
-            mine = line.popleft()
+            mine = line.popleft().let_out
             if not mine.done():
                 brake.probing = brake.cause is not None
                 mine.set_result(brake.probing)

@@ -14,7 +14,7 @@ from finevoice_async.core.retry import Action, Call, RetryBudget
 from finevoice_async.core.tasks import FAILED, PENDING, UNKNOWN, TaskUpdate
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE, Exchange, error_of
-from finevoice_async.engine.gate import Gate
+from finevoice_async.engine.gate import Gate, Place
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
@@ -79,9 +79,9 @@ class Sender:
         Raises:
             FineVoiceError: It was not accepted, or nobody knows; the journal has it.
         """
-        attempt, since = 1, self._clock.monotonic()
+        attempt, place = 1, self._gate.place()
         while True:
-            probe = self._gate.is_shut and await self._turn(submission, since, again=attempt > 1)
+            probe = self._gate.is_shut and await self._turn(submission, place, again=attempt > 1)
             try:
                 answer = await self._sent(submission, probe=probe)
             finally:
@@ -97,13 +97,18 @@ class Sender:
             await self._hold(submission, answer, attempt)
             attempt += 1
 
-    async def _turn(self, submission: Submission, since: float, *, again: bool) -> bool:
+    async def _turn(self, submission: Submission, place: Place, *, again: bool) -> bool:
         """Wait for its turn, while the service cannot take everybody; return whether it goes as the probe."""
         submission.phase = Phase.HELD
-        turn = await self._gate.turn(since, again=again)
+        if not submission.listeners:  # they left as it was launched; who leaves from here on calls it off
+            raise SessionClosedError("Nobody waits for it any more.")
+        turn = await self._gate.turn(place, again=again)
         if isinstance(turn, Failure):
             kind = policy.decide(Call.SUBMIT, turn.kind, self._retry).error
-            raise error_of(turn, kind, request=submission.request)
+            error = error_of(turn, kind, request=submission.request)
+            if submission.may_be_paid:
+                raise _doubt(error) from error
+            raise error
         return turn
 
     async def _sent(self, submission: Submission, *, probe: bool) -> TaskUpdate | Failure | TaskRecord:
@@ -154,15 +159,7 @@ class Sender:
             submission.result = error
             await self._bookkeeper.refused(submission, error.message)
             raise error
-        doubt = SubmitUnknownError(
-            "An earlier submission of it may have been accepted and paid for. This one was not: "
-            f"{without_advice(error.message)}",
-            request=error.request,
-            status=error.status,
-            code=error.code,
-            body=error.body,
-        )
-        submission.result = doubt
+        submission.result = doubt = _doubt(error)
         await self._bookkeeper.refused(submission, doubt.message)
         raise doubt from error
 
@@ -257,6 +254,19 @@ class Sender:
             await self._failed(submission, error)
         except FineVoiceError as told:
             return told
+
+
+def _doubt(error: FineVoiceError) -> SubmitUnknownError:
+    """Return what is told of a refusal where an earlier POST may have been accepted."""
+    return SubmitUnknownError(
+        "An earlier submission of it may have been accepted and paid for. This one was not: "
+        f"{without_advice(error.message)}",
+        request=error.request,
+        status=error.status,
+        code=error.code,
+        body=error.body,
+        request_id=error.request_id,
+    )
 
 
 def _taken_error(submission: Submission, task_id: str | None) -> SubmitUnknownError:

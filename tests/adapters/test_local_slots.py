@@ -9,7 +9,7 @@ from hasty_clock import HastyClock
 from strange import NO_NUMBERS, BrokenInt
 from virtual_time import VirtualTimeLoop
 
-from finevoice_async.adapters.local_slots import LocalSlots
+from finevoice_async.adapters.local_slots import RECOVERY, LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.errors import ConfigurationError, SessionClosedError
 
@@ -127,7 +127,7 @@ async def test_nobody_overtakes_as_the_limit_comes_back(slots: LocalSlots) -> No
 @pytest.mark.parametrize(("first", "second"), [(10, 30), (30, 10), (10, 10)])
 @pytest.mark.parametrize("clock", [LoopClock, HastyClock])
 async def test_the_longest_time_counts(clock: type[LoopClock], first: float, second: float) -> None:
-    """Another 429 meanwhile takes another slot away, and the limit is whole again when both times are over."""
+    """Another 429 meanwhile takes another slot away, and the limit begins to rise when both times are over."""
     slots = LocalSlots(5, clock())
     loop = asyncio.get_running_loop()
     held = [slots.occupy() for _ in range(4)]
@@ -142,7 +142,86 @@ async def test_the_longest_time_counts(clock: type[LoopClock], first: float, sec
     assert slots.try_acquire() is None  # 2 of 2
     await asyncio.wait_for(slots.acquire(), 100)
     assert loop.time() - began == pytest.approx(max(first, second), abs=0.0005)
+    for limit in (4, 5):
+        assert slots.try_acquire() is None
+        await asyncio.wait_for(slots.acquire(), 100)
+        assert slots.used == limit
+    assert loop.time() - began == pytest.approx(max(first, second) + 2 * RECOVERY, abs=0.0015)
+
+
+# On its way back the limit rises step by step
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps"),
+    [
+        (1, []),
+        (2, [2]),
+        (5, [2, 3, 4, 5]),
+        (10, [2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        (50, [6, 11, 16, 21, 26, 31, 36, 41, 46, 50]),
+    ],
+)
+@pytest.mark.parametrize("clock", [LoopClock, HastyClock])
+@pytest.mark.parametrize("waits", [False, True])
+async def test_step_by_step(clock: type[LoopClock], waits: bool, limit: int, steps: list[int]) -> None:
+    """A tenth of the plan comes back every 5 s, one slot at least, until it is whole; then no timer is left."""
+    slots, loop = LocalSlots(limit, timers := clock()), asyncio.get_running_loop()
+    slots.occupy()
+    slots.slow_down(10)
+    began = loop.time()
+    waiters = [asyncio.create_task(slots.acquire()) for _ in range(limit - 1)] if waits else []
+    await asyncio.sleep(9.998)
+    assert slots.used == 1
+    assert slots.try_acquire() is None
+    for number, step in enumerate(steps):
+        await asyncio.sleep(began + 10 + number * RECOVERY + 0.0005 - loop.time())
+        while not waits and slots.try_acquire() is not None:
+            pass
+        assert slots.used == step
+    await asyncio.gather(*waiters)
+    await asyncio.sleep(2 * RECOVERY)
+    assert slots.try_acquire() is None
+    if isinstance(timers, HastyClock):
+        assert timers.pending() == 0
+
+
+@pytest.mark.parametrize("clock", [LoopClock, HastyClock])
+async def test_a_429_on_the_way_back(clock: type[LoopClock]) -> None:
+    """It takes a slot of those that are used then, and the steps begin anew after its time."""
+    slots, loop = LocalSlots(10, clock()), asyncio.get_running_loop()
+    held = [slots.occupy() for _ in range(5)]
+    slots.slow_down(10)  # to 4
+    await asyncio.sleep(21)  # 5, 6, 7
     assert slots.try_acquire() is not None
+    slots.slow_down(10)  # 6 are used: to 5
+    began = loop.time()
+    for _ in range(2):
+        slots.release(held[0])
+    assert (slots.used, slots.try_acquire() is None) == (4, False)
+    assert slots.try_acquire() is None
+    for number in range(5):  # up to 10
+        await asyncio.wait_for(slots.acquire(), 100)
+        assert loop.time() - began == pytest.approx(10 + number * RECOVERY, abs=0.0015)
+    await asyncio.sleep(100)
+    assert slots.try_acquire() is None
+
+
+async def test_steps_are_made_up_for_after_a_sleep(slots: LocalSlots) -> None:
+    """A machine that slept has the whole plan again at once, and a later 429 its whole time."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    big = LocalSlots(50, LoopClock())
+    held = big.occupy()
+    big.slow_down(10)
+    loop.jump(10_000)
+    assert all(big.try_acquire() is not None for _ in range(49))
+    assert big.try_acquire() is None
+    big.slow_down(10)
+    big.release(held)
+    began = loop.time()
+    await big.acquire()
+    assert loop.time() - began == pytest.approx(10)
 
 
 async def test_one_slot_is_always_left() -> None:

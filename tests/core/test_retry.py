@@ -35,8 +35,9 @@ from finevoice_async.errors import (
     TaskNotFoundError,
 )
 
-AGAIN, STOP, SLOW, GRACE, REFRESH, FOLLOW = (
+AGAIN, HOLD, STOP, SLOW, GRACE, REFRESH, FOLLOW = (
     Action.AGAIN,
+    Action.HOLD,
     Action.STOP,
     Action.SLOW_DOWN,
     Action.GRACE,
@@ -47,7 +48,7 @@ Cell = tuple[Action, type[FineVoiceError]]
 
 # The design's table, written a second time by hand: kind -> submit, poll, download.
 CELLS: dict[FailureKind, tuple[Cell, Cell, Cell]] = {
-    FailureKind.NOT_SENT: ((AGAIN, SubmitNotSentError), (AGAIN, PollError), (AGAIN, DownloadError)),
+    FailureKind.NOT_SENT: ((HOLD, SubmitNotSentError), (AGAIN, PollError), (AGAIN, DownloadError)),
     FailureKind.CERTIFICATE: ((STOP, SubmitNotSentError), (STOP, PollError), (STOP, DownloadError)),
     FailureKind.LOST: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
     FailureKind.UNREADABLE: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
@@ -57,7 +58,7 @@ CELLS: dict[FailureKind, tuple[Cell, Cell, Cell]] = {
     FailureKind.CREDITS: ((STOP, InsufficientCreditsError), (STOP, PollError), (STOP, DownloadError)),
     FailureKind.MISSING: ((STOP, RequestRejectedError), (GRACE, TaskNotFoundError), (REFRESH, DownloadError)),
     FailureKind.CONFLICT: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
-    FailureKind.RATE: ((SLOW, RateLimitError), (SLOW, PollError), (AGAIN, DownloadError)),
+    FailureKind.RATE: ((HOLD, RateLimitError), (SLOW, PollError), (AGAIN, DownloadError)),
     FailureKind.SERVER: ((STOP, SubmitUnknownError), (AGAIN, PollError), (AGAIN, DownloadError)),
 }
 ALL = [(kind, call, cell) for kind, row in CELLS.items() for call, cell in zip(Call, row, strict=True)]

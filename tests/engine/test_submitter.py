@@ -9,7 +9,7 @@ from fake_journal import FakeJournal
 from fakes import FINISHED, FakeSlots, FakeTransport, says
 from parts import RAIN, WIND, Ear, assemble, told, turns
 
-from finevoice_async.core.brake import MANY_AT_ONCE
+from finevoice_async.core.brake import FEW_AT_ONCE, MANY_AT_ONCE
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Phase, TaskRecord
@@ -120,28 +120,31 @@ async def test_slots_that_come_later() -> None:
 
 @BOTH_WAYS
 async def test_no_more_posts_at_once_than_fit(journalled: bool) -> None:
-    """The 41st POST waits for one of the others to end, however many slots are free; nobody is overtaken."""
+    """Ten POSTs are out until answers come, and one more with each answer up to 40; nobody is overtaken."""
     transport, slots = FakeTransport(), FakeSlots(200)
     async with assemble(transport, slots=slots, journal=FakeJournal() if journalled else None) as parts:
-        jobs = [parts.start(request) for request in numbered(100)]
+        jobs = [parts.start(request) for request in numbered(190)]
         await asyncio.sleep(0.05)
-        assert (transport.posting, parts.submitter.submitting, parts.submitter.waiting) == (40, 40, 60)
-        assert len(slots.out) == MANY_AT_ONCE == 40
+        assert (transport.posting, parts.submitter.submitting, parts.submitter.waiting) == (10, 10, 180)
+        assert len(slots.out) == FEW_AT_ONCE == 10
+        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0.05)
+        assert transport.posting == 20
         await asyncio.gather(*jobs)
-        assert transport.most_posting == 40
-        assert transport.prompts == [request.prompt for request in numbered(100)]
+        assert transport.most_posting == MANY_AT_ONCE == 40
+        assert transport.prompts == [request.prompt for request in numbered(190)]
 
 
 async def test_who_is_held_back_by_posts_waits_for_no_slot() -> None:
     """While as many POSTs are out as may be, no slot is taken for who cannot go out."""
-    transport, slots = FakeTransport(*[None] * 40), FakeSlots(41)
+    transport, slots = FakeTransport(*[None] * 10), FakeSlots(11)
     async with assemble(transport, slots=slots) as parts:
-        jobs = [parts.start(request) for request in numbered(45)]
+        jobs = [parts.start(request) for request in numbered(15)]
         await asyncio.sleep(10)
-        assert (len(slots.out), slots.waiting, parts.submitter.waiting) == (40, 0, 5)
+        assert (len(slots.out), slots.waiting, parts.submitter.waiting) == (10, 0, 5)
         await parts.close()
         errors = [type(await told(job)) for job in jobs]
-        assert errors == [SubmitUnknownError] * 40 + [SessionClosedError] * 5
+        assert errors == [SubmitUnknownError] * 10 + [SessionClosedError] * 5
 
 
 # One key, one submission

@@ -86,7 +86,7 @@ async def test_connection_refused_and_then_up(visit: Visit) -> None:
 
 
 async def test_connection_refused_for_ever(visit: Visit, unseen: Unseen) -> None:
-    """Never up: certainly not sent, after the attempts."""
+    """Never up: certainly not sent, after all patience."""
     async with visit("http://127.0.0.1:1") as session:
         with pytest.raises(SubmitNotSentError, match="safe to submit") as caught:
             await session.submit("rain")
@@ -196,8 +196,8 @@ async def test_odd_retry_after(visit: Visit, value: str) -> None:
         began = asyncio.get_running_loop().time()
         with pytest.raises(RateLimitError):
             await session.submit("rain")
-        assert asyncio.get_running_loop().time() - began < 3 * 132
-    assert server.count("POST") == 4
+        assert asyncio.get_running_loop().time() - began == pytest.approx(Retry().patience, abs=0.1)
+    assert 1 <= server.count("POST") <= 40
 
 
 @pytest.mark.parametrize("body", ["{}", "[]", "null", '{"taskId": ""}', '{"task_id": null}', '"p1"', "7", ""])
