@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from finevoice_async.emulator import Emulator, FaultName
+from finevoice_async.emulator import Emulator, Fault, FaultName
 from finevoice_async.emulator.faults import as_fault_name
 from finevoice_async.errors import ConfigurationError
 
 
-def read_faults(texts: Iterable[str]) -> dict[FaultName, float]:
+def read_faults(texts: Iterable[str]) -> dict[FaultName | Fault, float]:
     """Read faults and their probabilities, each as NAME=PROB.
 
     Raises:
         ValueError: One is something else, or given twice.
     """
-    faults: dict[FaultName, float] = {}
+    faults: dict[FaultName | Fault, float] = {}
     for text in texts:
         name, _, probability = text.partition("=")
         fault = as_fault_name(name.strip())

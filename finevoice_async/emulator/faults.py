@@ -194,7 +194,7 @@ class Fault:
         return str(self.value)
 
 
-Probabilities = Mapping[FaultName, float] | Mapping[Fault, float] | Mapping[FaultName | Fault, float]
+Probabilities = Mapping[FaultName | Fault, float]
 """How likely each fault is, by name, or by `Fault` where a value is wanted."""
 
 
