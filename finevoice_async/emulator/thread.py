@@ -6,7 +6,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds for the thread to start, to answer and to end: each takes milliseconds, but for a machine out of breath."""
+
+_HELD_UP = "Its thread is held up, perhaps by a law of service times that waits for something."
 
 
 class EmulatorThread:
@@ -225,15 +227,9 @@ class _Run:
                 result.set_exception(error)
 
         self._loop.call_soon_threadsafe(work)
-        try:
-            return result.result(PATIENCE)
-        except TimeoutError:
-            if result.done():
-                raise
-            raise TimeoutError(
-                f"The emulator has not answered for {PATIENCE:g} s. Its thread is held up, perhaps by a law of service "
-                "times that waits for something."
-            ) from None
+        if not wait([result], PATIENCE).done:
+            raise TimeoutError(f"The emulator has not answered for {PATIENCE:g} s. {_HELD_UP}")
+        return result.result()
 
     def stop(self) -> None:
         """Let it end, without waiting for it."""
@@ -245,9 +241,6 @@ class _Run:
         self.stop()
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
-            raise TimeoutError(
-                f"The emulator's thread did not end within {PATIENCE:g} s. It is held up, perhaps by a law of service "
-                "times that waits for something."
-            )
+            raise TimeoutError(f"The emulator did not end within {PATIENCE:g} s. {_HELD_UP}")
         if self._error is not None:
             raise self._error

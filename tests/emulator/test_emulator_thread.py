@@ -67,7 +67,7 @@ def test_opening_and_closing_again(emulator: EmulatorThread) -> None:
         submit(emulator)
     emulator.start()
     assert submit(emulator) == 200
-    assert emulator.url == url
+    assert (emulator.url, emulator.seed) == (url, 1)
     assert (len(emulator.ledger.accepted), emulator.running) == (2, 2)
 
 
