@@ -63,7 +63,7 @@ class Wiring:
         """
         key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
         url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-        clock, rng = LoopClock(), random.SystemRandom()  # jitter, which must not be the same in every fork
+        clock, rng = LoopClock(), random.Random()  # noqa: S311 - jitter, no secret
         self._limits = CallLimits(timeouts, clock)
         self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._limits.ordinary)
         own = LocalSlots(max_concurrency, clock)  # checks the number, too

@@ -20,6 +20,7 @@ from finevoice_async import (
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.emulator import Emulator, greedy_bound
+from finevoice_async.emulator.faults import as_fault_name
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -111,7 +112,7 @@ async def test_fatal_error_stops_the_batch(
     async for outcome in session.generate_many(requests):
         outcomes.append(outcome)
         if len(outcomes) == 5:
-            emulator.inject(f"submit.{fault}", 1)
+            emulator.inject(as_fault_name(f"submit.{fault}"), 1)
     assert len(outcomes) == 30
     good = [outcome for outcome in outcomes if outcome.effect]
     bad = [outcome for outcome in outcomes if isinstance(outcome.error, error)]

@@ -24,7 +24,7 @@ from finevoice_async import (
     Timeouts,
 )
 from finevoice_async.core.ledger import EffectState
-from finevoice_async.emulator import FAULTS, Emulator, LogNormal
+from finevoice_async.emulator import FAULTS, Emulator, FaultName, LogNormal
 
 EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "200"))
 PLACES = 3
@@ -104,7 +104,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.do(asyncio.sleep(seconds))
 
     @rule(name=st.sampled_from(ORDERS), times=st.integers(1, 3))
-    def order(self, name: str, times: int) -> None:
+    def order(self, name: FaultName, times: int) -> None:
         """Order a fault."""
         self.emulator.inject(name, times)
 

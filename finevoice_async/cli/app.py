@@ -39,6 +39,14 @@ Duration = Annotated[float | None, typer.Option(help="Seconds, at most 30.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
 File = Annotated[Path, typer.Argument(help="The journal.")]
 Limit = Annotated[int | None, typer.Option("--plan-limit", min=1, help="Tasks that may run at once.")]
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="NAME=PROB",
+        help="What goes wrong, and how likely: submit.lose_reply=0.1. May be repeated; a wrong name lists them all.",
+    ),
+]
 
 
 @app.command()
@@ -81,11 +89,32 @@ def demo(out: Folder = Path("effects"), debug: Debug = False) -> None:
 
 
 @app.command()
-def emulator(port: Port = 0, plan_limit: Limit = None, seed: int = 0, debug: Debug = False) -> None:
+def emulator(
+    port: Port = 0,
+    api_key: Annotated[str | None, typer.Option(help="The key that it accepts; else one is made up.")] = None,
+    service_time: Annotated[float | None, typer.Option(help="Seconds that each effect takes; else about 4.")] = None,
+    speed: Annotated[float, typer.Option(help="How many times faster than that.")] = 1.0,
+    plan_limit: Limit = None,
+    credits: Annotated[int | None, typer.Option(min=0, help="Effects that can be paid; then it answers 402.")] = None,
+    dialect: Annotated[str, typer.Option(help="How it answers: reference, quickstart, or mixed.")] = "mixed",
+    fault: Faults = None,
+    seed: Annotated[int | None, typer.Option(help="Repeats the same ids, times and chances; else all are new.")] = None,
+    debug: Debug = False,
+) -> None:
     """Serve the emulator until Ctrl-C, and print how to use it."""
     from finevoice_async.cli.serve import serve
 
-    _finish(serve(port, plan_limit, seed), as_json=False, debug=debug)
+    options: dict[str, Any] = {
+        "port": port,
+        "api_key": api_key,
+        "service_time": service_time,
+        "speed": speed,
+        "plan_limit": plan_limit,
+        "credits": credits,
+        "dialect": dialect,
+        "seed": seed,
+    }
+    _finish(serve(options, fault or []), as_json=False, debug=debug)
 
 
 @app.command()

@@ -3,16 +3,52 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+from collections.abc import Iterable
+from typing import Any
 
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from finevoice_async.emulator import Emulator
+from finevoice_async.emulator import Emulator, Fault, FaultName
+from finevoice_async.emulator.faults import as_fault_name
+from finevoice_async.errors import ConfigurationError
 
 
-async def serve(port: int, plan_limit: int | None, seed: int) -> int:
+def read_faults(texts: Iterable[str]) -> dict[FaultName | Fault, float]:
+    """Read faults and their probabilities, each as NAME=PROB.
+
+    Raises:
+        ValueError: One is something else, or given twice.
+    """
+    faults: dict[FaultName | Fault, float] = {}
+    for text in texts:
+        name, _, probability = text.partition("=")
+        fault = as_fault_name(name.strip())
+        if fault in faults:
+            raise ValueError(f"the fault {fault} is given twice")
+        try:
+            faults[fault] = float(probability)
+        except ValueError:
+            raise ValueError(f"--fault takes NAME=PROB, as in {fault}=0.1, not {text!r}") from None
+    return faults
+
+
+def make_emulator(options: dict[str, Any], faults: Iterable[str]) -> Emulator:
+    """Return the emulator that the command line asks for.
+
+    Raises:
+        ConfigurationError: An option makes no sense.
+    """
+    try:
+        return Emulator(**options, faults=read_faults(faults))
+    except ValueError as error:
+        raise ConfigurationError(f"The emulator was not started: {error}.") from None
+
+
+async def serve(options: dict[str, Any], faults: Iterable[str]) -> int:
     """Serve, and print the two lines that point the library to it."""
-    async with Emulator(port=port, plan_limit=plan_limit, seed=seed) as emulator:
+    async with make_emulator(options, faults) as emulator:
         print(f"export {BASE_URL_VARIABLE}={emulator.url}")
-        print(f"export {API_KEY_VARIABLE}={emulator.api_key}", flush=True)
+        print(f"export {API_KEY_VARIABLE}={shlex.quote(emulator.api_key)}", flush=True)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:

@@ -138,7 +138,7 @@ class ApiHandlers(Handlers):
         refusal = self._check_key(request)
         if refusal is not None:
             return refusal
-        task = self._ledger.accepted.get(request.match_info["task_id"])
+        task = self._ledger.find(request.match_info["task_id"])
         if task is None:
             return self._refuse(404, {"detail": "Task not found"})
         task.polls += 1

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal, cast
 
 import attrs
 
@@ -37,7 +38,51 @@ class FaultKind:
     default: FaultValue | None = None
 
 
-FAULTS: Mapping[str, FaultKind] = MappingProxyType(
+FaultName = Literal[
+    "submit.lose_reply",
+    "submit.reset",
+    "submit.hang",
+    "submit.slow",
+    "submit.error_500",
+    "submit.bad_gateway",
+    "submit.garbage",
+    "submit.no_task_id",
+    "submit.unavailable",
+    "submit.refuse",
+    "submit.rate_limit",
+    "submit.reject",
+    "submit.unauthorized",
+    "submit.forbidden",
+    "submit.no_credits",
+    "submit.redirect",
+    "poll.not_found",
+    "poll.error_500",
+    "poll.refuse",
+    "poll.unauthorized",
+    "poll.rate_limit",
+    "poll.redirect",
+    "poll.garbage",
+    "poll.close",
+    "poll.reset",
+    "poll.hang",
+    "poll.slow",
+    "poll.no_link",
+    "task.fail",
+    "task.never_ends",
+    "task.done_without_url",
+    "download.cut",
+    "download.cut_unnoticed",
+    "download.expire",
+    "download.slow",
+    "download.hang",
+    "download.error_500",
+    "download.redirect",
+    "download.whole",
+    "download.wrong_range",
+]
+"""The names in `FAULTS`, so that an editor offers them and a checker knows them."""
+
+FAULTS: Mapping[FaultName, FaultKind] = MappingProxyType(
     {
         # Submissions that are accepted, and so paid, all the same:
         "submit.lose_reply": FaultKind("accepted, then the connection closes without an answer"),
@@ -93,9 +138,19 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
 KINDS = ("submit", "poll", "task", "download")
 
 
+def as_fault_name(text: str) -> FaultName:
+    """Return a text as the name of a fault, where it was not known beforehand: an option, a part of a list.
+
+    Raises:
+        ValueError: No fault is called that.
+    """
+    if text not in FAULTS:
+        raise ValueError(f"no fault is called {text!r}; there are {', '.join(FAULTS)}")
+    return cast(FaultName, text)
+
+
 def _is_known(_: object, __: object, name: str) -> None:
-    if name not in FAULTS:
-        raise ValueError(f"no fault is called {name!r}; there are {', '.join(FAULTS)}")
+    as_fault_name(name)
 
 
 @with_safe_repr
@@ -111,7 +166,7 @@ class Fault:
         ValueError: There is no such fault, or it takes no value, or one of another type.
     """
 
-    name: str = attrs.field(validator=_is_known)
+    name: FaultName = attrs.field(validator=_is_known)
     value: FaultValue | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -142,7 +197,7 @@ class Fault:
         return str(self.value)
 
 
-Probabilities = Mapping[str | Fault, float]
+Probabilities = Mapping[FaultName | Fault, float]
 """How likely each fault is, by name, or by `Fault` where a value is wanted."""
 
 
@@ -177,7 +232,7 @@ class FaultPlan:
             self._orders[kind].clear()
             self._chances[kind].clear()
 
-    def next(self, kind: str, *, without: tuple[str, ...] = ()) -> Fault | None:
+    def next(self, kind: str, *, without: tuple[FaultName, ...] = ()) -> Fault | None:
         """Return the fault that the next request of a kind meets, if any.
 
         Args:

@@ -114,16 +114,21 @@ class FileHandlers(Handlers):
         response.content_length = part.size
         await response.prepare(request)
         content = part.content
-        half = part.size // 2 if pause else part.size
-        await response.write(content[:half])
         if pause:
+            half = part.size // 2
+            await response.write(content[:half])
             await self._until(now() + pause)
             if self._stopping.is_set():
                 return cut(request, response)
-            await response.write(content[half:])
-        await response.write_eof()
-        if part.end == len(part.file.content):
-            task.fetched += 1
+            content = content[half:]
+        last = part.end == len(part.file.content)
+        task.fetched += last  # first: whoever has the last byte may look at once, from another thread
+        try:
+            await response.write(content)
+            await response.write_eof()
+        except BaseException:
+            task.fetched -= last
+            raise
         return response
 
     async def _send_some(self, request: web.Request, part: _Part, sent: int, *, noticed: bool) -> web.StreamResponse:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from finevoice_async.emulator.faults import Fault, FaultPlan
+from finevoice_async.emulator.faults import Fault, FaultName, FaultPlan
 from finevoice_async.emulator.service import Service
 
 _LINGER_ZERO = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)  # closing drops what is unsent, and resets
@@ -34,7 +34,7 @@ class Handlers:
         self._stopping = stopping  # set when the emulator closes: frees who waits
         self._base_url = base_url
 
-    def _meet(self, kind: str, *, without: tuple[str, ...] = ()) -> Fault | None:
+    def _meet(self, kind: str, *, without: tuple[FaultName, ...] = ()) -> Fault | None:
         fault = self._faults.next(kind, without=without)
         if fault is not None:
             self._ledger.meet(fault.name)

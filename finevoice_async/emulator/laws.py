@@ -75,10 +75,18 @@ class Constant:
 
 
 def as_law(service_time: ServiceLaw | float | None) -> ServiceLaw:
-    """Return the law that a caller means: none is the default, a number of seconds is constant."""
+    """Return the law that a caller means: none is the default, a number of seconds is constant.
+
+    Raises:
+        ValueError: The time is negative or no number.
+    """
     if service_time is None:
         return LogNormal()
-    return service_time if callable(service_time) else Constant(float(service_time))
+    if callable(service_time):
+        return service_time
+    if not service_time >= 0:
+        raise ValueError(f"service_time must be 0 seconds or above, not {service_time}")
+    return Constant(float(service_time))
 
 
 def greedy_bound(times: Iterable[float], slots: int) -> float:

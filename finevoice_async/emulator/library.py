@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 
 import attrs
 
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator.laws import DEFAULT_DURATION
-from finevoice_async.emulator.synth import synthesise
+from finevoice_async.emulator.synth import hum, synthesise
 
 MAX_BYTES = 64 * 1024 * 1024
 """What the library keeps at most: some fifty of the longest effects."""
@@ -29,17 +30,24 @@ class AudioFile:
     etag: str
 
 
-def make_file(prompt: str | None, negative_prompt: str | None, duration: float) -> AudioFile:
+Synthesiser = Callable[[str | None, str | None, float], bytes]
+"""Makes a WAV file of a prompt, a negative prompt, and a duration in seconds: the same each time."""
+
+
+def make_file(
+    prompt: str | None, negative_prompt: str | None, duration: float, play: Synthesiser = synthesise
+) -> AudioFile:
     """Make the file of a request: the same each time."""
-    content = synthesise(prompt, negative_prompt, duration)
+    content = play(prompt, negative_prompt, duration)
     return AudioFile(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
 class Library:
     """Files by what they were asked as: 10,000 tasks that nobody fetches cost nothing."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, *, quick: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._play: Synthesiser = hum if quick else synthesise
         # All mutable state:
         self._files: OrderedDict[tuple[str | None, str | None, float], AudioFile] = OrderedDict()  # least used first
         self._bytes = 0
@@ -56,7 +64,7 @@ class Library:
         if key not in self._files:
             async with self._making:
                 if key not in self._files:  # another request for it may have been first
-                    self._keep(key, await asyncio.to_thread(make_file, *key))
+                    self._keep(key, await asyncio.to_thread(make_file, *key, self._play))
         self._files.move_to_end(key)
         return self._files[key]
 

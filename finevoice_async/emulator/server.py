@@ -13,7 +13,7 @@ from aiohttp import web
 from finevoice_async.core.requests import SUBMIT_PATH
 from finevoice_async.core.tasks import TASK_PATH
 from finevoice_async.emulator.api import MAX_BODY, ApiHandlers
-from finevoice_async.emulator.faults import Fault, FaultPlan, FaultValue, Probabilities
+from finevoice_async.emulator.faults import Fault, FaultName, FaultPlan, FaultValue, Probabilities
 from finevoice_async.emulator.files import FileHandlers
 from finevoice_async.emulator.laws import ServiceLaw, as_law
 from finevoice_async.emulator.ledger import Ledger
@@ -22,6 +22,12 @@ from finevoice_async.emulator.service import FILES_PATH, Service
 from finevoice_async.reprs import with_safe_repr
 
 _GRACE = 0.25  # seconds that answers under way are given at closing
+
+
+def _checked_key(key: str) -> str:
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("the API key must be printable ASCII without spaces")  # and is not shown
+    return key
 
 
 @with_safe_repr
@@ -41,10 +47,11 @@ class Emulator:
         plan_limit: int | None = None,
         service_time: ServiceLaw | float | None = None,
         speed: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         dialect: str = "mixed",
         credits: int | None = None,
         faults: Probabilities | None = None,
+        quick_sounds: bool = False,
     ) -> None:
         """Set it up.
 
@@ -56,25 +63,29 @@ class Emulator:
             service_time: How long tasks take: seconds, or a law such as `LogNormal(median=8)`; any function of the
                 request and a `random.Random` will do.
             speed: How many times faster than that.
-            seed: Repeats the same service times, ids, words and chances.
+            seed: Repeats the same service times, ids, words and chances; None makes one up.
             dialect: `reference`, `quickstart`, or `mixed`.
             credits: Submissions that are paid for; then 402. None sets no limit.
             faults: How likely each fault is, by the names in `FAULTS`.
+            quick_sounds: Every effect is a short hum, repeated: for tests that should not wait for real sounds.
 
         Raises:
-            ValueError: The dialect or a fault does not exist, or a number is out of its range.
+            ValueError: The dialect or a fault does not exist, a number is out of its range, or no header can carry
+                the key.
         """
-        self.api_key = f"emulator-{secrets.token_hex(8)}" if api_key is None else api_key
-        self._faults = FaultPlan(faults or {}, seed)
+        self.api_key = f"emulator-{secrets.token_hex(8)}" if api_key is None else _checked_key(api_key)
+        self.seed = secrets.randbits(64) if seed is None else seed
+        self._faults = FaultPlan(faults or {}, self.seed)
         self._service = Service(
             plan_limit=plan_limit,
             law=as_law(service_time),
-            seed=seed,
+            seed=self.seed,
             dialect=dialect,
             credits=credits,
             speed=speed,
         )
         self._host = host
+        self._quick_sounds = quick_sounds
         # All other mutable state:
         self._port = port  # the real one, once it is known
         self._runner: web.AppRunner | None = None  # while open
@@ -82,7 +93,7 @@ class Emulator:
 
     def __repr__(self) -> str:
         state = "closed" if self._runner is None else f"on port {self._port}"
-        return f"<Emulator {state}: {self.ledger!r}>"
+        return f"<Emulator {state}, seed {self.seed}: {self.ledger!r}>"
 
     def __del__(self) -> None:
         if getattr(self, "_runner", None) is not None:
@@ -131,7 +142,7 @@ class Emulator:
     def service_time(self, law: ServiceLaw | float) -> None:
         self._service.law = as_law(law)
 
-    def inject(self, fault: str | Fault, times: int = 1, *, value: FaultValue | None = None) -> None:
+    def inject(self, fault: FaultName | Fault, times: int = 1, *, value: FaultValue | None = None) -> None:
         """Let the next `times` requests of its kind meet a fault.
 
         Args:
@@ -182,7 +193,7 @@ class Emulator:
     def _make_app(self) -> web.Application:
         shared = (self._service, self._faults, self._stopping, lambda: self.url)
         api = ApiHandlers(*shared, api_key=self.api_key)
-        files = FileHandlers(*shared, library=Library())
+        files = FileHandlers(*shared, library=Library(quick=self._quick_sounds))
         app = web.Application(client_max_size=MAX_BODY)
         app.router.add_post(SUBMIT_PATH, api.submit)
         app.router.add_get(TASK_PATH + "{task_id}", api.poll, allow_head=False)

@@ -32,6 +32,12 @@ class _Link:
     status: int = 403  # what the expired ones are answered
 
 
+def _checked_count(name: str, count: int | None) -> int | None:
+    if count is not None and (type(count) is not int or count < 0):
+        raise ValueError(f"{name} must be a whole number, 0 or above, not {count!r}")
+    return count
+
+
 class Service:
     """The state of the emulated service. Times are arguments, and never go back."""
 
@@ -40,8 +46,8 @@ class Service:
     ) -> None:
         if not 0 < speed < math.inf:
             raise ValueError(f"speed must be finite and above 0, not {speed!r}")
-        self.plan_limit = plan_limit
-        self.credits = credits
+        self.plan_limit = _checked_count("plan_limit", plan_limit)
+        self.credits = _checked_count("credits", credits)
         self.law = law
         self._speed = speed
         # Streams of their own: what is drawn depends on the order of acceptance, not on who polls when.
@@ -128,7 +134,7 @@ class Service:
     def find(self, name: str, now: float) -> Accepted | int:
         """Return the task whose result has this file name, or the HTTP status of the refusal."""
         task_id, _, version = name.removesuffix(".wav").rpartition(".")
-        task = self.ledger.accepted.get(task_id)
+        task = self.ledger.find(task_id)
         if task is None or task.fails or now < task.ends_at:
             return 404
         link = self._links.get(task_id)

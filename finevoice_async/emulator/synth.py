@@ -205,13 +205,28 @@ def synthesise(prompt: str | None, negative_prompt: str | None, seconds: float) 
         negative_prompt: Words that are not to be heard.
         seconds: How long, to the sample; one sample at least.
     """
-    digest = hashlib.sha256(repr((prompt, negative_prompt)).encode("utf-8", "replace")).digest()
-    rng = random.Random(digest)  # noqa: S311 - the same prompt sounds the same
+    rng = _luck(prompt, negative_prompt)
     count = max(1, round(seconds * RATE))
     avoided = _instruments(negative_prompt or "")
     chosen = [play for play in _instruments(prompt or "") if play not in avoided][:_MOST] or [_hum]
     layers = [_levelled(play(count, rng)) for play in chosen]
-    return _wav([sum(values) for values in zip(*layers, strict=True)] if len(layers) > 1 else layers[0])
+    return _wav(_pcm([sum(values) for values in zip(*layers, strict=True)] if len(layers) > 1 else layers[0]))
+
+
+def hum(prompt: str | None, negative_prompt: str | None, seconds: float) -> bytes:
+    """Make a WAV file in a few milliseconds, whatever its length: a tenth of a second, again and again.
+
+    For tests that are not about the sound. Other words hum at another pitch.
+    """
+    count = max(1, round(seconds * RATE))
+    once = min(count, RATE // 10)
+    pcm = _pcm(_hum(once, _luck(prompt, negative_prompt)))
+    return _wav((pcm * (count // once + 1))[:count])
+
+
+def _luck(prompt: str | None, negative_prompt: str | None) -> random.Random:
+    digest = hashlib.sha256(repr((prompt, negative_prompt)).encode("utf-8", "replace")).digest()
+    return random.Random(digest)  # noqa: S311 - the same prompt sounds the same
 
 
 def _levelled(samples: Samples) -> Samples:
@@ -220,13 +235,16 @@ def _levelled(samples: Samples) -> Samples:
     return [value * scale for value in samples]
 
 
-def _wav(samples: Samples) -> bytes:
+def _pcm(samples: Samples) -> array[int]:
     fade = min(int(_FADE * RATE), len(samples) // 2)
     for i in range(fade):
         samples[i] *= i / fade
         samples[-1 - i] *= i / fade
     scale = _PEAK / (max(max(samples), -min(samples)) or 1.0)  # after the fades: a short sound may peak in them
-    pcm = array("h", [int(value * scale) for value in samples])
+    return array("h", [int(value * scale) for value in samples])
+
+
+def _wav(pcm: array[int]) -> bytes:
     if sys.byteorder == "big":
         pcm.byteswap()
     buffer = io.BytesIO()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import aiohttp
 import pytest
 
 from finevoice_async.core.tasks import TaskStatus
-from finevoice_async.emulator import FAULTS, Emulator
+from finevoice_async.emulator import FAULTS, Emulator, FaultName
 
 if TYPE_CHECKING:
     from emulator.conftest import Answered, Caller
@@ -56,8 +56,13 @@ def test_every_fault_is_tested() -> None:
     assert tested | BY_THEMSELVES == set(FAULTS)
 
 
+def test_checkers_know_every_fault() -> None:
+    """The names that editors offer and checkers accept are those of the table."""
+    assert get_args(FaultName) == tuple(FAULTS)
+
+
 @pytest.mark.parametrize("name", ACCEPTED_AND_BROKEN)
-async def test_accepted_and_cut_off(caller: Caller, emulator: Emulator, name: str) -> None:
+async def test_accepted_and_cut_off(caller: Caller, emulator: Emulator, name: FaultName) -> None:
     """The connection ends without an answer, and the task was accepted exactly once."""
     emulator.inject(name)
     with pytest.raises((aiohttp.ClientError, ConnectionError)) as caught:
@@ -68,7 +73,7 @@ async def test_accepted_and_cut_off(caller: Caller, emulator: Emulator, name: st
 
 
 @pytest.mark.parametrize(("name", "status"), ACCEPTED_AND_WRONG.items())
-async def test_accepted_and_wrongly_answered(caller: Caller, emulator: Emulator, name: str, status: int) -> None:
+async def test_accepted_and_wrongly_answered(caller: Caller, emulator: Emulator, name: FaultName, status: int) -> None:
     """The answer has no task id, and the task was accepted all the same."""
     emulator.inject(name)
     answered = await caller.submit()
@@ -78,7 +83,7 @@ async def test_accepted_and_wrongly_answered(caller: Caller, emulator: Emulator,
 
 
 @pytest.mark.parametrize(("name", "status"), NOT_ACCEPTED.items())
-async def test_not_accepted(caller: Caller, emulator: Emulator, name: str, status: int) -> None:
+async def test_not_accepted(caller: Caller, emulator: Emulator, name: FaultName, status: int) -> None:
     """The refusal has its status, and nothing was accepted."""
     emulator.inject(name)
     assert (await caller.submit()).status == status
@@ -88,7 +93,7 @@ async def test_not_accepted(caller: Caller, emulator: Emulator, name: str, statu
 
 
 @pytest.mark.parametrize(("name", "status"), POLL_ERRORS.items())
-async def test_poll_errors(caller: Caller, emulator: Emulator, name: str, status: int) -> None:
+async def test_poll_errors(caller: Caller, emulator: Emulator, name: FaultName, status: int) -> None:
     """One poll is answered with the error, the next one well."""
     task_id = await caller.submit_id()
     emulator.inject(name)
@@ -107,7 +112,7 @@ async def test_a_reset_on_uvloop(caller: Caller, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("name", POLL_BROKEN)
-async def test_polls_cut_off(caller: Caller, emulator: Emulator, name: str) -> None:
+async def test_polls_cut_off(caller: Caller, emulator: Emulator, name: FaultName) -> None:
     """The connection ends without an answer; aiohttp may ask once more by itself, so two are ordered."""
     task_id = await caller.submit_id()
     emulator.inject(name, 2)
@@ -142,7 +147,7 @@ async def call_of_kind(caller: Caller, name: str, task_id: str, link: str) -> An
 
 
 @pytest.mark.parametrize("name", HANGS)
-async def test_hanging(caller: Caller, emulator: Emulator, name: str) -> None:
+async def test_hanging(caller: Caller, emulator: Emulator, name: FaultName) -> None:
     """It is never answered, and ends at once when the emulator closes."""
     link = await caller.link()
     emulator.inject(name)
@@ -158,7 +163,7 @@ async def test_hanging(caller: Caller, emulator: Emulator, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["submit.slow", "poll.slow", "download.slow"])
-async def test_slow(caller: Caller, emulator: Emulator, name: str) -> None:
+async def test_slow(caller: Caller, emulator: Emulator, name: FaultName) -> None:
     """The answer is right, and late by what was ordered."""
     link = await caller.link(duration=1)
     emulator.inject(name, value=9)

@@ -7,6 +7,7 @@ import io
 import wave
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 
 from finevoice_async.core.requests import SfxRequest
@@ -104,6 +105,20 @@ async def test_no_file_before_the_end(caller: Caller, emulator: Emulator) -> Non
     task_id = await caller.submit_id()
     for name in (f"{task_id}.0.wav", f"{task_id}.1.wav", "nobody.0.wav", "x"):
         assert (await caller.ask("GET", f"/files/{name}")).status == 404
+
+
+async def test_what_is_not_sent_to_the_end_is_not_counted(
+    caller: Caller, emulator: Emulator, http: aiohttp.ClientSession
+) -> None:
+    """A download that the client leaves in the middle is asked for, and not fetched."""
+    link = await caller.link(duration=1)
+    emulator.inject("download.slow", value=5)
+    async with http.get(link) as response:
+        await response.content.readany()
+    await asyncio.sleep(10)
+    assert (emulator.ledger.fetches, emulator.ledger.fetched) == (1, 0)
+    await caller.ask("GET", link)
+    assert (emulator.ledger.fetches, emulator.ledger.fetched) == (2, 1)
 
 
 async def test_files_are_made_once_and_bounded() -> None:

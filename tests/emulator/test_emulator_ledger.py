@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,6 +72,36 @@ async def test_a_seed_repeats_everything(caller: Caller) -> None:
     first = await run(1, polls=0)
     assert first == await run(1, polls=2)
     assert first[0] != (await run(2, polls=0))[0]
+
+
+async def test_without_a_seed_all_is_new(caller: Caller) -> None:
+    """Two runs have no task id in common, so that one journal can know both; the seed of each repeats it."""
+
+    async def ids(seed: int | None = None) -> tuple[int, list[str]]:
+        async with Emulator(seed=seed) as emulator:
+            other = type(caller)(emulator, caller.http)
+            return emulator.seed, [await other.submit_id() for _ in range(5)]
+
+    seed, first = await ids()
+    assert not set(first) & set((await ids())[1])
+    assert await ids(seed) == (seed, first)
+    assert all(uuid.UUID(task_id.removeprefix("p1-")).version == 4 for task_id in first)
+
+
+async def test_what_is_handed_out_stays_as_it_was(caller: Caller, emulator: Emulator) -> None:
+    """Entries are given as copies that nobody can write: another thread may read them while more arrive."""
+    await caller.ask("GET", "/elsewhere")
+    ledger = emulator.ledger
+    accepted, refused, faults, strays = ledger.accepted, ledger.refused, ledger.faults, ledger.stray_paths
+    emulator.inject("submit.error_500")
+    await caller.submit()
+    await caller.ask("GET", "/nowhere")
+    assert (len(accepted), refused, faults, strays) == (0, {404: 1}, {}, ["GET /elsewhere"])
+    assert (len(ledger.accepted), ledger.refused) == (1, {404: 2, 500: 1})
+    assert (ledger.faults, ledger.stray_paths) == ({"submit.error_500": 1}, ["GET /elsewhere", "GET /nowhere"])
+    for copy in (accepted, refused, faults):
+        with pytest.raises(TypeError, match="does not support item assignment"):
+            copy["x"] = 1  # type: ignore[index]  # on purpose
 
 
 async def test_times_are_the_law_of_the_seed(caller: Caller) -> None:

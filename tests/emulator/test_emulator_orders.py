@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from finevoice_async.emulator import Emulator, Fault
+from finevoice_async.emulator import Emulator, Fault, FaultName
 
 if TYPE_CHECKING:
     from emulator.conftest import Caller
@@ -34,15 +34,13 @@ async def test_healing(caller: Caller) -> None:
 async def test_chances_are_seeded(caller: Caller) -> None:
     """The same seed gives the same faults, near the asked share, whatever other faults there are."""
 
-    async def statuses(**more: float) -> list[bool]:
-        chances: dict[str | Fault, float] = {Fault("submit.refuse", 418): 0.3}
-        chances.update(more)
-        async with Emulator(seed=5, faults=chances) as emulator:
+    async def statuses(more: dict[FaultName | Fault, float]) -> list[bool]:
+        async with Emulator(seed=5, faults={Fault("submit.refuse", 418): 0.3, **more}) as emulator:
             sick_caller = type(caller)(emulator, caller.http)
             return [(await sick_caller.submit()).status == 418 for _ in range(100)]
 
-    first = await statuses()
-    assert first == await statuses() == await statuses(**{"poll.hang": 0.5, "submit.unavailable": 0.2})
+    first = await statuses({})
+    assert first == await statuses({}) == await statuses({"poll.hang": 0.5, "submit.unavailable": 0.2})
     assert 15 < sum(first) < 45
 
 
@@ -60,7 +58,7 @@ async def test_chances_are_seeded(caller: Caller) -> None:
 def test_orders_that_make_no_sense(name: str, value: float | str | None) -> None:
     """An unknown name or a value that it does not take is refused at once; the names are listed."""
     with pytest.raises(ValueError, match=r"submit\.lose_reply|the fault") as caught:
-        Emulator().inject(name, value=value)
+        Emulator().inject(name, value=value)  # type: ignore[arg-type]  # on purpose
     assert name in str(caught.value)
 
 
@@ -70,7 +68,7 @@ def test_probabilities_that_make_no_sense(chance: float) -> None:
     with pytest.raises(ValueError, match="from 0 to 1"):
         Emulator(faults={"task.fail": chance})
     with pytest.raises(ValueError, match="no fault is called"):
-        Emulator(faults={"task.flop": 0.5})
+        Emulator(faults={"task.flop": 0.5})  # type: ignore[dict-item]  # on purpose
 
 
 async def test_refusals_explain_themselves(caller: Caller, emulator: Emulator) -> None:

@@ -10,7 +10,7 @@ import wave
 
 import pytest
 
-from finevoice_async.emulator.synth import INSTRUMENTS, RATE, synthesise
+from finevoice_async.emulator.synth import INSTRUMENTS, RATE, hum, synthesise
 
 # One prompt for each instrument, and one for none.
 PROMPTS = (
@@ -67,6 +67,16 @@ def test_exact_lengths(seconds: float) -> None:
         assert len(read(synthesise(prompt, None, seconds))) == max(1, round(seconds * RATE))
         if seconds == 30.0:
             break
+
+
+@pytest.mark.parametrize("seconds", [0.00001, 0.001, 0.1, 0.123456, 30.0])
+def test_the_quick_sound(seconds: float) -> None:
+    """It is as long as asked, and other words make another."""
+    sounds = {hum(prompt, negative, seconds) for prompt, negative in [("rain", None), ("bell", None), ("rain", "bell")]}
+    assert {len(read(sound)) for sound in sounds} == {max(1, round(seconds * RATE))}
+    if seconds > 0.01:
+        assert len(sounds) == 3
+        assert all(0.85 * 32767 < max(read(sound)) < 32767 for sound in sounds)
 
 
 @pytest.mark.parametrize("prompt", [None, "", "\U0001f327", "\u202e", "x" * 100_000, "\x00", "\ud800"])

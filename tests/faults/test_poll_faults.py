@@ -31,6 +31,7 @@ from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.emulator import Constant, Emulator
+from finevoice_async.emulator.faults import as_fault_name
 
 Visit = Callable[..., FineVoiceSession]
 Connect = Callable[..., FineVoiceSession]
@@ -287,7 +288,7 @@ async def test_key_or_credits_fail_in_the_middle(
         async for outcome in session.generate_many([f"rain {i}" for i in range(20)]):
             outcomes.append(outcome)
             if len(outcomes) == 3:
-                emulator.inject(f"submit.{fault}")
+                emulator.inject(as_fault_name(f"submit.{fault}"))
     good = {outcome.task_id for outcome in outcomes if outcome.effect}
     assert good == set(emulator.ledger.accepted)
     assert {type(outcome.error) for outcome in outcomes if outcome.error} == {kind}
@@ -327,7 +328,7 @@ async def test_an_hour_of_mixed_faults(connect: Connect, emulator: Emulator) -> 
         ended, began = 0, asyncio.get_running_loop().time()
         names = ("poll.error_500", "poll.hang", "poll.garbage", "poll.rate_limit", "task.fail", "submit.rate_limit")
         while asyncio.get_running_loop().time() - began < 3600:
-            emulator.inject(names[ended // 20 % len(names)])
+            emulator.inject(as_fault_name(names[ended // 20 % len(names)]))
             async for outcome in session.generate_many(["rain"] * 20):
                 ended += 1
                 assert outcome.task_id in emulator.ledger.accepted

@@ -21,6 +21,7 @@ from finevoice_async import (
     Retry,
 )
 from finevoice_async.emulator import Constant, Emulator
+from finevoice_async.emulator.faults import as_fault_name
 
 
 def sound(filling: int) -> bytes:
@@ -87,7 +88,7 @@ async def test_a_second_look_once_the_slot_came(
     emulator.service_time = Constant(10)
     async with connect(journal=path if journalled else None, max_concurrency=1) as session:
         await session.submit("runs")
-        emulator.inject(f"submit.{fault}")
+        emulator.inject(as_fault_name(f"submit.{fault}"))
         wanted = [f"many {number}" for number in range(6)]
         outcomes = await all_of(session.generate_many(wanted))
         kind = AuthenticationError if fault == "unauthorized" else InsufficientCreditsError
@@ -108,7 +109,7 @@ async def test_a_second_look_at_recovered_rows(connect: Connect, path: Path, emu
     await leave(path, *[Left(QUEUED, f"left {number}") for number in range(5)])
     async with connect(journal=path, max_concurrency=1) as session:
         await session.submit("runs")
-        emulator.inject(f"submit.{fault}")
+        emulator.inject(as_fault_name(f"submit.{fault}"))
         await all_of(session.recover())
     assert emulator.ledger.posts == 2
     left = [row.state for row in await rows(path) if row.task_id is None]
@@ -163,7 +164,7 @@ async def test_many_fatal_errors_block_nobody(connect: Connect, path: Path, emul
     """More requests than may be sent at once are held back after a fatal error: the next submission goes out."""
     async with connect(journal=path, max_concurrency=50) as session, asyncio.timeout(600):
         for _ in range(3):
-            emulator.inject(f"submit.{fault}")
+            emulator.inject(as_fault_name(f"submit.{fault}"))
             outcomes = await all_of(session.generate_many([f"rain {number}" for number in range(2 * MANY)]))
             assert len(outcomes) == 2 * MANY
         assert (await session.generate("fine")).task_id
@@ -178,7 +179,7 @@ async def test_many_failures_of_the_session_s_own_block_nobody(
     faults = ["reject", "no_task_id", "lose_reply", "bad_gateway", "garbage", "redirect", "forbidden"]
     async with connect(journal=path, max_concurrency=3) as session, asyncio.timeout(6000):
         for fault in faults:
-            emulator.inject(f"submit.{fault}", 12)
+            emulator.inject(as_fault_name(f"submit.{fault}"), 12)
         for number in range(12 * len(faults)):
             with pytest.raises(FineVoiceError):
                 await session.submit(f"rain {number}")

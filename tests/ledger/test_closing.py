@@ -45,6 +45,7 @@ from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.core.ledger import Move
 from finevoice_async.emulator import Constant, Emulator
+from finevoice_async.emulator.faults import as_fault_name
 
 
 async def heard(*calls: Awaitable[Any]) -> list[Any]:
@@ -120,7 +121,7 @@ async def test_seven_callers_of_one_key(connect: Connect, path: Path, emulator: 
     elif where == "429":
         emulator.inject("submit.rate_limit", value=100)
     elif where in ("hang", "slow"):
-        emulator.inject(f"submit.{where}")
+        emulator.inject(as_fault_name(f"submit.{where}"))
     calls = [asyncio.create_task(session.submit("rain", key="k")) for _ in range(7)]
     await asyncio.sleep(1)
     closing = asyncio.create_task(session.aclose(timeout=5))

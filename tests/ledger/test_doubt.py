@@ -37,6 +37,7 @@ from finevoice_async import (
 )
 from finevoice_async.core.ledger import Move
 from finevoice_async.emulator import Emulator
+from finevoice_async.emulator.faults import as_fault_name
 
 REFUSALS = {
     400: RequestRejectedError,
@@ -118,7 +119,7 @@ async def test_a_resubmission_is_unknown_too(connect: Connect, path: Path, emula
     """A second doubt is a doubt."""
     async with connect(journal=path) as session:
         row = await in_doubt(session, emulator)
-        emulator.inject(f"submit.{fault}")
+        emulator.inject(as_fault_name(f"submit.{fault}"))
         with pytest.raises(SubmitUnknownError):
             await session.resubmit(row, accept_double_charge=True)
     await check_doubt(connect, path, emulator, paid=1 if fault == "unavailable" else 2)

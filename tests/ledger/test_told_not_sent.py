@@ -39,6 +39,7 @@ from finevoice_async import (
 )
 from finevoice_async.core.ledger import Move
 from finevoice_async.emulator import Constant, Emulator
+from finevoice_async.emulator.faults import as_fault_name
 
 Way = str  # how an effect is asked for: submit, key or many
 
@@ -279,7 +280,7 @@ async def test_recover_is_left(connect: Connect, path: Path, emulator: Emulator)
 async def test_recover_after_a_fatal_error(connect: Connect, path: Path, emulator: Emulator, fault: str) -> None:
     """A refused key or spent credits end a recover(): what it did not send stays queued for the next."""
     await leave(path, *[Left(QUEUED, f"door {number}") for number in range(6)])
-    emulator.inject(f"submit.{fault}")
+    emulator.inject(as_fault_name(f"submit.{fault}"))
     async with connect(journal=path, max_concurrency=1) as session:
         outcomes = await all_of(session.recover())
         assert len(outcomes) == 6

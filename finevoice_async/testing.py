@@ -1,0 +1,52 @@
+"""For tests of programs that use this library: the emulated service, and sessions with it that do not dawdle.
+
+pytest's fixtures are made of it. Without them::
+
+    with make_service() as service:
+        async with service.session() as session:
+            ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from finevoice_async.config import Polling, Retry, Timeouts
+from finevoice_async.emulator import Emulator, EmulatorThread
+from finevoice_async.session import FineVoiceSession
+
+SERVICE_TIME = 0.05
+"""Seconds that an effect takes: enough to be seen running, and no time to wait."""
+
+# A test's service is a function call away: what takes longer than these is what the test ordered.
+POLLING = Polling(interval=0.01, min_gap=0.01, max_gap=0.1, budget=10_000.0, grace=0.2)
+TIMEOUTS = Timeouts(connect=0.25, read=0.45, task=5.0, close=0.5)  # the first two together are a call's
+RETRY = Retry(first_delay=0.01, max_delay=0.05, max_retry_after=0.05, patience=3.0)  # a 429 is held for 1 s, always
+
+
+class EmulatedService(EmulatorThread):
+    """An emulator in a thread of its own, and the sessions with it."""
+
+    def session(self, **options: Any) -> FineVoiceSession:
+        """Return a session with this service, not opened yet: it polls every 10 ms, and gives up soon.
+
+        Args:
+            options: Any of `FineVoiceSession`'s, in place of these.
+
+        Raises:
+            ConfigurationError: An option cannot work.
+        """
+        fast = {"polling": POLLING, "timeouts": TIMEOUTS, "retry": RETRY}
+        return FineVoiceSession(**{"api_key": self.api_key, "base_url": self.url, **fast, **options})
+
+
+def make_service(**options: Any) -> EmulatedService:
+    """Return an emulated service, not started yet: its effects take 50 ms, and sound simple.
+
+    Args:
+        options: Any of `Emulator`'s, in place of these.
+
+    Raises:
+        ValueError: An option makes no sense.
+    """
+    return EmulatedService(Emulator(**{"service_time": SERVICE_TIME, "quick_sounds": True, **options}))

@@ -1,0 +1,239 @@
+"""The fixtures in projects of others: any event loop, any plugin, or none. Warnings are errors there, too."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import attrs
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLUGIN = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]["finevoice_async"]
+
+CONFTEST = """
+import threading
+
+def pytest_sessionfinish():
+    assert threading.enumerate() == [threading.main_thread()]
+"""
+
+TESTS = {
+    "strict": """
+import pytest
+
+from finevoice_async import FineVoiceSession, SubmitUnknownError
+
+@pytest.mark.asyncio
+async def test_session(finevoice_session, finevoice_emulator):
+    async with finevoice_session as session:
+        effect = await session.generate("bell")
+        assert (await effect.read())[:4] == b"RIFF"
+    assert finevoice_emulator.ledger.fetched == 1
+
+@pytest.mark.asyncio
+async def test_fault(finevoice_emulator):
+    finevoice_emulator.inject("submit.lose_reply")
+    async with finevoice_emulator.session() as session:
+        with pytest.raises(SubmitUnknownError):
+            await session.generate("bell")
+    assert len(finevoice_emulator.ledger.accepted) == 1
+""",
+    "auto": """
+import pytest
+
+@pytest.fixture
+async def session(finevoice_emulator):
+    async with finevoice_emulator.session() as session:
+        yield session
+
+async def test_own_fixture(session, finevoice_emulator):
+    finevoice_emulator.service_time = 0
+    async for outcome in session.generate_many(["bell"] * 7):
+        assert outcome.effect
+    assert len(finevoice_emulator.ledger.accepted) == 7
+
+async def test_session(finevoice_session):
+    async with finevoice_session:
+        await finevoice_session.generate("bell")
+""",
+    "module": """
+import asyncio
+
+import pytest
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+loops = set()
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_one_loop(finevoice_session, finevoice_emulator, turn):
+    loops.add(asyncio.get_running_loop())
+    async with finevoice_session as session:
+        assert await (await session.generate("bell")).read()
+    assert len(finevoice_emulator.ledger.accepted) == len(loops) == 1
+""",
+    "anyio": """
+import pytest
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+@pytest.fixture
+async def session(finevoice_session):
+    async with finevoice_session:
+        yield finevoice_session
+
+@pytest.mark.anyio
+async def test_session(session, finevoice_emulator):
+    assert await (await session.generate("bell")).read()
+    assert finevoice_emulator.ledger.fetched == 1
+
+@pytest.mark.anyio
+async def test_without_fixture(finevoice_emulator):
+    async with finevoice_emulator.session() as session:
+        await session.generate("bell")
+""",
+    "sync": """
+import asyncio
+
+from finevoice_async import FineVoiceSession
+
+async def bot():
+    async with FineVoiceSession() as session:
+        task = await session.submit("bell")
+        return task.id
+
+async def generate(session):
+    async with session:
+        return await (await session.generate("bell")).read()
+
+def test_environment(finevoice_emulator):
+    ids = [asyncio.run(bot()) for _ in range(2)]
+    assert ids == list(finevoice_emulator.ledger.accepted)
+
+def test_session(finevoice_session):
+    assert asyncio.run(generate(finevoice_session))
+
+def test_nothing(finevoice_session):
+    pass
+""",
+    "fastapi": """
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request, Response
+from fastapi.testclient import TestClient
+
+from finevoice_async import FineVoiceSession
+
+def make_app(make_session):
+    @asynccontextmanager
+    async def lifespan(app):
+        async with make_session() as session:
+            app.state.session = session
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/effects/{prompt}")
+    async def effect(prompt: str, request: Request):
+        effect = await request.app.state.session.generate(prompt)
+        return Response(await effect.read(), media_type="audio/wav")
+
+    return app
+
+def test_app(finevoice_emulator):
+    with TestClient(make_app(finevoice_emulator.session)) as client:
+        assert client.get("/effects/bell").content[:4] == b"RIFF"
+        assert client.get("/effects/rain").content[:4] == b"RIFF"
+    assert finevoice_emulator.ledger.fetched == 2
+
+def test_environment(finevoice_emulator):
+    with TestClient(make_app(FineVoiceSession)):
+        pass
+""",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Project:
+    """A project of somebody else's.
+
+    Attributes:
+        tests: Its files, by their names in `TESTS`.
+        plugins: The pytest plugins that it has installed, beside this one.
+        settings: What stands in its pytest.ini.
+        ignored: Warnings that are not this library's.
+    """
+
+    tests: tuple[str, ...]
+    plugins: tuple[str, ...] = ()
+    settings: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+FUNCTION = "asyncio_default_fixture_loop_scope = function"
+PROJECTS = {
+    "asyncio, strict": Project(
+        tests=("strict", "module"), plugins=("pytest_asyncio.plugin",), settings=f"asyncio_mode = strict\n{FUNCTION}"
+    ),
+    "asyncio, auto": Project(
+        tests=("auto", "module"), plugins=("pytest_asyncio.plugin",), settings=f"asyncio_mode = auto\n{FUNCTION}"
+    ),
+    "anyio": Project(tests=("anyio",), plugins=("anyio.pytest_plugin",)),
+    "no plugin": Project(
+        tests=("sync", "fastapi"),
+        ignored=("ignore:Using `httpx` with `starlette.testclient` is deprecated",),  # starlette prefers its successor
+    ),
+}
+
+
+def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run pytest in a folder, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=folder,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    )
+
+
+@pytest.mark.parametrize("project", PROJECTS.values(), ids=PROJECTS)
+def test_a_fresh_project(tmp_path: Path, project: Project) -> None:
+    """A small project's tests pass, and leave no thread, no socket and no session open."""
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{project.settings}\n")
+    for name in project.tests:
+        (tmp_path / f"test_{name}.py").write_text(TESTS[name])
+    plugins = [argument for plugin in (*project.plugins, PLUGIN) for argument in ("-p", plugin)]
+    ignored = [argument for warning in project.ignored for argument in ("-W", warning)]
+    run = run_pytest(tmp_path, *plugins, *ignored)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert " passed" in run.stdout
+
+
+def test_the_plugin_by_its_name() -> None:
+    """Who names the module in the package gets the same fixtures."""
+    named, found = importlib.import_module("finevoice_async.pytest_plugin"), importlib.import_module(PLUGIN)
+    for fixture in ("finevoice_emulator", "finevoice_session"):
+        assert getattr(named, fixture) is getattr(found, fixture)
+
+
+def test_pytest_starts_without_the_package(tmp_path: Path) -> None:
+    """Tests that use no fixture do not wait for the package, nor for what it needs."""
+    (tmp_path / "test_mine.py").write_text("""
+import sys
+
+def test_nothing_is_loaded():
+    loaded = {"finevoice_async", "aiohttp", "cattrs", "anyio", "asyncio"} & set(sys.modules)
+    assert not loaded, loaded
+""")
+    run = run_pytest(tmp_path, "-p", PLUGIN)
+    assert run.returncode == 0, run.stdout + run.stderr
