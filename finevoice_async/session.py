@@ -94,7 +94,7 @@ class FineVoiceSession:
         """
         key = api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)
         url = base_url if base_url is not None else os.environ.get(BASE_URL_VARIABLE) or BASE_URL
-        clock, rng = LoopClock(), random.SystemRandom()  # jitter, which must not be the same in every fork
+        clock, rng = LoopClock(), random.Random()  # noqa: S311 - jitter, no secret
         self._deadlines = Deadlines(timeouts.connect + timeouts.read, clock)  # for a whole call
         self._transport = AiohttpTransport(url, key, timeouts, http, deadline=self._deadlines)
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
