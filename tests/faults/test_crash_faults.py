@@ -73,7 +73,7 @@ async def check(service: Emulator, folder: Path) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("state", ["sending", "submitted", "done", "saved"])
 async def test_process_is_killed_at_each_step(service: Emulator, tmp_path: Path, state: str, when: str) -> None:
-    """SIGKILL before and after the commit of each state: the restart does what the design says for it."""
+    """SIGKILL before and after the commit of each state: the restart pays for nothing twice, and loses nothing."""
     process = await child(service, tmp_path, 3, state, when)
     _, told = await process.communicate()
     assert process.returncode == -signal.SIGKILL, told.decode()
