@@ -276,10 +276,10 @@ async def test_nobody_waits_in_line_for_nobody() -> None:
         await asyncio.sleep(1)
         ear = Ear()
         submission = parts.submitter.submit(WIND, None, ear)
-        assert submission.phase is Phase.LAUNCHED
+        phases = [submission.phase]
         parts.submitter.leave(submission, ear)
         await asyncio.sleep(1)
-        assert submission.phase is Phase.ENDED
+        assert [*phases, submission.phase] == [Phase.LAUNCHED, Phase.ENDED]
         assert parts.submitter.submitting == 1
         await first
         assert parts.transport.prompts == ["rain", "rain"]
