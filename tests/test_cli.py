@@ -63,11 +63,11 @@ def test_generate_without_a_network(tmp_path: Path, quick_emulator: None, monkey
     ended: list[float] = []
     close = VirtualTimeLoop.close
 
-    def note_and_close(loop: VirtualTimeLoop) -> None:
-        ended.append(loop.time())
-        close(loop)
+    def noted(self: VirtualTimeLoop) -> None:
+        ended.append(self.time())
+        close(self)
 
-    monkeypatch.setattr(VirtualTimeLoop, "close", note_and_close)
+    monkeypatch.setattr(VirtualTimeLoop, "close", noted)
     result = run(app, ["generate", "rain", "-o", str(tmp_path / "rain.wav"), "--base-url", "http://127.0.0.1:1"])
     assert result.exit_code == exits.exit_code(errors.SubmitNotSentError("x")), result.output
     assert "safe to submit" in result.output

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from fake_journal import FakeJournal
 from fakes import AWAY, LOST, Answer, FakeSlots, FakeTransport, says
-from parts import RAIN, WIND, Parts, assemble, told
+from parts import RAIN, WIND, Ear, Parts, assemble, told
 
 from finevoice_async.config import Retry
 from finevoice_async.core.failures import Failure, FailureKind, without_advice
@@ -16,7 +16,7 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.retry import TABLE, Action, Call
 from finevoice_async.core.wire import Reply
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.records import TaskRecord
+from finevoice_async.engine.records import Phase, TaskRecord
 from finevoice_async.engine.sender import REDUCED_FOR
 from finevoice_async.errors import (
     FineVoiceError,
@@ -268,3 +268,19 @@ async def test_a_doubt_of_one_is_no_doubt_of_another() -> None:
         assert isinstance(one, SubmitUnknownError)
         assert isinstance(other, InsufficientCreditsError)
         assert parts.journal.states == [UNKNOWN, REFUSED]
+
+
+async def test_nobody_waits_in_line_for_nobody() -> None:
+    """A submission whose caller left in the step in which it was launched takes no place in the line."""
+    async with assemble(FakeTransport(says(429, retry_after="60"))) as parts:
+        first = parts.start()
+        await asyncio.sleep(1)
+        ear = Ear()
+        submission = parts.submitter.submit(WIND, None, ear)
+        phases = [submission.phase]
+        parts.submitter.leave(submission, ear)
+        await asyncio.sleep(1)
+        assert [*phases, submission.phase] == [Phase.LAUNCHED, Phase.ENDED]
+        assert parts.submitter.submitting == 1
+        await first
+        assert parts.transport.prompts == ["rain", "rain"]

@@ -319,11 +319,14 @@ class _Listener(logging.Handler):
     """Writes what the library logs into the history."""
 
     def __init__(self, history: History) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._history = history
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line; an unexpected error is a finding."""
+        """Write a line of what is a warning; an unexpected error is a finding."""
+        self._history.hears(record.getMessage())
+        if record.levelno < logging.WARNING:
+            return
         self._history.note(f"   log: {record.levelname} {record.getMessage()}")
         if "unexpected" in record.getMessage() or "died" in record.getMessage():
             self._history.violate("4", f"logged: {record.getMessage()} {record.exc_info}")
@@ -335,6 +338,7 @@ def _listening(history: History) -> Iterator[None]:
     listener = _Listener(history)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(log, "propagate", False)
+        patch.setattr(log, "isEnabledFor", lambda level: level >= logging.INFO)
         patch.setattr(log, "handlers", [listener])
         patch.setattr(sys, "unraisablehook", lambda unraisable: history.violate("4", f"unraisable: {unraisable}"))
         yield

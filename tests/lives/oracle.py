@@ -97,7 +97,8 @@ class Oracle:
         last = effect.posts[-1] if effect.posts else None
         again = ("refused", "doubt") if self.resend_unknown else ("refused",)
         goes_on = last is not None and last.outcome in again and last.life == self._history.life
-        since = last.slot_since if last is not None and goes_on else now
+        in_line = self._history.line_since(SLACK)
+        since = last.slot_since if last is not None and goes_on else now if in_line is None else in_line
         post = Post(len(self.posts) + 1, prompt, self._history.life, now, since, resendable=self.resend_unknown)
         for earlier in effect.posts:
             if earlier.is_open and self._consents(effect, earlier, now):

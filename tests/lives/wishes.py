@@ -44,7 +44,8 @@ class Post:
         prompt: What it asked for.
         life: In which life it left.
         sent_at: When.
-        slot_since: When its slot was taken, at the latest: when the first of a row of refused ones left.
+        slot_since: When its slot was taken, at the latest: when the first of a row of refused ones left, or, if it
+            waited in line, when the line began.
         outcome: What the client can know: `out`, `refused`, `doubt`, `known`.
         made: What the service accepted.
         forgiven: The caller gave it up.
