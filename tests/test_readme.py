@@ -1,0 +1,47 @@
+"""The README's programs run as they are printed, against the emulator."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finevoice_async.emulator import Emulator
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+PROGRAMS = [block for block in BLOCKS if "asyncio.run(" in block]
+TESTS = [block for block in BLOCKS if "def test_" in block]
+
+
+def test_every_block_is_tried() -> None:
+    """Each block of Python is a program or a test."""
+    assert len(PROGRAMS) + len(TESTS) == len(BLOCKS)
+    assert len(PROGRAMS) >= 4
+    assert TESTS
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_a_program(program: str, tmp_path: Path, finevoice_emulator: Emulator) -> None:
+    """It ends well, says no word on standard error, and pays for each effect once; run again, too."""
+    for run in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, ""), f"run {run}: {done.stderr}"
+    assert finevoice_emulator.ledger.accepted
+
+
+@pytest.mark.parametrize("block", TESTS, ids=range(len(TESTS)))
+def test_a_test(block: str, tmp_path: Path) -> None:
+    """A test of the README's passes in a fresh project."""
+    (tmp_path / "test_it.py").write_text(block, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
