@@ -115,3 +115,10 @@ async def test_the_session(finevoice_session: FineVoiceSession, finevoice_emulat
     """It is opened and closed by the test, in the test's event loop."""
     assert await _generate(finevoice_session)
     assert finevoice_emulator.ledger.fetched == 1
+
+
+@pytest.mark.uvloop
+async def test_the_session_on_uvloop(finevoice_session: FineVoiceSession, finevoice_emulator: EmulatedService) -> None:
+    """The test's event loop may be another than the emulator's."""
+    assert await _generate(finevoice_session)
+    assert finevoice_emulator.ledger.fetched == 1
