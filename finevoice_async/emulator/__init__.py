@@ -1,4 +1,7 @@
-"""FineVoice on your own machine: real HTTP, real audio, no key. See `Emulator`."""
+"""FineVoice on your own machine: real HTTP, real audio, no key.
+
+`Emulator` runs on the event loop that starts it, `EmulatorThread` beside any, for tests.
+"""
 
 from finevoice_async.emulator.faults import FAULTS, Fault, FaultKind, FaultName
 from finevoice_async.emulator.laws import Constant, LogNormal, ServiceLaw, greedy_bound

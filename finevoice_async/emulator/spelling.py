@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import Any
+
+from cattrs import Converter
 
 from finevoice_async.core.dialects import Answer, make_quickstart_converter, make_reference_converter
 from finevoice_async.core.tasks import TaskStatus
@@ -28,6 +31,12 @@ _NO_ERRORS: tuple[Any, ...] = (
 )
 
 
+@cache
+def _converters() -> tuple[Converter, Converter]:
+    """Return the two dialects' converters. They take longer to make than a test's whole emulator, so all share them."""
+    return make_reference_converter(), make_quickstart_converter()
+
+
 class Speller:
     """Turns answers into JSON objects, in one dialect."""
 
@@ -41,8 +50,7 @@ class Speller:
             raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
         self._dialect = dialect
         self._rng = rng
-        self._reference = make_reference_converter()
-        self._quickstart = make_quickstart_converter()
+        self._reference, self._quickstart = _converters()
 
     def speaks_quickstart(self) -> bool:
         """Choose the dialect of the next thing to say: for a mixture, by chance."""
