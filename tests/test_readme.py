@@ -39,9 +39,8 @@ def test_a_program(program: str, tmp_path: Path, finevoice_emulator: Emulator) -
 def test_a_test(block: str, tmp_path: Path) -> None:
     """A test of the README's passes in a fresh project."""
     (tmp_path / "test_it.py").write_text(block, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n", encoding="utf-8"
-    )
+    options = ("[pytest]", "asyncio_mode = auto", "asyncio_default_fixture_loop_scope = function")
+    (tmp_path / "pytest.ini").write_text("\n".join(options), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
