@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -217,23 +216,3 @@ def test_a_fresh_project(tmp_path: Path, project: Project) -> None:
     run = run_pytest(tmp_path, *plugins, *ignored)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout
-
-
-def test_the_plugin_by_its_name() -> None:
-    """Who names the module in the package gets the same fixtures."""
-    named, found = importlib.import_module("finevoice_async.pytest_plugin"), importlib.import_module(PLUGIN)
-    for fixture in ("finevoice_emulator", "finevoice_session"):
-        assert getattr(named, fixture) is getattr(found, fixture)
-
-
-def test_pytest_starts_without_the_package(tmp_path: Path) -> None:
-    """Tests that use no fixture do not wait for the package, nor for what it needs."""
-    (tmp_path / "test_mine.py").write_text("""
-import sys
-
-def test_nothing_is_loaded():
-    loaded = {"finevoice_async", "aiohttp", "cattrs", "anyio", "asyncio"} & set(sys.modules)
-    assert not loaded, loaded
-""")
-    run = run_pytest(tmp_path, "-p", PLUGIN)
-    assert run.returncode == 0, run.stdout + run.stderr
