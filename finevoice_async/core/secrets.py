@@ -28,7 +28,7 @@ _SPELLED: Final = re.compile(
     rb"|&(?:amp;){0,2}([A-Za-z]{2,6});"
     rb"|\0+"
 )
-_MARKS: Final = (b"\\", b"%", b"&", b"\0")
+_marked = re.compile(rb"[\\%&\0]").search
 _NAMED: Final = {
     b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'", b"plus": b"+", b"sol": b"/", b"equals": b"=",
     b"lowbar": b"_", b"period": b".", b"colon": b":", b"comma": b",", b"dollar": b"$", b"percnt": b"%", b"num": b"#",
@@ -52,7 +52,10 @@ def make_concealer(key: str) -> Callable[[bytes], bytes]:
 
     def conceal(text: bytes) -> bytes:
         plain, places = _plain(text)
-        if not any(secret in plain for secret in among):
+        for secret in among:  # a plain loop: every answer of the service passes here
+            if secret in plain:
+                break
+        else:
             return text
         shown, end = [], 0
         for match in search.finditer(plain):
@@ -73,7 +76,7 @@ def _plain(text: bytes) -> tuple[bytes, _Places]:
     """Return a text with every spelled-out letter in its place, and what stood where."""
     pieces: list[bytes] = []
     places: _Places = [(0, 0, -1)]
-    if not any(mark in text for mark in _MARKS):
+    if not _marked(text):
         return text, places
     length = end = 0
     for match in _SPELLED.finditer(text):

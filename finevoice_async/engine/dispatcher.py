@@ -127,7 +127,7 @@ class Dispatcher:
         submission.slot = slot
         submission.phase = LAUNCHED
         nobodys = contextvars.Context()  # a slot that it frees may be another's
-        post = asyncio.create_task(self._post(submission), name="finevoice-post", context=nobodys)
+        post = asyncio.create_task(self._post(submission), context=nobodys)
         self.posts[post] = submission
         post.add_done_callback(self._posted, context=nobodys)
         if submission.launch_watchers:

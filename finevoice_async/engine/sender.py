@@ -79,9 +79,13 @@ class Sender:
         Raises:
             FineVoiceError: It was not accepted, or nobody knows; the journal has it.
         """
-        attempt, place = 1, self._gate.place()
+        attempt = 1
+        place: Place | None = None  # in the line, once it has to wait
         while True:
-            probe = self._gate.is_shut and await self._turn(submission, place, again=attempt > 1)
+            probe = False
+            if self._gate.is_shut:
+                place = place or self._gate.place()
+                probe = await self._turn(submission, place, again=attempt > 1)
             try:
                 answer = await self._sent(submission, probe=probe)
             finally:
