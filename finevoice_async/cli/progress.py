@@ -1,12 +1,54 @@
-"""What a person sees while many effects are made: a live display, or plain lines."""
+"""What a person sees while effects are made: a live display on a terminal, or plain lines."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from finevoice_async import SfxTask
+
+_TURN = 0.5  # seconds between two looks at the estimate
+
+
+@contextlib.asynccontextmanager
+async def waiting(describe: Callable[[], str]) -> AsyncIterator[None]:
+    """Show, on a terminal only, what is waited for, in words that may change."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(describe()) as status:
+
+        async def look() -> None:
+            while True:
+                await asyncio.sleep(_TURN)
+                status.update(describe())
+
+        looking = asyncio.create_task(look(), name="finevoice-spinner")
+        try:
+            yield
+        finally:
+            looking.cancel()
+
+
+def progress_of(task: SfxTask) -> Callable[[], str]:
+    """Return what tells how much longer a task will take, by what was learned."""
+    began = time.monotonic()
+
+    def describe() -> str:
+        estimate = task.estimate()
+        if estimate is None:
+            return f"Making the sound, {time.monotonic() - began:.0f} s so far"
+        return f"Making the sound, about {max(estimate.median, 1):.0f} s more"
+
+    return describe
 
 
 class ManyProgress:

@@ -1,0 +1,61 @@
+"""How the command speaks: results on standard output, as text or JSON; all other words on standard error."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def say(*lines: str) -> None:
+    """Say lines to the person, on standard error."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def give(line: str) -> None:
+    """Give a line of the result."""
+    print(line, flush=True)
+
+
+def give_json(data: dict[str, Any]) -> None:
+    """Give one JSON object, on a line of its own."""
+    print(json.dumps(data), flush=True)  # ASCII: also a path that is no text can be told
+
+
+def plain(text: str) -> str:
+    """Return a text on one line, without characters that steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def command(name: str, *arguments: str | None, **options: str | Path | None) -> str:
+    """Return a command line of this program, as a shell takes it; what is None is left out.
+
+    Args:
+        name: The command.
+        arguments: Its arguments and flags.
+        options: Its options and their values.
+    """
+    words = ["finevoice", name, *(word for word in arguments if word is not None)]
+    for option, value in options.items():
+        if value is not None:
+            words += ["-o" if option == "output" else "--" + option.replace("_", "-"), str(value)]
+    return shlex.join(words)
+
+
+def this_command() -> str:
+    """Return the command line that was typed."""
+    return shlex.join(["finevoice", *sys.argv[1:]])
+
+
+def count(number: int, what: str) -> str:
+    """Return a number and a noun in the right form."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def listed(lines: Iterable[str]) -> list[str]:
+    """Return lines with an indent."""
+    return [f"  {line}" for line in lines]
