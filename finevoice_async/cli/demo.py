@@ -10,6 +10,7 @@ from rich.console import Console
 
 from finevoice_async import FineVoiceError, FineVoiceSession, Outcome, SfxRequest
 from finevoice_async.cli import exits
+from finevoice_async.cli.memory import Memory
 from finevoice_async.cli.posting import Interruption
 from finevoice_async.cli.progress import ManyProgress
 from finevoice_async.cli.talk import give_json, this_command
@@ -37,11 +38,14 @@ async def run_demo(folder: Path, *, as_json: bool) -> int:
     """Make a dozen effects at once, and say where they are and what to type next."""
     console = Console(quiet=as_json)
     folder.mkdir(parents=True, exist_ok=True)
+    memory = Memory(None, emulator=True)
     console.print(f"An emulated FineVoice runs on this machine; {len(REQUESTS)} effects, {PLACES} at once.")
     try:
         async with (
             Emulator(plan_limit=PLACES, service_time=LogNormal(median=2.0)) as emulator,
-            FineVoiceSession(emulator.api_key, base_url=emulator.url, max_concurrency=PLACES) as session,
+            FineVoiceSession(
+                emulator.api_key, base_url=emulator.url, max_concurrency=PLACES, polling=memory.polling()
+            ) as session,
         ):
             began = time.monotonic()
             failed = await _make_all(session, folder, console, as_json=as_json)
@@ -52,6 +56,7 @@ async def run_demo(folder: Path, *, as_json: bool) -> int:
         told = Interruption(emulated=True, advice="Begin again with:", again=this_command())
         told.tell(as_json=as_json)
         raise
+    memory.keep(session.polling_state())
     if as_json:
         give_json(
             {
@@ -71,7 +76,7 @@ async def run_demo(folder: Path, *, as_json: bool) -> int:
     console.print(
         "\nNext:\n"
         '  finevoice generate "Rain on a tin roof" -o rain.wav --emulator\n'
-        "  finevoice emulator            # for your own program; FineVoiceSession() finds it\n"
+        "  finevoice emulator            # for your program; FineVoiceSession() finds it\n"
         "  export FINEVOICE_API_KEY=...  # the real service",
         markup=False,
         highlight=False,
@@ -95,7 +100,7 @@ async def _make_all(session: FineVoiceSession, folder: Path, console: Console, *
             elif path is None:
                 progress.say(f"  failed  {prompt}: {error}")
             else:
-                progress.say(f"  saved   {prompt} -> {path.name}")
+                progress.say(f"  saved   {path.name}")
             progress.advance(_remaining(session))
     return failed
 
@@ -111,6 +116,6 @@ async def _saved(outcome: Outcome, folder: Path) -> tuple[Path | None, FineVoice
 
 
 def _remaining(session: FineVoiceSession) -> str:
-    """Say how long the slowest of the running tasks will take, by what was learned so far."""
-    estimates = [estimate.p90 for task in session.tasks if (estimate := task.estimate()) is not None]
-    return f"(about {max(estimates):.0f} s more for those that run)" if estimates else ""
+    """Say how long those that run will take, by what was learned; the first few say little."""
+    estimates = [estimate.median for task in session.tasks if (estimate := task.estimate()) is not None]
+    return f"about {max(*estimates, 1):.0f} s more" if estimates and session.stats.completed >= PLACES else ""

@@ -11,11 +11,10 @@ from typing import Any
 
 import attrs
 import typer
-from rich.cells import cell_len, set_cell_size
 
 from finevoice_async import EffectState, JournalRow
 from finevoice_async.adapters.journal_reader import JournalReader, read_journal
-from finevoice_async.cli.talk import count, give_json, plain, say
+from finevoice_async.cli.talk import count, fit, give_json, plain, say
 from finevoice_async.core.ledger import MAY_BE_PAID
 
 PAGE = 500
@@ -84,9 +83,10 @@ def _show_list(journal: JournalReader, states: tuple[EffectState, ...]) -> None:
     if in_doubt:
         sys.stdout.flush()
         say(
-            f"{count(in_doubt, 'effect')} perhaps paid: only you can settle that. Look at your account, then give",
-            "--adopt ROW=TASK (it is there), --discard ROW (give it up),",
-            "or --resend ROW --accept-double-charge (pay for it, perhaps again).",
+            f"{count(in_doubt, 'effect')} perhaps paid: only you can tell. Look at your account, then give",
+            "  --adopt ROW=TASK                      its task is there",
+            "  --discard ROW                         give it up",
+            "  --resend ROW --accept-double-charge   send it again, perhaps pay again",
         )
 
 
@@ -97,18 +97,13 @@ def _entry(row: JournalRow, width: int) -> list[str]:
     details = [("task", row.task_id), ("key", row.key), ("file", row.path), ("error", row.error)]
     for name, text in details:
         if text and not (name == "error" and row.state is EffectState.SAVED):
-            lines.append(f"{'':{_ROW + 1}}{_fit(f'{name:5} {plain(text)}', width - _ROW - 1).rstrip()}")
+            lines.append(f"{'':{_ROW + 1}}{fit(f'{name:5} {plain(text)}', width - _ROW - 1).rstrip()}")
     return lines
 
 
 def _line(width: int, row: str, state: str, what: str, time: str) -> str:
     room = width - _ROW - _STATE - _TIME - 3
-    return f"{row:>{_ROW}} {state:{_STATE}} {_fit(plain(what), room)} {time}"
-
-
-def _fit(text: str, room: int) -> str:
-    """Return a text in just so many columns; letters of some scripts take two."""
-    return set_cell_size(text, room) if cell_len(text) <= room else f"{set_cell_size(text, room - 1)}…"
+    return f"{row:>{_ROW}} {state:{_STATE}} {fit(plain(what), room)} {time}"
 
 
 def _state_word(row: JournalRow) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from finevoice_async import SfxTask
+from finevoice_async.cli.talk import fit
 
 _TURN = 0.5  # seconds between two looks at the estimate
 
@@ -60,13 +61,14 @@ class ManyProgress:
         if console.is_terminal:
             self._live = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
+                TextColumn("Making sound effects"),
+                BarColumn(20),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.description}"),
                 console=console,
             )
-            self._bar = self._live.add_task("Making sound effects", total=total)
+            self._bar = self._live.add_task("", total=total)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -80,10 +82,12 @@ class ManyProgress:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Say what one effect came to."""
+        """Say what one effect came to, on one line."""
+        if self._live is not None:
+            line = fit(line, self._console.width - 1).rstrip()
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, remaining: str) -> None:
         """One more is done; `remaining` says how long the rest may take."""
         if self._live is not None:
-            self._live.update(self._bar, advance=1, description=f"Making sound effects {remaining}".rstrip())
+            self._live.update(self._bar, advance=1, description=remaining)

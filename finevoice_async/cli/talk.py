@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
+
 
 def say(*lines: str) -> None:
     """Say lines to the person, on standard error."""
@@ -59,3 +61,8 @@ def count(number: int, what: str) -> str:
 def listed(lines: Iterable[str]) -> list[str]:
     """Return lines with an indent."""
     return [f"  {line}" for line in lines]
+
+
+def fit(text: str, room: int) -> str:
+    """Return a text in just so many columns of a terminal; letters of some scripts take two."""
+    return set_cell_size(text, room) if cell_len(text) <= room else f"{set_cell_size(text, room - 1)}…"
