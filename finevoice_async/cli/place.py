@@ -89,14 +89,16 @@ class Place:
         """Return the file, if it is the very one that was saved for a row. Blocks while it is read."""
         if self.is_stdout or row.path is None or row.sha256 is None:
             return None
-        saved, path = Path(row.path), Path(self.given)
-        here = saved.parent == path.absolute() if self.is_folder else saved == path.absolute()
+        path = Path(self.given)
+        if self.is_folder:
+            path /= Path(row.path).name
+        if path.absolute() != Path(row.path):
+            return None
         try:
-            with saved.open("rb") as file:
-                same = here and hashlib.file_digest(file, "sha256").hexdigest() == row.sha256
+            with path.open("rb") as file:
+                return path if hashlib.file_digest(file, "sha256").hexdigest() == row.sha256 else None
         except OSError:
             return None
-        return saved if same else None
 
     async def put(self, effect: SoundEffect) -> Path | None:
         """Fetch a result to its place. Return the file; None if it went to standard output.

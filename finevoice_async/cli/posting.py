@@ -12,13 +12,16 @@ from finevoice_async import FineVoiceSession, SfxTask, SubmitUnknownError
 from finevoice_async.cli.talk import command, give_json, listed, say
 
 
+_AT_ONCE = 0.3  # seconds in which a session closes that waits for nothing
+
+
 class Posting:
     """A call of the session's that submits, on a task of its own that a cancelled caller does not cancel."""
 
     def __init__(self, session: FineVoiceSession, submit: Coroutine[Any, Any, SfxTask]) -> None:
         self._session = session
         self._submit = asyncio.create_task(submit, name="finevoice-posting")
-        self.was_out = False  # its answer was open when the closing began
+        self.was_out = False  # its answer may have been due when the closing began
 
     async def known(self) -> SfxTask:
         """Wait for the task.
@@ -32,10 +35,11 @@ class Posting:
     async def close(self) -> None:
         """After an interruption: close the session, which waits for the answer that is due, and for nothing else."""
         self.was_out = self._session.stats.submitting > 0
-        if self.was_out:
-            say("Stopping. The answer to the submission is due; Ctrl-C again ends without it.")
+        closing = asyncio.create_task(self._session.aclose(), name="finevoice-closing")
         try:
-            await self._session.aclose()
+            if not (await asyncio.wait([closing], timeout=_AT_ONCE))[0] and self.was_out:
+                say("Stopping. The answer to the submission is due; Ctrl-C again ends without it.")
+            await closing
             await asyncio.wait([self._submit])
         finally:
             self._submit.cancel()
@@ -96,7 +100,7 @@ class Interruption:
 
     def _words(self) -> list[str]:
         if self.emulated:
-            return ["Interrupted. It ran on an emulator, which is gone with all of its tasks: nothing was paid."]
+            return ["Interrupted. It ran on an emulator, which is gone now: nothing was paid."]
         words = []
         if self.running:
             words += ["Interrupted. Paid for, and kept at the service:", *listed(self.running)]
@@ -107,7 +111,7 @@ class Interruption:
                 f"{start}{what} sent and not answered: perhaps paid.",
                 "Look at your account before you send again.",
             ]
-        return words or ["Interrupted. Nothing was sent and nothing was paid."]
+        return words or ["Interrupted. Nothing was submitted and nothing was paid."]
 
 
 def look_at(journal: object) -> str:
