@@ -90,4 +90,5 @@ def words(error: BaseException) -> str:
     text = plain(str(error)) or type(error).__name__
     for python, typed in _SPELLINGS:
         text = text.replace(python, typed)
-    return text
+    task_id = getattr(error, "task_id", None)
+    return text if task_id is None or task_id in text else f"{text} (task {plain(task_id)})"

@@ -49,6 +49,8 @@ class Memory:
             return self._cold(error.strerror or type(error).__name__)
         except (ValueError, RecursionError):
             return self._cold("it is damaged")
+        if not isinstance(state, dict):
+            return self._cold("it is damaged")
         try:
             polling = Polling(state=state)
             make_schedule(polling)

@@ -11,7 +11,6 @@ import attrs
 from finevoice_async import FineVoiceSession, SfxTask, SubmitUnknownError
 from finevoice_async.cli.talk import command, give_json, listed, say
 
-
 _AT_ONCE = 0.3  # seconds in which a session closes that waits for nothing
 
 

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 from virtual_time import VirtualTimeLoop
 
 import finevoice_async
