@@ -121,3 +121,5 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
             f"The journal {path} was written by an older finevoice_async (schema {version}, here {VERSION}). Looking "
             "at it changes nothing; whatever opens it to go on brings it up to date, such as `finevoice resume`."
         )
+    if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise JournalError(f"The journal {path} is damaged: {found}. Keep it, and bring back a copy.")

@@ -50,12 +50,13 @@ def parse_adoption(text: str) -> tuple[int, str]:
         typer.BadParameter: It is spelled otherwise.
     """
     row, _, task_id = text.partition("=")
+    wrong = f"{text!r} is not ROW=TASK, such as 3=p1-c3d4e5f6."
+    if not (row.isascii() and row.isdecimal()) or len(row) > 18:  # SQLite's integers have 19 digits
+        raise typer.BadParameter(wrong)
     try:
-        if not (row.isascii() and row.isdecimal()) or len(row) > 18:  # SQLite's integers have 19 digits
-            raise InvalidRequestError("before the = must stand the number of a row")
         return int(row), check_task_id(task_id)
     except InvalidRequestError as error:
-        raise typer.BadParameter(f"{text!r} is not ROW=TASK, such as 3=p1-c3d4e5f6: {error}") from None
+        raise typer.BadParameter(f"{wrong} {error}") from None
 
 
 async def settle(path: Path, wanted: Settlement, *, base_url: str | None, as_json: bool) -> int:

@@ -19,7 +19,7 @@ def submitted(commands: Any, **options: Any) -> str:
         async with FineVoiceSession("k", base_url=commands.emulator.url, **options) as session:
             return str((await session.submit("rain", duration=1)).id)
 
-    return commands.do(submit())
+    return str(commands.do(submit()))
 
 
 def test_a_task_that_runs_is_waited_for(commands: Any, tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_every_value_of_it_may_be_damaged(commands: Any, state_folder: Path) -> 
     path = kept(state_folder)
     good = json.loads(path.read_text())
     for name in good:
-        for value in (None, -1, "x", [], {}, [None], 1e308):
+        values: list[Any] = [None, -1, "x", [], {}, [None], 1e308]
+        for value in values:
             path.write_text(json.dumps(good | {name: value}))
             assert commands(*GENERATE).exit_code == 0
 
