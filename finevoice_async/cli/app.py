@@ -116,6 +116,9 @@ def generate(
     use_async: Annotated[bool, typer.Option("--async/--sync", help="Poll, or let the service hold its answer.")] = True,
     overwrite: Overwrite = False,
     key: Key = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --key: if it failed before, pay for another try.")
+    ] = False,
     journal: JournalFile = None,
     base_url: BaseUrl = None,
     emulator: Embedded = False,
@@ -137,6 +140,7 @@ def generate(
         },
         place=Place(output, overwrite=overwrite),
         key=key,
+        retry_failed=retry_failed,
         journal=journal,
         base_url=base_url,
         given_url=_typed(base_url),

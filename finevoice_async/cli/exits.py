@@ -74,8 +74,17 @@ def command_to_go_on(error: BaseException) -> str | None:
 _SPELLINGS = (
     ("give overwrite=True", "give --overwrite"),
     ("overwrite=True", "--overwrite"),
-    ("accept_double_charge=True", "--accept-double-charge"),
+    ("adopt(row, task_id=...)", "--adopt ROW=TASK"),
+    ("resubmit(row, accept_double_charge=True)", "--resend ROW --accept-double-charge"),
+    ("discard(row) settles", "--discard ROW of `finevoice journal` settles"),
+    ("pass accept_double_charge=True", "give --accept-double-charge"),
+    ("pass retry_failed=True", "give --retry-failed"),
+    ("recover()", "`finevoice resume`"),
+    ("attach(task_id) in another session", "`finevoice fetch`"),
+    ("attach(task_id) in a new session", "`finevoice fetch` gets it"),
+    ("attach(task_id)", "`finevoice fetch`"),
 )
+"""How the command spells what a program of the library would call."""
 
 
 def exit_code(error: BaseException) -> int:

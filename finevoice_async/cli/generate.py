@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
@@ -16,6 +17,8 @@ from finevoice_async import (
     JournalRow,
     SfxRequest,
     SfxTask,
+    SubmitUnknownError,
+    TaskNotFoundError,
 )
 from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.cli import exits
@@ -36,6 +39,7 @@ class Wish:
         fields: The request's.
         place: Where the result goes.
         key: The caller's own name for the effect.
+        retry_failed: If the key's effect failed, pay for another try.
         journal: The journal's file.
         base_url: The service's address.
         given_url: The same, if it was typed and does not come from the environment.
@@ -46,6 +50,7 @@ class Wish:
     fields: dict[str, Any] = attrs.field(factory=dict)
     place: Place
     key: str | None = None
+    retry_failed: bool = False
     journal: Path | None = None
     base_url: str | None = None
     given_url: str | None = None
@@ -59,19 +64,29 @@ class Wish:
         json = "--json" if self.as_json else None
         return command("fetch", task_id, overwrite, json, **options)
 
-    def interrupted(self, posting: Posting | None, task_id: str | None = None) -> None:
+    def get(self, task_id: str | None, link: str | None) -> str | None:
+        """Return the command line that gets a result that was paid for; without a task there is its link only."""
+        if task_id is not None:
+            return self.fetch(task_id)
+        if link is None:
+            return None
+        if self.journal is not None:
+            return command("resume", str(self.journal), base_url=self.given_url)
+        return shlex.join(["curl", "--location", "--remote-name", link])
+
+    def interrupted(self, posting: Posting | None, task_id: str | None = None, link: str | None = None) -> None:
         """Tell what an interruption leaves open."""
         task = None if posting is None else posting.task
         known = task_id if task is None else task.id
         in_doubt = posting is not None and posting.is_in_doubt
         advice, again = "Begin again with:", this_command()
-        if known is not None and not self.emulator:
-            advice, again = "Go on with:", self.fetch(known)
+        if not self.emulator and (got := self.get(known, link)) is not None:
+            advice, again = "Go on with:", got
         elif in_doubt and not self.emulator and self.journal is None:
             advice, again = "If you find its task there, go on with:", self.fetch("TASK_ID")
         elif in_doubt and not self.emulator:
             advice, again = "Its row is kept. See it, and settle it, with:", look_at(self.journal)
-        running = [] if known is None else [known]
+        running = [known] if known is not None else [] if link is None else ["a result without a task id"]
         told = Interruption(emulated=self.emulator, running=running, in_doubt=int(in_doubt), advice=advice, again=again)
         told.tell(as_json=self.as_json)
 
@@ -99,20 +114,25 @@ async def generate_one(wish: Wish) -> int:
         return 0
     _check(wish)
     posting: Posting | None = None
+    links: list[str] = []
     try:
         async with connected(emulator=wish.emulator, base_url=wish.base_url, journal=wish.journal) as session:
-            posting = Posting(session, session.submit(request, key=wish.key))
+            posting = Posting(session, session.submit(request, key=wish.key, retry_failed=wish.retry_failed))
             try:
                 async with _shown(wish, lambda: "Submitting"):
                     task = await posting.known()
-                if not wish.as_json:
+                if not wish.as_json and task.id is not None:
                     say(f"Submitted: {task.id}")
-                await _finish(wish, task)
+                await _finish(wish, task, links)
             except asyncio.CancelledError:
                 await posting.close()
                 raise
     except asyncio.CancelledError:
-        wish.interrupted(posting)
+        wish.interrupted(posting, link=next(iter(links), None))
+        raise
+    except (SubmitUnknownError, TaskNotFoundError) as error:
+        if wish.journal is not None:
+            error.add_note(exits.GO_ON + look_at(wish.journal))
         raise
     return 0
 
@@ -135,15 +155,15 @@ async def fetch(wish: Wish, task_id: str) -> int:
     _check(wish)
     try:
         async with connected(base_url=wish.base_url, journal=wish.journal) as session:
-            await _finish(wish, await session.attach(task_id))
+            await _finish(wish, await session.attach(task_id), [])
     except asyncio.CancelledError:
         wish.interrupted(None, task_id)
         raise
     return 0
 
 
-async def _finish(wish: Wish, task: SfxTask) -> None:
-    """Wait for a task, fetch its result, and tell where it is.
+async def _finish(wish: Wish, task: SfxTask, links: list[str]) -> None:
+    """Wait for a task, note where its result lies, fetch it, and tell where it is.
 
     Raises:
         FineVoiceError: As for `SfxTask.wait` and `SoundEffect.save`; with the command to go on with.
@@ -151,11 +171,13 @@ async def _finish(wish: Wish, task: SfxTask) -> None:
     try:
         async with _shown(wish, progress_of(task)):
             effect = await task
+        links += effect.urls
         async with _shown(wish, lambda: "Fetching the result"):
             path = await wish.place.put(effect)
     except exits.WAIT_ON as error:
-        if task.id is not None and not wish.emulator:
-            error.add_note(exits.GO_ON + wish.fetch(task.id))
+        again = wish.get(task.id, next(iter(links), None))
+        if again is not None and not wish.emulator:
+            error.add_note(exits.GO_ON + again)
         raise
     _give(wish, path, effect.task_id, effect.urls)
 

@@ -114,8 +114,7 @@ def test_a_reader_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_failed_download_says_how_to_fetch_it(commands: Any) -> None:
     """After a download that failed for good, the second line is the command that tries again."""
-    for _ in range(4):
-        commands.emulator.inject("download.error_500")
+    commands.emulator.inject("download.error_500", times=4)
     result = commands("generate", "rain", "-o", "rain.wav", "--journal", "the journal.db")
     (task_id,) = commands.emulator.ledger.accepted
     assert result.exit_code == exits.NOT_SAVED
@@ -127,8 +126,7 @@ def test_a_failed_download_says_how_to_fetch_it(commands: Any) -> None:
 def test_a_typed_address_is_typed_again(commands: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command to go on with names the address if it was typed, and not if the environment has it."""
     monkeypatch.delenv("FINEVOICE_BASE_URL")
-    for _ in range(4):
-        commands.emulator.inject("download.error_500")
+    commands.emulator.inject("download.error_500", times=4)
     url = commands.emulator.url
     result = commands("generate", "rain", "-o", "rain.wav", "--base-url", url, "--json")
     assert f" --base-url {url}" in json.loads(result.stdout)["continue"]
@@ -178,3 +176,39 @@ def test_an_effect_saved_by_a_program(commands: Any, tmp_path: Path) -> None:
     result = commands("generate", "rain", "--key", "a", "--journal", "j.db", "-o", "rain.wav")
     assert (result.exit_code, result.stdout) == (0, "rain.wav\n")
     assert commands.emulator.ledger.posts == 1
+
+
+@pytest.mark.parametrize("journal", [(), ("--journal", "j.db")])
+def test_a_result_without_a_task(commands: Any, journal: tuple[str, ...]) -> None:
+    """A result that came at once, without a task, and could not be fetched: its link, or its journal, leads to it."""
+    link = f"{commands.emulator.url}/files/away.wav"
+    commands.emulator.inject("submit.garbage", value=json.dumps({"status": "completed", "url": link}))
+    result = commands("generate", "rain", "--sync", "-o", "rain.wav", *journal, "--json")
+    assert result.exit_code == exits.NOT_SAVED
+    again = json.loads(result.stdout)["continue"]
+    assert again == ("finevoice resume j.db" if journal else f"curl --location --remote-name {link}")
+    assert commands.emulator.ledger.posts == 1
+
+
+def test_perhaps_paid_is_settled_by_the_journal(commands: Any) -> None:
+    """A lost answer is told once, with the command that shows what settles it; the key is refused until then."""
+    commands.emulator.inject("submit.lose_reply")
+    arguments = ("generate", "rain", "--key", "a", "--journal", "j.db", "-o", "rain.wav")
+    for _ in range(2):
+        result = commands(*arguments)
+        assert result.exit_code == exits.UNKNOWN
+        assert result.stderr.splitlines()[-1] == "Go on with: finevoice journal j.db --state perhaps-paid"
+    assert "(row" not in result.stderr
+    assert "--adopt ROW=TASK" in result.stderr
+    assert commands.emulator.ledger.posts == 1
+
+
+def test_a_failed_key_is_paid_for_on_request(commands: Any) -> None:
+    """A key whose effect failed gives that error; --retry-failed pays for another try."""
+    commands.emulator.inject("task.fail")
+    arguments = ("generate", "rain", "--key", "a", "--journal", "j.db", "-o", "rain.wav")
+    assert [commands(*arguments).exit_code for _ in range(2)] == [exits.NOT_DONE] * 2
+    assert "--retry-failed" in commands(*arguments).stderr
+    assert commands.emulator.ledger.posts == 1
+    assert commands(*arguments, "--retry-failed").exit_code == 0
+    assert commands.emulator.ledger.posts == 2

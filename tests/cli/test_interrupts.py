@@ -129,6 +129,19 @@ def test_a_download_on_its_way(commands: Any, typed: Any, tmp_path: Path) -> Non
     assert not (tmp_path / "rain.wav").exists()
 
 
+def test_a_result_without_a_task(commands: Any, typed: Any) -> None:
+    """A result that came at once, without a task, is paid for, too: its link leads to it."""
+    link = "http://127.0.0.1:1/away.wav"  # nobody answers there, so that it is tried again
+    commands.emulator.inject("submit.garbage", value=json.dumps({"status": "completed", "url": link}))
+    result = commands.interrupted(0.05, *typed("generate", "rain", "--sync", "-o", "rain.wav"))
+    assert commands.emulator.ledger.posts == 1
+    assert result.exit_code == exits.INTERRUPTED
+    assert "Paid for" in result.stderr
+    assert "nothing was paid" not in result.stderr
+    assert "None" not in result.stderr
+    assert result.stderr.splitlines()[-1].strip() == f"curl --location --remote-name {link}"
+
+
 def test_while_fetching(commands: Any, typed: Any) -> None:
     """`fetch` names the task and itself."""
     task_id = commands.interrupted(2, *typed("generate", "rain", "--json")).stdout
