@@ -21,6 +21,7 @@ from typing import Any
 from finevoice_async.emulator import Emulator
 
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'finevoice'; from finevoice_async.cli import main; main()"]
+_TAKE_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"  # so that its Ctrl-C reaches it
 COLUMNS = 80
 PATIENCE = 30.0
 """Seconds for a program that starts on a busy machine."""
@@ -46,12 +47,14 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         """Start it."""
         self._screen = ""  # all that was written, to be read again
-        self._process, self._descriptor = pty.fork()
-        if self._process == 0:
-            os.environ["TERM"] = "xterm-256color"
-            os.execv(sys.executable, [*COMMAND, *arguments])  # the test's own interpreter
-        size = struct.pack("HHHH", 24, COLUMNS, 0, 0)
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, size)
+        self._descriptor, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        words = [sys.executable, "-c", f"{_TAKE_TERMINAL}; {COMMAND[-1]}", *arguments]
+        environment = os.environ | {"TERM": "xterm-256color"}
+        self._process = subprocess.Popen(
+            words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment
+        )
+        os.close(theirs)
 
     def read_until(self, wanted: str) -> str:
         """Read until a text has come, and return all that has come, without what moves and colours."""
@@ -70,9 +73,8 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while self._read():
             assert time.monotonic() < deadline, self.text
-        _, status = os.waitpid(self._process, 0)
         os.close(self._descriptor)
-        return os.waitstatus_to_exitcode(status), self.text
+        return self._process.wait(PATIENCE), self.text
 
     def _read(self) -> bool:
         if not select.select([self._descriptor], [], [], PATIENCE)[0]:

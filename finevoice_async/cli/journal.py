@@ -14,7 +14,7 @@ import typer
 
 from finevoice_async import EffectState, JournalRow
 from finevoice_async.adapters.journal_reader import JournalReader, read_journal
-from finevoice_async.cli.talk import count, fit, give_json, plain, say
+from finevoice_async.cli.talk import as_json_line, count, fit, plain, say
 from finevoice_async.core.ledger import MAY_BE_PAID
 
 PAGE = 500
@@ -49,8 +49,8 @@ async def show_journal(path: Path, states: tuple[EffectState, ...], *, as_json: 
         if as_json:
             for page in _pages(journal, states):
                 earlier = journal.past_task_ids([row.id for row in page])
-                for row in page:
-                    give_json(_as_data(row) | {"past_task_ids": earlier.get(row.id, [])})
+                data = (_as_data(row) | {"past_task_ids": earlier.get(row.id, [])} for row in page)
+                print("\n".join(map(as_json_line, data)))
         elif sys.stdout.isatty():
             _show_list(journal, states)
         else:
@@ -71,17 +71,20 @@ def _pages(journal: JournalReader, states: tuple[EffectState, ...]) -> Iterator[
 
 def _show_list(journal: JournalReader, states: tuple[EffectState, ...]) -> None:
     width = max(shutil.get_terminal_size().columns, _NARROWEST)
-    total = in_doubt = 0
+    total = in_doubt = sending = 0
     for page in _pages(journal, states):
         if not total:
             print(_line(width, "row", "state", "what", "changed (UTC)"))
         total += len(page)
         in_doubt += sum(row.state in _IN_DOUBT for row in page)
+        sending += sum(row.state is EffectState.SENDING for row in page)
         for row in page:
             print("\n".join(_entry(row, width)))
     print(count(total, "effect") if total else "No effects.")
+    sys.stdout.flush()
+    if sending:
+        say("What is sending may be under way in a program that runs: then wait for its end.")
     if in_doubt:
-        sys.stdout.flush()
         say(
             f"{count(in_doubt, 'effect')} perhaps paid: only you can tell. Look at your account, then give",
             "  --adopt ROW=TASK                      its task is there",

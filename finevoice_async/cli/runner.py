@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from finevoice_async.cli import exits
-from finevoice_async.cli.talk import give_json, say
+from finevoice_async.cli.talk import forget_stdout, give_json, say
 from finevoice_async.errors import FineVoiceError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,7 +59,7 @@ def _run(job: Coroutine[Any, Any, int], *, as_json: bool, debug: bool) -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return stop.code
     except BrokenPipeError:
-        _forget_stdout()  # whoever read it has enough, such as `head`
+        forget_stdout()  # whoever read it has enough, such as `head`
         return 0
     except (FineVoiceError, OSError) as error:
         if debug:
@@ -107,9 +106,3 @@ def report(error: BaseException, *, as_json: bool) -> None:
         give_json(told if again is None else told | {"continue": again})
         return
     say(f"finevoice: {exits.words(error)}", *([] if again is None else [f"{exits.GO_ON}{again}"]))
-
-
-def _forget_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

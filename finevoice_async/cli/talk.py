@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -19,13 +21,30 @@ def say(*lines: str) -> None:
 
 
 def give(line: str) -> None:
-    """Give a line of the result."""
-    print(line, flush=True)
+    """Give a line of the result. If nobody reads it any more, the work goes on: it may be paid for."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        forget_stdout()
 
 
 def give_json(data: dict[str, Any]) -> None:
     """Give one JSON object, on a line of its own."""
-    print(json.dumps(data), flush=True)  # ASCII: also a path that is no text can be told
+    give(as_json_line(data))
+
+
+def as_json_line(data: dict[str, Any]) -> str:
+    """Return an object as one line, in ASCII: so also a path that is no text can be told."""
+    return json.dumps(data)
+
+
+def forget_stdout() -> None:
+    """Let what is still written to standard output go nowhere: its reader has gone, such as `head`."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def plain(text: str) -> str:

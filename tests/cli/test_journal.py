@@ -119,6 +119,7 @@ def test_a_terminal_gets_a_list(journal: str) -> None:
         "lost, perhaps paid",
         "9 effects",
         "3 effects perhaps paid",
+        "sending may be under way",
         "--adopt ROW=TASK",
     ):
         assert words in told

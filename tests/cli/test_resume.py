@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import PATIENCE, served, start
 
 from finevoice_async import FineVoiceSession, SubmitUnknownError
 from finevoice_async.cli import exits
@@ -65,3 +67,26 @@ def test_without_a_place(commands: Any, journal: str, tmp_path: Path) -> None:
     result = commands("resume", journal, "--out", "file/out")
     assert result.exit_code == exits.NOT_SAVED
     assert (commands.emulator.ledger.posts, commands.emulator.ledger.polls) == (posts, polls)
+
+
+def test_a_reader_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If nobody reads the names any more, such as after `| head -1`, all that is paid for is saved all the same."""
+    with served(service_time=0.01) as service:
+        monkeypatch.setenv("FINEVOICE_API_KEY", "k")
+        monkeypatch.setenv("FINEVOICE_BASE_URL", service.emulator.url)
+
+        async def leave() -> None:
+            async with FineVoiceSession(journal="j.db") as session:
+                await asyncio.gather(*[session.generate(f"rain {number}", duration=1) for number in range(3)])
+
+        with asyncio.Runner() as runner:
+            runner.run(leave())
+        process = start("resume", "j.db", "--out", "out")
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        told = process.stderr.read()
+        process.stderr.close()
+        assert process.wait(PATIENCE) == 0
+    assert told == "3 saved, 0 failed, 0 unknown\n"
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 3
