@@ -134,7 +134,7 @@ def test_a_typed_address_is_typed_again(commands: Any, monkeypatch: pytest.Monke
 
 def test_a_terminal_shows_how_long_it_takes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a terminal a line says what is waited for; once something was learned, for how much longer."""
-    with served(service_time=1.2) as service:
+    with served(service_time=0.05) as service:
         monkeypatch.setenv("FINEVOICE_API_KEY", "k")
         monkeypatch.setenv("FINEVOICE_BASE_URL", service.emulator.url)
         code, cold = Terminal("generate", "rain", "-o", "1.wav").end()

@@ -223,7 +223,7 @@ def test_an_emulator_ends_by_ctrl_c() -> None:
 
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that a shell runs in the background, with SIGINT ignored, does not hear it."""
-    with served(service_time=0.8) as service:
+    with served(service_time=0.3) as service:
         monkeypatch.setenv("FINEVOICE_API_KEY", "k")
         monkeypatch.setenv("FINEVOICE_BASE_URL", service.emulator.url)
         old = signal.signal(signal.SIGINT, signal.SIG_IGN)
