@@ -10,6 +10,7 @@ import pytest
 from commands import COLUMNS, Terminal
 
 from finevoice_async import DownloadError, SoundEffect
+from finevoice_async.cli import exits
 
 
 def test_demo(run: Any, tmp_path: Path, quick_emulator: None) -> None:
@@ -57,8 +58,13 @@ def test_goes_on_after_a_failed_download(
 
 
 def test_on_a_terminal() -> None:
-    """On 80 columns no line is broken."""
-    code, told = Terminal("demo", "--out", "out").end()
-    assert code == 0
-    assert "12/12" in told
-    assert max(len(line.split("\r")[-1]) for line in told.splitlines() if "The files are in" not in line) <= COLUMNS
+    """On 80 columns no line is broken; Ctrl-C ends it, and says that nothing was paid."""
+    terminal = Terminal("demo", "--out", "out")
+    terminal.read_until("  saved   ")
+    terminal.press_ctrl_c()
+    code, told = terminal.end()
+    assert code == exits.INTERRUPTED
+    assert "/12" in told
+    assert "nothing was paid" in told
+    assert "Traceback" not in told
+    assert max(len(line.split("\r")[-1]) for line in told.splitlines()) <= COLUMNS
