@@ -138,6 +138,13 @@ def _in(states: Sequence[EffectState]) -> tuple[str, list[str]]:
     return condition, [state.value for state in states]
 
 
+def prune(db: sqlite3.Connection, *, before: datetime) -> int:
+    """Delete the rows that are settled and were written last before a time; return how many they were."""
+    states = ", ".join(f"'{state.value}'" for state in FINISHED)
+    statement = f"DELETE FROM effects WHERE state IN ({states}) AND updated_at < ?"  # noqa: S608 - names of ours
+    return db.execute(statement, (_stamp(before),)).rowcount
+
+
 def load(db: sqlite3.Connection, *, name: str) -> str | None:
     """Return the text under a name."""
     found = db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()

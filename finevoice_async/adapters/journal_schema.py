@@ -6,9 +6,11 @@ All of this is synchronous and belongs on the journal's own thread. `journal_row
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -99,7 +101,10 @@ _WORDS = {
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY)
 _HARMLESS = (sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
-_creating = threading.Lock()
+_touching = threading.Lock()  # held while a descriptor of a journal is opened or closed outside of SQLite
+_owned: dict[
+    tuple[int, int], list[int]
+] = {}  # this process's journals, by device and inode: descriptors to close later
 
 
 def explain(error: Exception) -> str:
@@ -142,18 +147,56 @@ def close_file(db: sqlite3.Connection, path: Path) -> JournalError | None:
     except sqlite3.Error as error:
         return JournalError(f"The journal {path} could not be closed: {explain(error)}.")
     finally:
+        _disown(path.resolve())
         ctypes.pythonapi.Py_DecRef(ctypes.py_object(db))
     return None
 
 
+def copy_file(path: Path, target: Path) -> None:
+    """Copy a journal's main file, whoever owns it.
+
+    If this very process owns it, the descriptor stays open until the owner closes: to close it would drop its locks.
+    """
+    with _touching:
+        source = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        kept = _owned.get(_identity(os.fstat(source)))
+        if kept is not None:
+            kept.append(source)
+        with os.fdopen(source, "rb", closefd=kept is None) as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1024 * 1024)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _own(path: Path) -> bool:
+    """Note that this process is about to lock a file; False if it was noted before."""
+    with _touching:
+        identity = _identity(path.stat())
+        is_new = identity not in _owned
+        _owned.setdefault(identity, [])
+    return is_new
+
+
+def _disown(path: Path) -> None:
+    """The file's locks are gone, so that descriptors of it may be closed."""
+    with _touching, contextlib.suppress(OSError):
+        for descriptor in _owned.pop(_identity(path.stat()), ()):
+            os.close(descriptor)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     _create(path)
+    is_first = _own(path)
     # No waiting for locks: an owner keeps its lock for hours.
     db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
     try:
         _take(db, path)
     except BaseException:
         db.close()
+        if is_first:
+            _disown(path)
         raise
     # If a forked child dropped its copy, SQLite would delete the parent's write-ahead log, and with it what was
     # committed. This reference keeps the copy for ever; the owner gives it back in close_file.
@@ -169,7 +212,7 @@ def _create(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise JournalError(f"The journal {path} cannot be opened: its folder does not exist. Make it first.")
-    with _creating:
+    with _touching:
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:

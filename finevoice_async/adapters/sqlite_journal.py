@@ -16,6 +16,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -259,6 +260,13 @@ class SqliteJournal:
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
         """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
         return await self._put(partial(journal_rows.rows, states=states, after=after, limit=limit))
+
+    def prune(self, before: datetime) -> asyncio.Future[int]:
+        """Delete the rows that are settled (SAVED, REFUSED, FAILED) and were written last before a time.
+
+        Their keys are forgotten with them. The result is how many they were.
+        """
+        return self._put(partial(journal_rows.prune, before=before), f"without rows from before {before:%Y-%m-%d}")
 
     async def load(self, name: str) -> str | None:
         """Return the text stored under a name, if any."""

@@ -10,7 +10,9 @@ def main() -> None:
     try:
         from finevoice_async.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name not in ("typer", "rich", "click"):
+        if error.name not in ("typer", "rich", "click", "platformdirs"):
             raise
-        sys.exit("The command needs typer and rich: pip install 'finevoice-async[cli]'")
+        sys.exit("The command needs typer, rich and platformdirs: pip install 'finevoice-async[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
     app()

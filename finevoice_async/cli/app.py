@@ -2,39 +2,78 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
+import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from finevoice_async.cli import exits
+from finevoice_async.cli.exits import EPILOG, WRONG_USE, words
+from finevoice_async.cli.runner import finish
+from finevoice_async.cli.spans import parse_span
+from finevoice_async.cli.talk import give_json, say
+from finevoice_async.config import BASE_URL_VARIABLE
 
-EPILOG = (
-    "Exit codes: 0 done, 1 other, 2 wrong use, 3 refused, 4 not done, 5 unknown and perhaps paid, 6 not saved, "
-    "7 journal, 130 interrupted."
-)
+_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own copy of it
+
+
+class _Commands(TyperGroup):
+    """Says what is wrong with a command line in one line, as with everything else."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Run a command."""
+        given = sys.argv[1:] if args is None else list(args)
+        try:
+            code = super().main(given, *more, **{**options, "standalone_mode": False})
+        except _UsageError as error:
+            sys.exit(_explain_use(error, given))
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain_use(error: Any, arguments: list[str]) -> int:
+    """Say what is wrong with a command line, and where to read on."""
+    told = words(typer.BadParameter(error.format_message()))
+    path = "finevoice" if error.ctx is None else " ".join(["finevoice", *error.ctx.command_path.split()[1:]])
+    if "--json" in arguments:
+        give_json({"error": "UsageError", "message": told, "task_id": None, "exit_code": WRONG_USE})
+    else:
+        say(f"finevoice: {told}", f"See: {path} --help")
+    return WRONG_USE
+
 
 app = typer.Typer(
-    help="Sound effects from FineVoice, many at once. Try `finevoice demo`: it needs no key.",
+    cls=_Commands,
+    help="Sound effects from FineVoice, many at once, none paid for twice. Try `finevoice demo` first: it needs no "
+    "key and costs nothing. For the service, set FINEVOICE_API_KEY to the key of your account; then "
+    '`finevoice generate "Rain on a tin roof" -o rain.wav` makes one effect.',
     epilog=EPILOG,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and what is logged.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, and nothing else.")]
 Prompt = Annotated[str | None, typer.Argument(help="What should be heard.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="The file, or a folder (for a name made of the prompt).")]
+Output = Annotated[
+    str,
+    typer.Option("-o", "--output", help="The file; a folder, for a name made of the prompt; or - for standard output."),
+]
 Folder = Annotated[Path, typer.Option("--out", help="The folder for the files.")]
 Embedded = Annotated[bool, typer.Option("--emulator", help="Use an embedded emulator: no key, no cost.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
 JournalFile = Annotated[Path | None, typer.Option("--journal", help="A file that keeps every effect through crashes.")]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="The service's address.", envvar="FINEVOICE_BASE_URL")]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", help="Your name for the effect, with --journal: the same again is found, not paid again."),
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="The service's address.", envvar=BASE_URL_VARIABLE)]
 Duration = Annotated[float | None, typer.Option(help="Seconds, at most 30.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
 File = Annotated[Path, typer.Argument(help="The journal.")]
@@ -47,9 +86,34 @@ Faults = Annotated[
         help="What goes wrong, and how likely: submit.lose_reply=0.1. May be repeated; a wrong name lists them all.",
     ),
 ]
+TaskId = Annotated[str, typer.Argument(help="The task's id, as `generate` or the service showed it.")]
 
 
-@app.command()
+def _typed(base_url: str | None) -> str | None:
+    """Return the address if it was typed: the next command finds that of the environment by itself."""
+    return None if base_url == os.environ.get(BASE_URL_VARIABLE) else base_url
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"finevoice-async {metadata.version('finevoice-async')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def finevoice(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback has done it
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Show the help if there is no command."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+@app.command(epilog=EPILOG)
 def generate(
     prompt: Prompt = None,
     output: Output = ".",
@@ -58,7 +122,11 @@ def generate(
     source_type: Annotated[str | None, typer.Option(help="image or video.")] = None,
     duration: Duration = None,
     use_async: Annotated[bool, typer.Option("--async/--sync", help="Poll, or let the service hold its answer.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    overwrite: Overwrite = False,
+    key: Key = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --key: if it failed before, pay for another try.")
+    ] = False,
     journal: JournalFile = None,
     base_url: BaseUrl = None,
     emulator: Embedded = False,
@@ -67,28 +135,63 @@ def generate(
 ) -> None:
     """Make one sound effect and save it."""
     from finevoice_async.cli.generate import Wish, generate_one
+    from finevoice_async.cli.place import Place
 
-    fields: dict[str, Any] = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "source_url": source_url,
-        "source_type": source_type,
-        "duration": duration,
-        "use_async": use_async,
-    }
-    wish = Wish(fields, output, overwrite=overwrite, journal=journal, base_url=base_url, emulator=emulator)
-    _finish(generate_one(wish, as_json=as_json), as_json=as_json, debug=debug)
+    wish = Wish(
+        fields={
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "source_url": source_url,
+            "source_type": source_type,
+            "duration": duration,
+            "use_async": use_async,
+        },
+        place=Place(output, overwrite=overwrite),
+        key=key,
+        retry_failed=retry_failed,
+        journal=journal,
+        base_url=base_url,
+        given_url=_typed(base_url),
+        emulator=emulator,
+        as_json=as_json,
+    )
+    finish(generate_one(wish), as_json=as_json, debug=debug)
 
 
-@app.command()
-def demo(out: Folder = Path("effects"), debug: Debug = False) -> None:
+@app.command(epilog=EPILOG)
+def fetch(
+    task_id: TaskId,
+    output: Output = ".",
+    overwrite: Overwrite = False,
+    journal: JournalFile = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Save the result of a task of another run or day; wait for it if it still runs. Costs nothing."""
+    from finevoice_async.cli.generate import Wish
+    from finevoice_async.cli.generate import fetch as run
+    from finevoice_async.cli.place import Place
+
+    wish = Wish(
+        place=Place(output, overwrite=overwrite),
+        journal=journal,
+        base_url=base_url,
+        given_url=_typed(base_url),
+        as_json=as_json,
+    )
+    finish(run(wish, task_id), as_json=as_json, debug=debug)
+
+
+@app.command(epilog=EPILOG)
+def demo(out: Folder = Path("effects"), as_json: Json = False, debug: Debug = False) -> None:
     """Make a dozen effects at once on an embedded emulator: no key, no network, real audio."""
     from finevoice_async.cli.demo import run_demo
 
-    _finish(run_demo(out), as_json=False, debug=debug)
+    finish(run_demo(out, as_json=as_json), as_json=as_json, debug=debug)
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def emulator(
     port: Port = 0,
     api_key: Annotated[str | None, typer.Option(help="The key that it accepts; else one is made up.")] = None,
@@ -114,42 +217,72 @@ def emulator(
         "dialect": dialect,
         "seed": seed,
     }
-    _finish(serve(options, fault or []), as_json=False, debug=debug)
+    finish(serve(options, fault or []), as_json=False, debug=debug)
 
 
-@app.command()
-def journal(file: File, as_json: Json = False, debug: Debug = False) -> None:
-    """Show the effects that a journal keeps, by state."""
-    from finevoice_async.cli.journal import show_journal
+@app.command(epilog=EPILOG)
+def journal(
+    file: File,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", help="Show only these, such as saved, unknown or perhaps-paid.")
+    ] = None,
+    adopt: Annotated[
+        list[str] | None, typer.Option("--adopt", metavar="ROW=TASK", help="Perhaps paid: this is its task.")
+    ] = None,
+    discard: Annotated[
+        list[int] | None, typer.Option("--discard", metavar="ROW", min=1, help="Perhaps paid, or queued: give it up.")
+    ] = None,
+    resend: Annotated[
+        list[int] | None, typer.Option("--resend", metavar="ROW", min=1, help="Perhaps paid: send it again.")
+    ] = None,
+    accept_double_charge: Annotated[
+        bool, typer.Option("--accept-double-charge", help="With --resend: it may cost a second time.")
+    ] = False,
+    prune: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=parse_span,
+            metavar="AGE",
+            help="Remove what is saved, refused or failed and older, such as 30d or 12h.",
+        ),
+    ] = None,
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show the effects that a journal keeps, by state; also while a program has it open.
 
-    _finish(show_journal(file, as_json=as_json), as_json=as_json, debug=debug)
+    In a pipe, each is a line of fields between tabs: row, state, "perhaps paid" or nothing, task id, key, prompt,
+    file, error, time of the last change.
+
+    What is perhaps paid only you can settle: see --adopt, --discard and --resend.
+    """
+    from finevoice_async.cli.journal import parse_state, show_journal
+    from finevoice_async.cli.settle import Settlement, parse_adoption, settle
+
+    states = tuple(found for name in state or () for found in parse_state(name))
+    wanted = Settlement(
+        adopt=[parse_adoption(text) for text in adopt or ()],
+        discard=discard or (),
+        resend=resend or (),
+        accept_double_charge=accept_double_charge,
+        prune=prune,
+    )
+    if wanted:
+        finish(settle(file, wanted, base_url=base_url, as_json=as_json), as_json=as_json, debug=debug)
+    finish(show_journal(file, states, as_json=as_json), as_json=as_json, debug=debug)
 
 
-@app.command()
-def resume(file: File, out: Folder = Path("effects"), base_url: BaseUrl = None, debug: Debug = False) -> None:
+@app.command(epilog=EPILOG)
+def resume(
+    file: File,
+    out: Folder = Path("effects"),
+    base_url: BaseUrl = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """Pick up what an interrupted run left in its journal, and save the results."""
-    from finevoice_async.cli.journal import resume as run
+    from finevoice_async.cli.resume import resume as run
 
-    _finish(run(file, out, base_url=base_url), as_json=False, debug=debug)
-
-
-def _finish(job: Coroutine[Any, Any, int], *, as_json: bool, debug: bool) -> None:
-    """Run a job, and leave with its exit code; an error becomes a line and a code."""
-    from finevoice_async.errors import FineVoiceError
-
-    level = logging.DEBUG if debug else logging.CRITICAL
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        code = asyncio.run(job)
-    except KeyboardInterrupt:
-        code = exits.INTERRUPTED
-    except (FineVoiceError, OSError) as error:
-        if debug:
-            raise
-        code = exits.exit_code(error)
-        if as_json:
-            told = {"error": type(error).__name__, "message": str(error), "task_id": getattr(error, "task_id", None)}
-            print(json.dumps(told))
-        else:
-            print(f"finevoice: {error}", file=sys.stderr)
-    raise typer.Exit(code)
+    job = run(file, out, base_url=base_url, given_url=_typed(base_url), as_json=as_json)
+    finish(job, as_json=as_json, debug=debug)

@@ -9,8 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from finevoice_async import FineVoiceSession, SfxRequest
-from finevoice_async.cli.generate import say_what_runs
+from finevoice_async.cli import exits
+from finevoice_async.cli.memory import Memory
+from finevoice_async.cli.posting import Interruption
 from finevoice_async.cli.progress import ManyProgress
+from finevoice_async.cli.talk import give_json, this_command
 from finevoice_async.emulator import Emulator, LogNormal
 
 REQUESTS = (
@@ -31,24 +34,41 @@ PLACES = 5
 """What the smallest plan allows at once."""
 
 
-async def run_demo(folder: Path) -> int:
+async def run_demo(folder: Path, *, as_json: bool) -> int:
     """Make a dozen effects at once, and say where they are and what to type next."""
-    console = Console()
+    console = Console(quiet=as_json)
     folder.mkdir(parents=True, exist_ok=True)
+    memory = Memory(None, emulator=True)
     console.print(f"An emulated FineVoice runs on this machine; {len(REQUESTS)} effects, {PLACES} at once.")
-    async with (
-        Emulator(plan_limit=PLACES, service_time=LogNormal(median=2.0)) as emulator,
-        FineVoiceSession(emulator.api_key, base_url=emulator.url, max_concurrency=PLACES) as session,
-    ):
-        began = time.monotonic()
-        try:
-            failed = await _make_all(session, folder, console)
-        except asyncio.CancelledError:
-            say_what_runs(session)
-            raise
-        took = time.monotonic() - began
-        one_by_one = sum(task.service_time for task in emulator.ledger.accepted.values())
-        stats = session.stats
+    try:
+        async with (
+            Emulator(plan_limit=PLACES, service_time=LogNormal(median=2.0)) as emulator,
+            FineVoiceSession(
+                emulator.api_key, base_url=emulator.url, max_concurrency=PLACES, polling=memory.polling()
+            ) as session,
+        ):
+            began = time.monotonic()
+            failed = await _make_all(session, folder, console, as_json=as_json)
+            took = time.monotonic() - began
+            one_by_one = sum(task.service_time for task in emulator.ledger.accepted.values())
+            stats = session.stats
+    except asyncio.CancelledError:
+        told = Interruption(emulated=True, advice="Begin again with:", again=this_command())
+        told.tell(as_json=as_json)
+        raise
+    memory.keep(session.polling_state())
+    if as_json:
+        give_json(
+            {
+                "effects": stats.completed,
+                "failed": failed,
+                "seconds": round(took, 3),
+                "seconds_one_by_one": round(one_by_one, 3),
+                "polls": stats.polls,
+                "folder": str(folder.resolve()),
+            }
+        )
+        return 1 if failed else 0
     console.print()
     console.print(f"{stats.completed} effects in {took:.1f} s; one after another they take {one_by_one:.1f} s.")
     console.print(f"{stats.polls} polls, {stats.polls / max(stats.completed, 1):.1f} an effect.")
@@ -56,7 +76,7 @@ async def run_demo(folder: Path) -> int:
     console.print(
         "\nNext:\n"
         '  finevoice generate "Rain on a tin roof" -o rain.wav --emulator\n'
-        "  finevoice emulator          # for your own program; FineVoiceSession() finds it\n"
+        "  finevoice emulator            # for your program; FineVoiceSession() finds it\n"
         "  export FINEVOICE_API_KEY=...  # the real service",
         markup=False,
         highlight=False,
@@ -65,22 +85,27 @@ async def run_demo(folder: Path) -> int:
     return 1 if failed else 0
 
 
-async def _make_all(session: FineVoiceSession, folder: Path, console: Console) -> int:
+async def _make_all(session: FineVoiceSession, folder: Path, console: Console, *, as_json: bool) -> int:
+    """Make and save all; return how many came to nothing."""
     failed = 0
     with ManyProgress(len(REQUESTS), console) as progress:
-        async for outcome in session.generate_many(REQUESTS):
+        async for outcome in session.generate_many(REQUESTS, save_to=folder):
             prompt = outcome.request.prompt if outcome.request else None
-            if outcome.effect is None:
-                failed += 1
-                progress.say(f"  failed  {prompt}: {outcome.error}")
+            path, error = outcome.path, outcome.error
+            failed += error is not None
+            if as_json:
+                words = None if error is None else exits.words(error)
+                file = None if path is None else str(path)
+                give_json({"prompt": prompt, "task_id": outcome.task_id, "path": file, "error": words})
+            elif path is None:
+                progress.say(f"  failed  {prompt}: {error}")
             else:
-                path = await outcome.effect.save(folder, overwrite=True)
-                progress.say(f"  saved   {prompt} -> {path.name}")
+                progress.say(f"  saved   {path.name}")
             progress.advance(_remaining(session))
     return failed
 
 
 def _remaining(session: FineVoiceSession) -> str:
-    """Say how long the slowest of the running tasks will take, by what was learned so far."""
-    estimates = [estimate.p90 for task in session.tasks if (estimate := task.estimate()) is not None]
-    return f"(about {max(estimates):.0f} s more for those that run)" if estimates else ""
+    """Say how long those that run will take, by what was learned; the first few say little."""
+    estimates = [estimate.median for task in session.tasks if (estimate := task.estimate()) is not None]
+    return f"about {max(*estimates, 1):.0f} s more" if estimates and session.stats.completed >= PLACES else ""

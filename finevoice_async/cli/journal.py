@@ -1,120 +1,136 @@
-"""`finevoice journal` and `finevoice resume`: what a journal holds, and picking up what was left in it."""
+"""`finevoice journal`: what a journal holds, also while a program has it open."""
 
 from __future__ import annotations
 
-import asyncio
-import json
+import shutil
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import attrs
+import typer
 
-from finevoice_async import (
-    EffectState,
-    FineVoiceSession,
-    JournalError,
-    JournalRow,
-    SubmitUnknownError,
-    TaskNotFoundError,
-)
-from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.cli.generate import say_what_runs
+from finevoice_async import EffectState, JournalRow
+from finevoice_async.adapters.journal_reader import JournalReader, read_journal
+from finevoice_async.cli.talk import as_json_line, count, fit, plain, say
 from finevoice_async.core.ledger import MAY_BE_PAID
 
 PAGE = 500
+PERHAPS_PAID = "perhaps-paid"
+
+_IN_DOUBT = (EffectState.SENDING, *MAY_BE_PAID)
+"""SENDING: its POST is under way, or a crash came between; whoever opens the journal next makes it UNKNOWN."""
+
+_NARROWEST = 60  # columns
+_ROW, _STATE, _TIME = 5, 21, 16  # columns of the list
 
 
-@asynccontextmanager
-async def _opened(path: Path) -> AsyncIterator[SqliteJournal]:
-    """Open a journal that exists, without a key and a session.
+def parse_state(text: str) -> tuple[EffectState, ...]:
+    """Return the states that a word names.
 
     Raises:
-        JournalError: There is none, or it cannot be opened.
+        typer.BadParameter: It names none.
     """
-    _check_exists(path)
-    journal = SqliteJournal(path, LoopClock())
-    await journal.open()
+    word = text.strip().lower().replace("_", "-").replace(" ", "-")
+    if word == PERHAPS_PAID:
+        return _IN_DOUBT
     try:
-        yield journal
-    finally:
-        await journal.aclose()
+        return (EffectState(word),)
+    except ValueError:
+        names = ", ".join([*(state.value for state in EffectState), PERHAPS_PAID])
+        raise typer.BadParameter(f"{text!r} is no state. There are {names}.") from None
 
 
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise JournalError(f"There is no journal at {path}.")
-
-
-async def show_journal(path: Path, *, as_json: bool) -> int:
+async def show_journal(path: Path, states: tuple[EffectState, ...], *, as_json: bool) -> int:
     """Print the effects of a journal, by state."""
-    async with _opened(path) as journal:
-        rows: list[JournalRow] = []
-        while page := await journal.rows(after=rows[-1].id if rows else 0, limit=PAGE):
-            rows += page
-    order = list(EffectState)
-    rows.sort(key=lambda row: (order.index(row.state), row.id))
-    if as_json:
-        print(json.dumps([_as_data(row) for row in rows], ensure_ascii=False))
-        return 0
-    table = Table("row", "state", "task id", "key", "prompt", "file or error", "last change (UTC)")
-    for row in rows:
-        where = row.path or row.error or ""
-        cells = (str(row.id), row.state.value, row.task_id or "", row.key or "", (row.request.prompt or "")[:60], where)
-        table.add_row(*(_plain(cell) for cell in cells), f"{row.updated_at:%Y-%m-%d %H:%M:%S}")
-    Console().print(table)
-    unknown = sum(row.state in MAY_BE_PAID for row in rows)
-    if unknown:
-        print(f"{unknown} may have been paid for, and only you can settle them. Look at your account.")
+    with read_journal(path) as journal:
+        if as_json:
+            for page in _pages(journal, states):
+                earlier = journal.past_task_ids([row.id for row in page])
+                data = (_as_data(row) | {"past_task_ids": earlier.get(row.id, [])} for row in page)
+                print("\n".join(map(as_json_line, data)))
+        elif sys.stdout.isatty():
+            _show_list(journal, states)
+        else:
+            for page in _pages(journal, states):
+                print("\n".join("\t".join(_fields(row)) for row in page))
+    sys.stdout.flush()
     return 0
 
 
-def _plain(text: str) -> str:
-    """Make text inert: no markup of the table's, no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text).replace("[", "\\[")
+def _pages(journal: JournalReader, states: tuple[EffectState, ...]) -> Iterator[list[JournalRow]]:
+    """Yield the rows state by state, in the order of an effect's life."""
+    for state in (state for state in EffectState if not states or state in states):
+        after = 0
+        while page := journal.rows(state, after=after, limit=PAGE):
+            yield page
+            after = page[-1].id
+
+
+def _show_list(journal: JournalReader, states: tuple[EffectState, ...]) -> None:
+    width = max(shutil.get_terminal_size().columns, _NARROWEST)
+    total = in_doubt = sending = 0
+    for page in _pages(journal, states):
+        if not total:
+            print(_line(width, "row", "state", "what", "changed (UTC)"))
+        total += len(page)
+        in_doubt += sum(row.state in _IN_DOUBT for row in page)
+        sending += sum(row.state is EffectState.SENDING for row in page)
+        for row in page:
+            print("\n".join(_entry(row, width)))
+    print(count(total, "effect") if total else "No effects.")
+    sys.stdout.flush()
+    if sending:
+        say("What is sending may be under way in a program that runs: then wait for its end.")
+    if in_doubt:
+        say(
+            f"{count(in_doubt, 'effect')} perhaps paid: only you can tell. Look at your account, then give",
+            "  --adopt ROW=TASK                      its task is there",
+            "  --discard ROW                         give it up",
+            "  --resend ROW --accept-double-charge   send it again, perhaps pay again",
+        )
+
+
+def _entry(row: JournalRow, width: int) -> list[str]:
+    """Return an effect as lines that fit."""
+    what = row.request.prompt or row.request.source_url or ""
+    lines = [_line(width, str(row.id), _state_word(row), what, f"{row.updated_at:%Y-%m-%d %H:%M}")]
+    details = [("task", row.task_id), ("key", row.key), ("file", row.path), ("error", row.error)]
+    for name, text in details:
+        if text and not (name == "error" and row.state is EffectState.SAVED):
+            lines.append(f"{'':{_ROW + 1}}{fit(f'{name:5} {plain(text)}', width - _ROW - 1).rstrip()}")
+    return lines
+
+
+def _line(width: int, row: str, state: str, what: str, time: str) -> str:
+    room = width - _ROW - _STATE - _TIME - 3
+    return f"{row:>{_ROW}} {state:{_STATE}} {fit(plain(what), room)} {time}"
+
+
+def _state_word(row: JournalRow) -> str:
+    return f"{row.state.value}, perhaps paid" if row.state in _IN_DOUBT else row.state.value
+
+
+def _fields(row: JournalRow) -> list[str]:
+    """Return an effect as fields for a pipe: always as many, none with a tab or a new line."""
+    perhaps = "perhaps paid" if row.state in _IN_DOUBT else ""
+    texts = (row.task_id, row.key, row.request.prompt or row.request.source_url, row.path, row.error)
+    moment = row.updated_at.isoformat(timespec="seconds")
+    return [str(row.id), row.state.value, perhaps, *(plain(text or "") for text in texts), moment]
 
 
 def _as_data(row: JournalRow) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "state": row.state.value,
-        "key": row.key,
-        "task_id": row.task_id,
-        "prompt": row.request.prompt,
-        "duration": row.request.duration,
-        "urls": list(row.urls),
-        "path": row.path,
-        "sha256": row.sha256,
-        "error": row.error,
-        "created_at": row.created_at.isoformat(),
-        "updated_at": row.updated_at.isoformat(),
-    }
+    """Return all of a row as plain data; the request's fields stand beside the others."""
+    data = attrs.asdict(row, value_serializer=_plain_value)
+    request = data.pop("request")
+    return {**data, "perhaps_paid": row.state in _IN_DOUBT, **request}
 
 
-async def resume(path: Path, folder: Path, *, base_url: str | None) -> int:
-    """Pick up what a journal left behind, and save every result."""
-    _check_exists(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = failed = unknown = 0
-    async with FineVoiceSession(base_url=base_url, journal=path) as session:
-        try:
-            async for outcome in session.recover():
-                if outcome.effect is not None:
-                    print(await outcome.effect.save(folder, overwrite=True))
-                    saved += 1
-                    continue
-                print(f"finevoice: {outcome.error}", file=sys.stderr)
-                may_be_paid = isinstance(outcome.error, SubmitUnknownError | TaskNotFoundError)
-                unknown += may_be_paid
-                failed += not may_be_paid
-        except asyncio.CancelledError:
-            say_what_runs(session, path)
-            raise
-    print(f"{saved} saved, {failed} failed, {unknown} unknown", file=sys.stderr)
-    if unknown:
-        return 5
-    return 4 if failed else 0
+def _plain_value(_: object, __: object, value: Any) -> Any:
+    if isinstance(value, EffectState):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,87 @@
+"""How the command speaks: results on standard output, as text or JSON; all other words on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+
+def say(*lines: str) -> None:
+    """Say lines to the person, on standard error."""
+    for line in lines:
+        print(line, file=sys.stderr, flush=True)
+
+
+def give(line: str) -> None:
+    """Give a line of the result. If nobody reads it any more, the work goes on: it may be paid for."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        forget_stdout()
+
+
+def give_json(data: dict[str, Any]) -> None:
+    """Give one JSON object, on a line of its own."""
+    give(as_json_line(data))
+
+
+def as_json_line(data: dict[str, Any]) -> str:
+    """Return an object as one line, in ASCII: so also a path that is no text can be told."""
+    return json.dumps(data)
+
+
+def forget_stdout() -> None:
+    """Let what is still written to standard output go nowhere: its reader has gone, such as `head`."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = sys.stdout.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def plain(text: str) -> str:
+    """Return a text on one line, without characters that steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def command(name: str, *arguments: str | None, **options: str | Path | None) -> str:
+    """Return a command line of this program, as a shell takes it; what is None is left out.
+
+    Args:
+        name: The command.
+        arguments: Its arguments and flags.
+        options: Its options and their values.
+    """
+    words = ["finevoice", name, *(word for word in arguments if word is not None)]
+    for option, value in options.items():
+        if value is not None:
+            words += ["-o" if option == "output" else "--" + option.replace("_", "-"), str(value)]
+    return shlex.join(words)
+
+
+def this_command() -> str:
+    """Return the command line that was typed."""
+    return shlex.join(["finevoice", *sys.argv[1:]])
+
+
+def count(number: int, what: str) -> str:
+    """Return a number and a noun in the right form."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def listed(lines: Iterable[str]) -> list[str]:
+    """Return lines with an indent."""
+    return [f"  {line}" for line in lines]
+
+
+def fit(text: str, room: int) -> str:
+    """Return a text in just so many columns of a terminal; letters of some scripts take two."""
+    return set_cell_size(text, room) if cell_len(text) <= room else f"{set_cell_size(text, room - 1)}…"
