@@ -1,6 +1,6 @@
 """Many sound effects at once from FineVoice: none paid for twice, none lost."""
 
-from finevoice_async.config import Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
@@ -9,6 +9,7 @@ from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.records import Stats
 from finevoice_async.errors import (
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     DownloadError,
     FineVoiceError,
@@ -31,6 +32,8 @@ from finevoice_async.task import SfxTask
 
 __all__ = [
     "AuthenticationError",
+    "Budget",
+    "BudgetExceededError",
     "ConfigurationError",
     "DownloadError",
     "EffectState",

@@ -19,7 +19,7 @@ from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
 from finevoice_async.adapters.journals import make_journal
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Polling, Retry, Timeouts
+from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Budget, Polling, Retry, Timeouts
 from finevoice_async.core.addresses import is_local
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
 from finevoice_async.core.requests import as_request
@@ -73,6 +73,7 @@ class FineVoiceSession:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         polling: Polling = Polling(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
+        budget: Budget | None = None,
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         """Set it up; nothing is opened before the first use.
@@ -86,6 +87,7 @@ class FineVoiceSession:
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
+            budget: How much may be submitted; None: whatever is asked for. In a time, it needs a journal.
             http: An aiohttp session of yours for the calls to the service: used, never closed.
 
         Raises:
@@ -100,27 +102,24 @@ class FineVoiceSession:
         self._slots: Slots = own if slots is None else GuardedSlots(slots)
         if polling.budget * SHORTEST_EFFECT < max_concurrency:
             log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
-        self._timeouts = timeouts
-        self._max_concurrency = max_concurrency
+        self._timeouts, self._max_concurrency = timeouts, max_concurrency
         self._bookkeeper = books = Bookkeeper(make_journal(journal, clock))
         exchange = Exchange(self._transport, clock=clock)
         self._inflight = inflight = InFlight(self._slots, books)
         self._answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self._slots, rng=rng)
         self._poller = poller = Poller(exchange, inflight, self._answers, polling=polling, clock=clock, rng=rng)
-        registry = Registry()
-        gate = Gate(retry=retry, clock=clock, rng=rng)
+        registry, gate = Registry(), Gate(retry=retry, clock=clock, rng=rng)
         slots, parts = self._slots, (poller, inflight, books, registry)
-        sender = Sender(exchange, *parts, gate=gate, slots=slots, clock=clock, retry=retry, rng=rng)
-        self._submitter = Submitter(sender, *parts, gate=gate, slots=slots, clock=clock)
+        sender = Sender(exchange, *parts, gate=gate, slots=slots, clock=clock, retry=retry, budget=budget, rng=rng)
+        self._spending = sender.spending
+        self._submitter = submitter = Submitter(sender, *parts, gate=gate, slots=slots, clock=clock)
         local = is_local(self._transport.base_url)
         self._fetcher = AiohttpFetcher(timeouts, local=local)
         self._downloads = Downloads(self._fetcher, exchange, books, local=local, retry=retry, clock=clock, rng=rng)
         # All mutable state:
         self._life = Life()
         self._streams: dict[OutcomeStream, None] = {}  # loops of generate_many and recover; each leaves when it is left
-        self._stream = partial(
-            OutcomeStream, self._streams, self._submitter, poller, self._downloads, timeout=timeouts.task
-        )
+        self._stream = partial(OutcomeStream, self._streams, submitter, poller, self._downloads, timeout=timeouts.task)
 
     def __repr__(self) -> str:
         stats = self.stats
@@ -155,6 +154,7 @@ class FineVoiceSession:
     async def _open_journal(self) -> None:
         """Open the journal; tasks that it knows to run take their slots before anything new is submitted."""
         await self._bookkeeper.open()
+        await self._spending.open()
         learned = await self._bookkeeper.load(_LEARNED)
         if learned is not None:
             try:

@@ -15,6 +15,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -256,6 +257,10 @@ class SqliteJournal:
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
         """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
         return await self._put(partial(journal_rows.rows, states=states, after=after, limit=limit))
+
+    async def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when each submission left, from a moment on, that may have been accepted; the earliest first."""
+        return await self._put(partial(journal_rows.sent_since, moment=moment))
 
     async def load(self, name: str) -> str | None:
         """Return the text stored under a name, if any."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -129,6 +130,10 @@ class Bookkeeper:
             if row is not None and row.state in (*known, EffectState.QUEUED):
                 yield row
 
+    async def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when each submission left, from a moment on, that may have been accepted."""
+        return await _journalled(self._required().sent_since(moment))
+
     # A submission's steps
 
     def found(self, begun: asyncio.Future[Begun]) -> Begun:
@@ -186,12 +191,12 @@ class Bookkeeper:
     async def held(self, submission: Submission, why: str) -> None:
         """Note that it was not accepted this time, and waits to be sent again."""
         log.info("submission waits: %s", why)
-        await self._note_submission(submission, Move.DOUBT if submission.may_be_paid else Move.HOLD, why)
+        await self._note_submission(submission, Move.REVERT if submission.may_be_paid else Move.HOLD, why)
 
     async def refused(self, submission: Submission, why: str) -> None:
         """Note that it certainly was not accepted, and will not be sent again."""
         log.info("submission failed: %s", why)
-        await self._note_submission(submission, Move.DOUBT if submission.may_be_paid else Move.REFUSE, why)
+        await self._note_submission(submission, Move.REVERT if submission.may_be_paid else Move.REFUSE, why)
 
     async def unknown(self, submission: Submission, why: str) -> None:
         """Note that nobody knows whether it was accepted."""
@@ -225,7 +230,7 @@ class Bookkeeper:
             return None
         move = Move.REFUSE
         if doubt or submission.may_be_paid:
-            move = Move.DOUBT
+            move = Move.DOUBT if doubt else Move.REVERT
         elif submission.left_behind:
             move = Move.HOLD
         if submission.state not in MOVES[move][0]:
