@@ -2,7 +2,7 @@
 
 import logging
 
-from finevoice_async.config import Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
@@ -11,6 +11,7 @@ from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.records import Stats
 from finevoice_async.errors import (
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     DownloadError,
     FineVoiceError,
@@ -33,6 +34,8 @@ from finevoice_async.task import SfxTask
 
 __all__ = [
     "AuthenticationError",
+    "Budget",
+    "BudgetExceededError",
     "ConfigurationError",
     "DownloadError",
     "Downloads",

@@ -9,6 +9,7 @@ import ipaddress
 import ssl
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -116,6 +117,16 @@ def _optional_positive(owner: object, field: attrs.Attribute[Any], value: Any) -
 def _yes_or_no(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
     if type(value) is not bool:
         raise _refuse(owner, field, value, "True or False")
+
+
+def _as_time(value: Any) -> Any:
+    """Return a time as a plain one, anything else as it is, for the rule to refuse."""
+    return timedelta.__add__(timedelta(), value) if issubclass(type(value), timedelta) else value
+
+
+def _optional_time(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (type(value) is not timedelta or value <= timedelta()):
+        raise _refuse(owner, field, value, "a timedelta above 0, or None")
 
 
 def _number(default: float | None, rule: Callable[[object, attrs.Attribute[Any], Any], None]) -> Any:
@@ -299,3 +310,23 @@ class Downloads:
     allow: tuple[Network, ...] = attrs.field(
         default=(), converter=_as_networks, validator=_networks
     )  # nothing but public
+
+
+@with_safe_repr
+@attrs.frozen(kw_only=True)
+class Budget:
+    """How many submissions may be made: each may cost money.
+
+    A submission counts from the moment before it leaves until it is known that it certainly was not accepted. One whose
+    answer was lost, or that a crash cut off, counts as accepted. One of the same effect again is another one.
+
+    Attributes:
+        effects: How many, at most.
+        per: In any stretch of this length, by the journal, whatever sessions made them; None: in the session's life.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    effects: int = attrs.field(converter=_as_number, validator=_count)  # no default: nobody else knows it
+    per: timedelta | None = attrs.field(default=None, converter=_as_time, validator=_optional_time)

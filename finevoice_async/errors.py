@@ -7,6 +7,7 @@
     ├── ConfigurationError                    a key, an address, an option or a use that cannot work; nothing was sent
     ├── SubmitNotSentError                    the service was never reached; certainly not paid for
     ├── SubmitUnknownError                    may have been accepted and paid for; never sent again by itself
+    ├── BudgetExceededError                   the session's budget of submissions is spent; nothing was sent
     ├── AuthenticationError                   401, 403: the key is refused
     ├── InsufficientCreditsError              402
     ├── RequestRejectedError                  400, 404, 413, 422: the service refuses this request
@@ -145,6 +146,10 @@ class SubmitUnknownError(FineVoiceError):
     """
 
     _paid_with_id = None
+
+
+class BudgetExceededError(FineVoiceError):
+    """As many submissions as the session's `Budget` allows have been made. Nothing was sent."""
 
 
 class AuthenticationError(FineVoiceError):

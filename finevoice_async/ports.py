@@ -197,6 +197,9 @@ class Journal(Protocol):
         that is the row's task, where one is named. A move to SENDING puts the task id of an earlier submission aside,
         and forgets its links and error.
 
+        A row that becomes SENDING, or begins so, keeps when, for `sent_since`, beside the times of its earlier
+        submissions. What `ledger.GIVES_BACK` names takes the last one back, if the row was SENDING.
+
         Raises:
             TaskIdTakenError: The task id belongs to another row.
         """
@@ -214,6 +217,13 @@ class Journal(Protocol):
 
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
         """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
+        ...
+
+    async def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when each submission left, from a moment on, that may have been accepted; the earliest first.
+
+        Several of one row are several.
+        """
         ...
 
     async def load(self, name: str) -> str | None:

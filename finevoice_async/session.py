@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from finevoice_async.config import Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import as_request
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
@@ -54,6 +54,7 @@ class FineVoiceSession(Recovery):
         polling: Polling = Polling(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
         downloads: Downloads = Downloads(),  # noqa: B008 - frozen
+        budget: Budget | None = None,
         http: aiohttp.ClientSession | None = None,
     ) -> None:
         """Set it up; nothing is opened before the first use.
@@ -69,6 +70,7 @@ class FineVoiceSession(Recovery):
             polling: When to ask.
             retry: What to try again.
             downloads: How to fetch results.
+            budget: How much may be submitted; None: whatever is asked for. In a time, it needs a journal.
             http: An aiohttp session of yours for the calls to the service: used, never closed.
 
         Raises:
@@ -85,6 +87,7 @@ class FineVoiceSession(Recovery):
             polling=polling,
             retry=retry,
             downloads=downloads,
+            budget=budget,
             http=http,
         )
         self._bookkeeper, self._submitter, self._poller = parts.bookkeeper, parts.submitter, parts.poller

@@ -14,7 +14,16 @@ from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
 from finevoice_async.adapters.journals import make_journal
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.config import API_KEY_VARIABLE, BASE_URL, BASE_URL_VARIABLE, Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import (
+    API_KEY_VARIABLE,
+    BASE_URL,
+    BASE_URL_VARIABLE,
+    Budget,
+    Downloads,
+    Polling,
+    Retry,
+    Timeouts,
+)
 from finevoice_async.core.addresses import is_local
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.text import shorten
@@ -54,6 +63,7 @@ class Wiring:
         polling: Polling,
         retry: Retry,
         downloads: Downloads,
+        budget: Budget | None,
         http: aiohttp.ClientSession | None,
     ) -> None:
         """Wire them; nothing is opened. The arguments are the session's.
@@ -80,7 +90,8 @@ class Wiring:
         self.poller = poller = Poller(exchange, inflight, self.answers, polling=polling, clock=clock, rng=rng)
         gate, registry = Gate(retry=retry, clock=clock, rng=rng), Registry(remembers=not books.has_journal)
         parts = (poller, inflight, books, registry)
-        sender = Sender(exchange, *parts, gate=gate, slots=self.slots, clock=clock, retry=retry, rng=rng)
+        sender = Sender(exchange, *parts, gate=gate, slots=self.slots, clock=clock, retry=retry, budget=budget, rng=rng)
+        self._spending = sender.spending
         self.submitter = Submitter(sender, *parts, gate=gate, slots=self.slots, clock=clock, max_queue=max_queue)
         local = is_local(self._transport.base_url)
         fetcher = AiohttpFetcher(timeouts, local=local, options=downloads)
@@ -95,6 +106,7 @@ class Wiring:
             JournalError: It could not be opened.
         """
         await self.bookkeeper.open()
+        await self._spending.open()
         learned = await self.bookkeeper.load(_LEARNED)
         if learned is not None:
             try:

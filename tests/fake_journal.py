@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import attrs
 from fakes import DateClock
 
-from finevoice_async.core.ledger import MOVES, OF_TASK, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import GIVES_BACK, MOVES, OF_TASK, SPENDS, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -44,6 +44,7 @@ class FakeJournal:
         self.steps: list[tuple[int, Step]] = []  # the rows that began, and the moves that were made, in order
         self.missed: list[tuple[int, Move]] = []  # moves that did not fit
         self.contents: dict[int, JournalRow] = {}
+        self.sent: dict[int, list[datetime]] = {}  # when the submissions of a row left that may have been accepted
         self.notes: dict[str, str] = {}
         self.is_open = False
         self.opened = 0  # times
@@ -66,6 +67,7 @@ class FakeJournal:
             id=len(self.contents) + 1, state=state, request=SfxRequest(prompt), created_at=at, updated_at=at, **fields
         )
         self.contents[row.id] = row
+        self.sent[row.id] = [] if state in (EffectState.QUEUED, EffectState.REFUSED) else [at]
         return row
 
     def let_go(self) -> None:
@@ -104,6 +106,7 @@ class FakeJournal:
             number = len(self.contents) + 1
             row = JournalRow(id=number, key=key, state=state, request=request, created_at=at, updated_at=at)
             self.steps.append((number, state))
+            self.sent[number] = [at] if state is EffectState.SENDING else []
         elif found.state in MOVES[again][0]:
             row = attrs.evolve(found, state=EffectState.QUEUED, request=request, updated_at=at, **_FORGOTTEN)
             self.steps.append((row.id, again))
@@ -132,9 +135,17 @@ class FakeJournal:
         if state is EffectState.SUBMITTED or move is Move.ANSWER:
             changes["submitted_at"] = self._clock.utcnow()
         changes |= {name: value for name, value in fields.items() if value is not None}
+        self._count(row, move)
         self.contents[row_id] = attrs.evolve(row, **changes)
         self.steps.append((row_id, move))
         return True
+
+    def _count(self, row: JournalRow, move: Move) -> None:
+        sent = self.sent.setdefault(row.id, [])
+        if move in SPENDS:
+            sent.append(self._clock.utcnow())
+        elif move in GIVES_BACK and row.state is EffectState.SENDING and sent:
+            sent.pop()
 
     def _others(self, row: JournalRow) -> Iterator[JournalRow]:
         return (other for other in self.contents.values() if other.id != row.id)
@@ -158,6 +169,11 @@ class FakeJournal:
 
     def _in(self, states: tuple[EffectState, ...]) -> list[JournalRow]:
         return [row for row in self.contents.values() if not states or row.state in states]
+
+    async def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when submissions left."""
+        every = [at for sent in self.sent.values() for at in sent]
+        return await self._put("sent_since", lambda: sorted(at for at in every if at >= moment))
 
     async def load(self, name: str) -> str | None:
         """Return a note."""

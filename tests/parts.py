@@ -12,7 +12,7 @@ import attrs
 from fake_journal import FakeJournal
 from fakes import DateClock, FakeFetcher, FakeSlots, FakeTransport
 
-from finevoice_async.config import Polling, Retry
+from finevoice_async.config import Budget, Polling, Retry
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.answers import Answers
 from finevoice_async.engine.bookkeeper import Bookkeeper
@@ -73,6 +73,7 @@ class Parts:
         loop.set_exception_handler(lambda _, context: self._complaints.append(context))
         self._before = asyncio.all_tasks(loop)
         await self.books.open()
+        await self.sender.spending.open()
         return self
 
     async def __aexit__(
@@ -116,6 +117,7 @@ def assemble(
     fetcher: FakeFetcher | None = None,
     polling: Polling = Polling.fixed(EVERY, grace=10),  # noqa: B008 - frozen
     retry: Retry = Retry(),  # noqa: B008 - frozen
+    budget: Budget | None = None,
     local: bool = False,
     clock: Clock | None = None,
     max_queue: int = 10_000,
@@ -130,6 +132,7 @@ def assemble(
         fetcher: The file server.
         polling: When to ask.
         retry: What to try again.
+        budget: How many submissions may be made.
         local: Whether private addresses are allowed.
         clock: The time; left out, the loop's.
         max_queue: How many may wait for a slot.
@@ -146,7 +149,17 @@ def assemble(
     registry = Registry(remembers=journal is None)
     gate = Gate(retry=retry, clock=clock, rng=rng)
     sender = Sender(
-        exchange, poller, inflight, books, registry, gate=gate, slots=used, clock=clock, retry=retry, rng=rng
+        exchange,
+        poller,
+        inflight,
+        books,
+        registry,
+        gate=gate,
+        slots=used,
+        clock=clock,
+        retry=retry,
+        budget=budget,
+        rng=rng,
     )
     return Parts(
         transport=transport,

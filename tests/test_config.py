@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strange import NO_NUMBERS, NO_TEXTS, BrokenFloat, BrokenInt, BrokenText, Liar, Seconds, Unshowable
 
-from finevoice_async.config import Polling, Retry, Timeouts, check_api_key, check_base_url
+from finevoice_async.config import Budget, Polling, Retry, Timeouts, check_api_key, check_base_url
 from finevoice_async.errors import ConfigurationError
 
 NUMBERS: list[tuple[type[Any], str]] = [
@@ -32,6 +33,16 @@ BAD: list[tuple[type[Any], dict[str, Any]]] = [
     (Polling, {"min_gap": 5, "max_gap": 1}),
     (Polling, {"failures": 0}),
     (Polling, {"concurrency": 1.5}),
+    (Budget, {"effects": 0}),
+    (Budget, {"effects": -1}),
+    (Budget, {"effects": 1.0}),
+    (Budget, {"effects": True}),
+    (Budget, {"effects": None}),
+    (Budget, {"per": timedelta(), "effects": 1}),
+    (Budget, {"per": timedelta(microseconds=-1), "effects": 1}),
+    (Budget, {"per": 86400, "effects": 1}),
+    (Budget, {"per": "1 day", "effects": 1}),
+    (Budget, {"per": Unshowable(), "effects": 1}),
     (Retry, {"attempts": 0}),
     (Retry, {"max_delay": "1"}),
     (Retry, {"resend_unknown": "no"}),
@@ -74,6 +85,37 @@ def test_whatever_is_no_bool_is_refused(value: Any) -> None:
         Retry(resend_unknown=value() if isinstance(value, type) else value)
     assert Retry(resend_unknown=True).resend_unknown
     assert not Retry().resend_unknown
+
+
+class Days(timedelta):
+    """A time that fails in all that it does."""
+
+    def _fail(self, *_: object) -> Any:
+        raise RuntimeError("not today")
+
+    __le__ = __lt__ = __ge__ = __gt__ = __add__ = __radd__ = __repr__ = __str__ = total_seconds = _fail
+
+
+def test_a_budget() -> None:
+    """It is a number of submissions, in the session or in a time; another's kind of time is taken as a plain one."""
+    assert (Budget(effects=3).effects, Budget(effects=3).per) == (3, None)
+    budget = Budget(effects=BrokenInt(100), per=Days(1))
+    assert budget == Budget(effects=100, per=timedelta(days=1))
+    assert (type(budget.effects), type(budget.per)) == (int, timedelta)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        budget.effects = 1000  # type: ignore[misc]  # that is what is refused
+    with pytest.raises(TypeError):
+        Budget()  # type: ignore[call-arg]  # nobody else knows how many
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_whatever_is_no_number_is_no_budget(value: str) -> None:
+    """A count may be as large as anybody likes, and nothing else."""
+    if value in ("beyond floats", "5,000 digits", "a broken int"):
+        Budget(effects=NO_NUMBERS[value])
+        return
+    with pytest.raises(ConfigurationError, match=r"^Budget\.effects must be a whole number, 1 or above, not "):
+        Budget(effects=NO_NUMBERS[value])
 
 
 def test_options_without_end() -> None:

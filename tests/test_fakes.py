@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Journal
 
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 KEYS, IDS = [None, "a", "b"], [None, "t1", "t2"]
 STEPS = st.lists(
     st.one_of(
@@ -77,6 +79,7 @@ def test_a_journal_in_memory_does_as_one_in_a_file(steps: list[tuple[Any, ...]])
         await fake.open()
         for step in steps:
             assert await do(fake, step) == await do(real, step), step
+            assert len(await fake.sent_since(LONG_AGO)) == len(await real.sent_since(LONG_AGO)), step
         await real.aclose()
         await fake.aclose()
         real = SqliteJournal(path, LoopClock())
@@ -84,6 +87,7 @@ def test_a_journal_in_memory_does_as_one_in_a_file(steps: list[tuple[Any, ...]])
         await fake.open()
         rows = await real.rows()
         assert [without_times(row) for row in await fake.rows()] == [without_times(row) for row in rows]
+        assert len(await fake.sent_since(LONG_AGO)) == len(await real.sent_since(LONG_AGO))
         for states in ((), (EffectState.QUEUED,), (EffectState.UNKNOWN, EffectState.DONE)):
             assert await fake.row_ids(*states) == await real.row_ids(*states)
             page = [row.id for row in await real.rows(*states, after=1, limit=2)]

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from finevoice_async.adapters.journal_schema import FINISHED, IS_UNFINISHED
-from finevoice_async.core.ledger import MOVES, OF_TASK, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import GIVES_BACK, MOVES, OF_TASK, SPENDS, EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -42,9 +42,9 @@ def begin(
         raise JournalError(f"A row of the journal cannot begin as {state.value} by {again.value}. Nothing was written.")
     text, when = _spell_request(request), _stamp(at)
     cursor = db.execute(
-        "INSERT INTO effects (key, state, request, created_at, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "INSERT INTO effects (key, state, request, created_at, updated_at, sent_at) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (key) DO NOTHING",
-        (key, state.value, text, when, when),
+        (key, state.value, text, when, when, when if state is EffectState.SENDING else None),
     )
     if cursor.rowcount > 0:
         row_id, moment = cursor.lastrowid or 0, datetime.fromisoformat(when)
@@ -103,6 +103,10 @@ def _update(move: Move, by: str, *names: str) -> str:
     settings = [f"{name} = :{name}" for name in names]
     if "task_id" in names:  # the old one is put aside, unless it stays the same
         settings.append("past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')")
+    if move in SPENDS:
+        settings += ["sent_at = :updated_at", "past_sent_at = past_sent_at || coalesce(sent_at || char(10), '')"]
+    elif move in GIVES_BACK:
+        settings.append(f"sent_at = CASE state WHEN '{EffectState.SENDING.value}' THEN NULL ELSE sent_at END")
     starts = ", ".join(sorted(f"'{start.value}'" for start in MOVES[move][0]))
     whose = " AND (:task_id IS NULL OR task_id = :task_id)" if move in OF_TASK else ""
     return f"UPDATE effects SET {', '.join(settings)} WHERE {by} = :{by} AND state IN ({starts}){whose}"  # noqa: S608
@@ -126,6 +130,14 @@ def rows(db: sqlite3.Connection, *, states: Sequence[EffectState], after: int, l
     condition, values = _in(states)
     query = f"{_SELECT} WHERE {condition} AND id > ? ORDER BY id LIMIT ?"
     return [_read_row(found) for found in db.execute(query, (*values, after, limit))]
+
+
+def sent_since(db: sqlite3.Connection, *, moment: datetime) -> list[datetime]:
+    """Return when each submission left, from a moment on, that may have been accepted."""
+    since = _stamp(moment)
+    query = "SELECT sent_at, past_sent_at FROM effects WHERE sent_at >= ? OR past_sent_at <> ''"
+    lines = [line for last, past in db.execute(query, (since,)) for line in (last, *past.split())]
+    return [datetime.fromisoformat(line) for line in sorted(line for line in lines if line and line >= since)]
 
 
 def _in(states: Sequence[EffectState]) -> tuple[str, list[str]]:

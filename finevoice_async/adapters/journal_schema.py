@@ -25,7 +25,7 @@ log = logging.getLogger("finevoice_async")
 APPLICATION_ID = int.from_bytes(b"FVsx")
 """Stands in the file's header, so that another program's database is not taken for a journal."""
 
-VERSION = 2
+VERSION = 3
 """Of the schema; stands in the file's header as `user_version`."""
 
 FINISHED: Final = (EffectState.SAVED, EffectState.REFUSED, EffectState.FAILED)
@@ -50,8 +50,10 @@ _SCHEMA = (
         error TEXT,
         created_at TEXT NOT NULL,
         updated_at TEXT NOT NULL,
-        submitted_at TEXT
-    )""",  # past_task_ids: a line for each id that a later submission of the same effect replaced
+        submitted_at TEXT,
+        sent_at TEXT,
+        past_sent_at TEXT NOT NULL DEFAULT ''
+    )""",  # past_task_ids, past_sent_at: a line for each one that a later submission of the same effect replaced
     _INDEX,
     "CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -72,9 +74,23 @@ _FROM_1 = (
         END
         WHERE state IN ('prepared', 'submitted', 'failed')""",
     _INDEX,
+)
+_FROM_2 = (
+    "ALTER TABLE effects ADD COLUMN sent_at TEXT",
+    "ALTER TABLE effects ADD COLUMN past_sent_at TEXT NOT NULL DEFAULT ''",
+    """UPDATE effects SET sent_at = coalesce(submitted_at, updated_at)
+        WHERE state NOT IN ('queued', 'refused') OR error = 'given up by the caller'""",
+    """UPDATE effects SET past_sent_at = replace(
+            printf('%.*c', length(past_task_ids) - length(replace(past_task_ids, char(10), '')), '.'),
+            '.', updated_at || char(10)
+        ) WHERE past_task_ids <> ''""",
     _SET_VERSION,
 )
-"""What makes a journal of version 1 one of version 2."""
+"""What makes a journal of version 2 one of version 3.
+
+Version 2 did not keep when submissions left. The latest time that it can have been stands for it, in doubt also for
+what was never sent: a budget may let fewer pass for that, never more.
+"""
 
 _DOUBT = f"""UPDATE effects SET state = 'unknown',
         error = coalesce(error, 'The program stopped before the answer to its submission came')
@@ -247,7 +263,7 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
     elif (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise JournalError(f"The journal {path} is damaged: {found}. Keep it, and bring back a copy.")
     elif version < VERSION:
-        _run(db, _FROM_1)
+        _run(db, _FROM_2 if version == 2 else (*_FROM_1, *_FROM_2))
     db.execute(_DOUBT)
     db.execute("COMMIT")
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":

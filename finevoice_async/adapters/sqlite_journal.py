@@ -268,6 +268,10 @@ class SqliteJournal:
         """
         return self._put(partial(journal_rows.prune, before=before), f"without rows from before {before:%Y-%m-%d}")
 
+    async def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when each submission left, from a moment on, that may have been accepted; the earliest first."""
+        return await self._put(partial(journal_rows.sent_since, moment=moment))
+
     async def load(self, name: str) -> str | None:
         """Return the text stored under a name, if any."""
         return await self._put(partial(journal_rows.load, name=name))

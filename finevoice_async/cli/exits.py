@@ -52,6 +52,7 @@ _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
             errors.PollError,
             errors.SessionClosedError,
             errors.QueueFullError,
+            errors.BudgetExceededError,
         ),
         NOT_DONE,
     ),

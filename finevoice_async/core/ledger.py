@@ -54,6 +54,7 @@ class Move(enum.Enum):
     HOLD = "hold"  # fact: certainly not accepted this time; it waits to be sent again
     REFUSE = "refuse"  # fact: certainly not accepted, or withdrawn before it was sent
     DOUBT = "doubt"  # fact: nobody knows what became of its POST
+    REVERT = "revert"  # fact: certainly not accepted this time, but an earlier POST of it may have been
     ACCEPT = "accept"  # fact: the service gave it a task id
     ADOPT = "adopt"  # intent: the caller names its task
     DISCARD = "discard"  # intent: the caller gives it up
@@ -74,6 +75,7 @@ MOVES: Final[dict[Move, tuple[frozenset[EffectState], EffectState]]] = {
     Move.HOLD: (frozenset({_S.SENDING}), _S.QUEUED),
     Move.REFUSE: (frozenset({_S.QUEUED, _S.SENDING}), _S.REFUSED),
     Move.DOUBT: (frozenset({_S.SENDING}), _S.UNKNOWN),
+    Move.REVERT: (frozenset({_S.SENDING}), _S.UNKNOWN),
     Move.ACCEPT: (frozenset({_S.SENDING}), _S.SUBMITTED),
     Move.ADOPT: (frozenset({_S.UNKNOWN, _S.LOST}), _S.SUBMITTED),
     Move.DISCARD: (frozenset({_S.QUEUED, _S.UNKNOWN, _S.LOST}), _S.REFUSED),
@@ -87,6 +89,15 @@ MOVES: Final[dict[Move, tuple[frozenset[EffectState], EffectState]]] = {
 
 OF_TASK: Final = frozenset({Move.FINISH, Move.FAIL, Move.LOSE})
 """What a task tells of itself: it moves the row only while that is the row's task, and no later one."""
+
+SPENDS: Final = frozenset({Move.SEND, Move.RESEND})
+"""What begins a submission that may be accepted: the row keeps when. So does a row that begins as SENDING."""
+
+GIVES_BACK: Final = frozenset({Move.HOLD, Move.REFUSE, Move.REVERT})
+"""What says of a row that was SENDING that this submission was certainly not accepted: its time is kept no longer.
+
+After any other move, and after a crash, it counts as accepted.
+"""
 
 MAY_BE_PAID: Final = (EffectState.UNKNOWN, EffectState.LOST)
 """What only the caller can settle: by sending it again, by naming its task, or by giving it up."""

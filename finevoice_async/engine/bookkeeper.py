@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.journal_calls import called, journalled, log_fault, nothing_sent
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.errors import (
     ConfigurationError,
-    FineVoiceError,
     InvalidRequestError,
     JournalError,
     SessionClosedError,
@@ -63,7 +64,7 @@ class Bookkeeper:
             JournalError: It could not be opened.
         """
         if self._journal is not None and not self._opened:
-            await _journalled(self._journal.open())
+            await journalled(self._journal.open())
             self._opened = True
 
     async def aclose(self, notes: dict[str, str]) -> None:
@@ -74,14 +75,14 @@ class Bookkeeper:
         try:
             if self._opened:
                 for name, text in notes.items():
-                    _called(self._journal.store, name, text).add_done_callback(partial(_log_fault, name))
-            await _journalled(self._journal.aclose())
+                    called(self._journal.store, name, text).add_done_callback(partial(log_fault, name))
+            await journalled(self._journal.aclose())
         except JournalError:
             log.exception("the journal could not be closed")
 
     async def load(self, name: str) -> str | None:
         """Return the text kept under a name, if any."""
-        return None if self._journal is None else await _journalled(self._journal.load(name))
+        return None if self._journal is None else await journalled(self._journal.load(name))
 
     # Reading
 
@@ -129,6 +130,10 @@ class Bookkeeper:
             if row is not None and row.state in (*known, EffectState.QUEUED):
                 yield row
 
+    async def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when each submission left, from a moment on, that may have been accepted."""
+        return await journalled(self._required().sent_since(moment))
+
     # A submission's steps
 
     def found(self, begun: asyncio.Future[Begun]) -> Begun:
@@ -140,7 +145,7 @@ class Bookkeeper:
         try:
             return begun.result()
         except (Exception, asyncio.CancelledError) as error:
-            raise _nothing_sent(error) from error
+            raise nothing_sent(error) from error
 
     def begin(self, submission: Submission, state: EffectState, again: Move = Move.QUEUE) -> None:
         """Write a submission's row, or look up the one that its key has: `submission.begun` is the answer to come.
@@ -153,7 +158,7 @@ class Bookkeeper:
         try:
             begun = journal.begin(submission.request, key=submission.key, state=state, again=again)
         except Exception as error:
-            raise _nothing_sent(error) from error
+            raise nothing_sent(error) from error
         submission.begun = begun
 
     async def sending(self, submission: Submission) -> bool:
@@ -174,7 +179,7 @@ class Bookkeeper:
             moved = await self._moved(submission.row.id, move)
         except JournalError as error:
             submission.state = before
-            raise _nothing_sent(error) from error
+            raise nothing_sent(error) from error
         if not moved:
             submission.state = before
         return moved
@@ -182,12 +187,12 @@ class Bookkeeper:
     async def held(self, submission: Submission, why: str) -> None:
         """Note that it was not accepted this time, and waits to be sent again."""
         log.info("submission waits: %s", why)
-        await self._note_submission(submission, Move.DOUBT if submission.may_be_paid else Move.HOLD, why)
+        await self._note_submission(submission, Move.REVERT if submission.may_be_paid else Move.HOLD, why)
 
     async def refused(self, submission: Submission, why: str) -> None:
         """Note that it certainly was not accepted, and will not be sent again."""
         log.info("submission failed: %s", why)
-        await self._note_submission(submission, Move.DOUBT if submission.may_be_paid else Move.REFUSE, why)
+        await self._note_submission(submission, Move.REVERT if submission.may_be_paid else Move.REFUSE, why)
 
     async def unknown(self, submission: Submission, why: str) -> None:
         """Note that nobody knows whether it was accepted."""
@@ -200,7 +205,7 @@ class Bookkeeper:
         if submission.row is None:
             return
         submission.state = MOVES[move][1]
-        submission.note = note = _called(self._required().move, submission.row.id, move, error=why)
+        submission.note = note = called(self._required().move, submission.row.id, move, error=why)
         await asyncio.wait([note])  # it goes on if this is cancelled
         if not note.cancelled() and (fault := note.exception()) is not None:
             log.error("the journal could not note what became of a submission: %s", fault)
@@ -221,13 +226,13 @@ class Bookkeeper:
             return None
         move = Move.REFUSE
         if doubt or submission.may_be_paid:
-            move = Move.DOUBT
+            move = Move.DOUBT if doubt else Move.REVERT
         elif submission.left_behind:
             move = Move.HOLD
         if submission.state not in MOVES[move][0]:
             return None
         submission.state = MOVES[move][1]
-        return _called(self._journal.move, submission.row.id, move, error=why)
+        return called(self._journal.move, submission.row.id, move, error=why)
 
     def accepted_as(self, submission: Submission, record: TaskRecord) -> asyncio.Future[bool] | None:
         """Note that the service accepted it; None if there is nothing to note. Await it with `noted`."""
@@ -236,7 +241,7 @@ class Bookkeeper:
         if self._journal is None or submission.row is None or record.task_id is None:
             return None
         submission.state = EffectState.SUBMITTED
-        submission.note = _called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
+        submission.note = called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
         return submission.note
 
     async def noted(self, note: asyncio.Future[bool], record: TaskRecord) -> None:
@@ -248,7 +253,7 @@ class Bookkeeper:
         """
         await asyncio.wait([note])  # it goes on if this is cancelled
         try:
-            kept = await _journalled(note)
+            kept = await journalled(note)
         except TaskIdTakenError:
             raise
         except JournalError as error:
@@ -288,8 +293,8 @@ class Bookkeeper:
 
     def _note(self, row_id: int, move: Move, **fields: Any) -> None:
         """Write a fact that nobody waits for."""
-        note = _called(self._required().move, row_id, move, **fields)
-        note.add_done_callback(partial(_log_fault, f"{move.value!r} of row {row_id}"))
+        note = called(self._required().move, row_id, move, **fields)
+        note.add_done_callback(partial(log_fault, f"{move.value!r} of row {row_id}"))
 
     async def saved(self, row_id: int | None, *, path: str | None, sha256: str | None) -> None:
         """Note that the result is where the caller wants it.
@@ -347,53 +352,15 @@ class Bookkeeper:
             raise InvalidRequestError(f"Row {row.id} was settled meanwhile.", request=row.request)
 
     async def _moved(self, row_id: int, move: Move, **fields: Any) -> bool:
-        return await _journalled(_called(self._required().move, row_id, move, **fields))
+        return await journalled(called(self._required().move, row_id, move, **fields))
 
     async def _asked(self, job: Awaitable[T]) -> T:
         """Await what a caller asks of the journal; whoever asks while it closes hears just that."""
         try:
-            return await _journalled(job)
+            return await journalled(job)
         except JournalError as error:
             if not self._closed:
                 raise
             closed = SessionClosedError("The session was closed meanwhile; rows() of a later one tells how it stands.")
             closed.paid = None
             raise closed from error
-
-
-def _fault(error: BaseException) -> JournalError:
-    return JournalError(f"The journal failed ({type(error).__name__}).")
-
-
-def _nothing_sent(error: BaseException) -> JournalError:
-    """Return the error of a row that could not be written before its POST."""
-    fault = error if isinstance(error, JournalError) else _fault(error)
-    told = JournalError(f"{fault.message} Nothing was sent.")
-    told.paid = False
-    return told
-
-
-async def _journalled(job: Awaitable[T]) -> T:
-    """Await something of the journal's: it may be the caller's own, and raise anything."""
-    try:
-        return await job
-    except FineVoiceError:
-        raise
-    except Exception as error:
-        raise _fault(error) from error
-
-
-def _called(write: Callable[..., asyncio.Future[T]], *args: Any, **fields: Any) -> asyncio.Future[T]:
-    """Call a write; a fault of the call itself comes by the future, too."""
-    try:
-        return write(*args, **fields)
-    except Exception as error:  # noqa: BLE001 - the caller's own journal may raise anything; it is passed on
-        failed: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        failed.set_exception(error)
-        return failed
-
-
-def _log_fault(what: str, note: asyncio.Future[Any]) -> None:
-    """Say so where a write failed that nobody waits for."""
-    if not note.cancelled() and note.exception() is not None:
-        log.error("the journal could not note %s: %s", what, note.exception())

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import NoReturn
 
-from finevoice_async.config import Retry
+from finevoice_async.config import Budget, Retry
 from finevoice_async.core import retry as policy
 from finevoice_async.core.failures import Failure, FailureKind, advised, without_advice
 from finevoice_async.core.ledger import EffectState
@@ -28,6 +28,7 @@ from finevoice_async.engine.records import (
     unknown_error,
 )
 from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.spending import Spending
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
@@ -59,6 +60,7 @@ class Sender:
         slots: Slots,
         clock: Clock,
         retry: Retry,
+        budget: Budget | None,
         rng: random.Random,
     ) -> None:
         self._exchange = exchange
@@ -71,7 +73,9 @@ class Sender:
         self._clock = clock
         self._retry = retry
         self._rng = rng
-        self._budget = RetryBudget()  # the only mutable state: one allowance for the whole session
+        # All mutable state, each one for the whole session:
+        self._budget = RetryBudget()
+        self.spending = Spending(budget, bookkeeper, clock)
 
     async def send(self, submission: Submission) -> TaskRecord:
         """Send it, again where that is certainly safe, and return its task.
@@ -117,15 +121,27 @@ class Sender:
 
     async def _sent(self, submission: Submission, *, probe: bool) -> TaskUpdate | Failure | TaskRecord:
         """Send it once, and return the answer; or its task, if its row says that it must not be sent."""
-        if self._bookkeeper.has_journal:
-            if not await self._bookkeeper.sending(submission):
-                return await self._read_anew(submission)
-            self._registry.add(submission)  # its row is known now
-        self._inflight.check()  # else nobody would see its end
-        submission.phase = OUT
+        spent = self.spending.spend(submission.request)
+        try:
+            if self._bookkeeper.has_journal:
+                if not await self._bookkeeper.sending(submission):
+                    return await self._read_anew(submission)
+                self._registry.add(submission)  # its row is known now
+            self._inflight.check()  # else nobody would see its end
+            submission.phase = OUT
+        finally:
+            if submission.phase is not OUT:
+                self.spending.give_back(spent)
+        self.spending.leaves(spent)
         answer = await self._exchange.submit(submission.request)
+        if isinstance(answer, Failure) and not self._is_doubtful(answer):
+            self.spending.give_back(spent)
         self._gate.judge(answer if isinstance(answer, Failure) else None, probe=probe)
         return answer
+
+    def _is_doubtful(self, failure: Failure) -> bool:
+        """Tell whether the submission may have been accepted."""
+        return policy.decide(Call.SUBMIT, failure.kind, self._retry).error is SubmitUnknownError
 
     async def _hold(self, submission: Submission, failure: Failure, attempt: int) -> None:
         """Keep it to be sent again, where that is certainly safe, or the caller wants it.
@@ -139,11 +155,12 @@ class Sender:
         wanted = submission.listeners or submission.left_behind
         if not again or not wanted or failure.task_id is not None:
             await self._failed(submission, error_of(failure, decision.error, request=submission.request))
-        submission.phase = Phase.HELD
-        if not free:
-            submission.may_be_paid = True
+        submission.phase, words = Phase.HELD, f"{failure.what}; attempt {attempt} failed"
+        if free:
+            await self._bookkeeper.held(submission, words)
+        else:
             submission.doubt = SubmitUnknownError(advised(failure.what, SubmitUnknownError))
-        await self._bookkeeper.held(submission, f"{failure.what}; attempt {attempt} failed")
+            await self._bookkeeper.unknown(submission, words)
         if not submission.listeners:
             raise SessionClosedError("Nobody waits for it any more.")
         if not free:

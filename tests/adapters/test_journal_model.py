@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import AFRESH, QUEUED, RAIN, SENDING, SUBMITTED, UNKNOWN, opened, past_task_ids
 
-from finevoice_async.core.ledger import MOVES, EffectState, Move
+from finevoice_async.core.ledger import GIVES_BACK, MOVES, EffectState, Move
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import TaskIdTakenError
 
@@ -44,7 +45,7 @@ class Model:
                     row |= {"state": QUEUED, "past": row["past"] + [row["task_id"]] * bool(row["task_id"])}
                     row["task_id"] = None
                 return number, mine
-        self.rows.append({"key": key, "state": state, "task_id": None, "past": []})
+        self.rows.append({"key": key, "state": state, "task_id": None, "past": [], "sent": int(state is SENDING)})
         return len(self.rows), True
 
     def move(self, number: int, move: Move, task_id: str | None) -> bool | type[JournalError]:
@@ -57,6 +58,7 @@ class Model:
             return False
         if task_id and any(other["task_id"] == task_id for other in self.rows if other is not row):
             return TaskIdTakenError
+        row["sent"] += (end is SENDING) - (row["state"] is SENDING and move in GIVES_BACK)
         new = task_id or (None if move in AFRESH else row["task_id"])
         if row["task_id"] not in (None, new):
             row["past"].append(row["task_id"])
@@ -100,6 +102,8 @@ def test_it_does_as_a_simple_model_does(steps: list[Any]) -> None:
         rows = await journal.rows()
         past = [(await past_task_ids(journal, row.id)).split() for row in rows]
         found = [{name: getattr(row, name) for name in ("key", "state", "task_id")} for row in rows]
+        sent = await journal.sent_since(datetime.min.replace(tzinfo=UTC))
+        assert len(sent) == sum(row.pop("sent") for row in model.rows)
         assert [row | {"past": ids} for row, ids in zip(found, past, strict=True)] == model.rows
         await journal.aclose()
 

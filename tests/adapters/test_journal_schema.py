@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
-import shutil
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from journals import (
-    DONE,
-    FAILED,
-    LOST,
     QUEUED,
     RAIN,
-    REFUSED,
-    SAVED,
     SENDING,
-    SUBMITTED,
     UNKNOWN,
     opened,
     row_in,
@@ -37,12 +25,9 @@ from journals import (
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.core.ledger import EffectState, Move
-from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 
 pytestmark = pytest.mark.real_time  # there is nothing to wait for but the disk
-
-V1 = Path(__file__).parent.parent / "samples" / "journal_v1.db"
 
 
 async def filled(path: Path, rows: int = 1) -> None:
@@ -101,10 +86,10 @@ async def test_an_unfit_file_is_refused(path: Path, no_leaks: object, kind: str)
 async def test_a_newer_file_is_refused(path: Path, no_leaks: object) -> None:
     """A journal of a later schema is refused by both numbers, and not changed."""
     await filled(path)
-    sql(path, "PRAGMA user_version = 3", "UPDATE effects SET state = 'sending'")
-    with pytest.raises(JournalError, match=r"newer finevoice_async \(schema 3, here 2\)"):
+    sql(path, "PRAGMA user_version = 4", "UPDATE effects SET state = 'sending'")
+    with pytest.raises(JournalError, match=r"newer finevoice_async \(schema 4, here 3\)"):
         await opened(path)
-    assert sql(path, "PRAGMA user_version") == [(3,)]
+    assert sql(path, "PRAGMA user_version") == [(4,)]
     assert sql(path, "SELECT state FROM effects") == [("sending",)]
 
 
@@ -185,137 +170,6 @@ async def test_what_was_being_sent_is_unknown(path: Path, no_leaks: object) -> N
     assert after["noted"].error == "attempt 2"
     changed = {key for key, row in after.items() if row != before[key]}
     assert changed == {"sending", "noted"}
-
-
-# Version 1
-
-
-@pytest.fixture
-def old(path: Path) -> Path:
-    """A copy of a journal that version 1 of the schema made."""
-    return Path(shutil.copyfile(V1, path))
-
-
-FIRST = SfxRequest("Rain on a tin roof", negative_prompt="music, voices", duration=5)
-CLIP = SfxRequest(source_url="https://example.org/clip.mp4?sig=1", source_type="video", duration=2.5, use_async=False)
-LOST_ANSWER = "No answer came back: the connection broke. The request may have been accepted and paid for."
-STOPPED = "The program stopped before the answer to its submission came"
-NO_SOURCE = "Task p1-failed failed: The service answered 404: its source is gone (code 500)."
-NOT_FOUND = "The service answered 404: task not found."
-# What became of each row: key, state, task id, earlier ids, error.
-MIGRATED: dict[int, tuple[str | None, EffectState, str | None, str, str | None]] = {
-    1: ("scene 1, door", QUEUED, None, "", None),
-    2: (None, QUEUED, None, "", None),
-    3: (None, UNKNOWN, None, "", STOPPED),
-    4: ("scene 2, rain", UNKNOWN, None, "", LOST_ANSWER),
-    5: ("scene 3, wind", SUBMITTED, "p1-submitted", "", None),
-    6: (None, DONE, "p1-done", "", None),
-    7: (None, DONE, None, "", None),
-    8: ("scene 4, thunder", SAVED, "p1-saved", "", None),
-    9: ("scene 5, bird", REFUSED, None, "", "cancelled before it was sent"),
-    10: ("scene 6, bell", REFUSED, None, "", "The service answered 404: no such path."),
-    11: ("scene 7, dog", FAILED, "p1-failed", "", NO_SOURCE),
-    12: ("scene 8, cat", LOST, "p1-lost", "", NOT_FOUND),
-    13: ("scene 9, sea", QUEUED, None, "p1-first\n", "Task p1-first failed: overloaded."),
-    14: ("scene 10, fire", UNKNOWN, None, "p1-one\np1-two\n", "Task p1-two failed: overloaded."),
-}
-
-
-async def test_version_1_is_migrated(old: Path, no_leaks: object, caplog: pytest.LogCaptureFixture) -> None:
-    """Every row of an old journal is found in its new state, with all that was known; and so it stays."""
-    stamps = {row[0]: row[1:] for row in sql(old, "SELECT id, created_at, updated_at FROM effects")}
-    with caplog.at_level(logging.INFO, "finevoice_async"):
-        journal = await opened(old)
-    assert "effects.db was brought from schema 1 to 2" in caplog.text
-    rows = await journal.rows()
-    assert await journal.load("polling") == '{"a": 1}'
-    await journal.aclose()
-    aside = dict(sql(old, "SELECT id, past_task_ids FROM effects"))
-    assert {row.id: (row.key, row.state, row.task_id, aside[row.id], row.error) for row in rows} == MIGRATED
-    for row in rows:
-        assert row.request == (CLIP if row.id in (2, 5, 7) else FIRST)
-        assert [row.created_at, row.updated_at] == [datetime.fromisoformat(stamp) for stamp in stamps[row.id]]
-        assert row.submitted_at == (row.updated_at if row.state is SUBMITTED else None)
-        links = ("https://cdn.example/a.mp3?sig=1", "https://cdn.example/b.mp3") if row.state in (DONE, SAVED) else ()
-        assert row.urls == (links[:1] if row.id == 7 else links)
-        assert (row.path, row.sha256) == (("/srv/effects/thunder ä.mp3", "ab" * 32) if row.id == 8 else (None, None))
-    journal = await opened(old)
-    assert await journal.rows() == rows
-    await journal.aclose()
-
-
-async def test_a_migrated_file_is_as_a_new_one(old: Path, tmp_path: Path, no_leaks: object) -> None:
-    """After the migration nothing tells the file from a new one but its rows."""
-    await filled(old)
-    await filled(tmp_path / "new.db")
-    shapes: list[list[Any]] = [
-        [
-            sql(file, "PRAGMA user_version"),
-            sql(file, "PRAGMA table_info(effects)"),
-            sql(file, "PRAGMA table_info(notes)"),
-            sql(file, "SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name"),
-        ]
-        for file in (old, tmp_path / "new.db")
-    ]
-    assert shapes[0] == shapes[1]
-
-
-def content(path: Path) -> list[list[Any]]:
-    """Return all that is in a file."""
-    queries = ("PRAGMA user_version", "SELECT * FROM effects", "SELECT * FROM notes", "SELECT sql FROM sqlite_master")
-    return [sql(path, query) for query in queries]
-
-
-MIGRATING = [
-    "ALTER",
-    "UPDATE effects SET past",
-    "UPDATE effects SET\n",
-    "CREATE INDEX",
-    "PRAGMA user_version =",
-    "UPDATE effects SET state",
-    "COMMIT",
-]
-
-
-@pytest.mark.parametrize("step", MIGRATING)
-async def test_a_migration_that_fails(
-    old: Path, no_leaks: object, faults: dict[str, tuple[str, int]], step: str
-) -> None:
-    """A fault at any step leaves the old file as it was; the next try does it all."""
-    before = content(old)
-    faults[step] = ("disk I/O error", sqlite3.SQLITE_IOERR_FSYNC)
-    with pytest.raises(JournalError, match="the disk fails"):
-        await opened(old)
-    faults.clear()
-    assert content(old) == before
-    journal = await opened(old)
-    assert {row.id: row.state for row in await journal.rows()} == {number: row[1] for number, row in MIGRATED.items()}
-    await journal.aclose()
-
-
-KILLED = """
-import asyncio, os, signal, sqlite3, sys
-from functools import partial
-from finevoice_async.adapters.sqlite_journal import SqliteJournal
-from finevoice_async.adapters.loop_clock import LoopClock
-class Deadly(sqlite3.Connection):
-    def execute(self, statement, *parameters):
-        if statement == "COMMIT":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().execute(statement, *parameters)
-sqlite3.connect = partial(sqlite3.connect, factory=Deadly)
-asyncio.run(SqliteJournal(sys.argv[1], LoopClock()).open())
-"""
-
-
-async def test_a_migration_that_is_killed(old: Path, no_leaks: object) -> None:
-    """A process that dies before its commit leaves version 1."""
-    before = content(old)
-    done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", KILLED, str(old)], timeout=30, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert content(old) == before
-    await (await opened(old)).aclose()
-    assert sql(old, "PRAGMA user_version") == [(2,)]
 
 
 # Faults

@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 import pytest
 from strange import LongWinded, Unshowable
 
-from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move, check_key
+from finevoice_async.core.ledger import (
+    GIVES_BACK,
+    MAY_BE_PAID,
+    MOVES,
+    SPENDS,
+    EffectState,
+    JournalRow,
+    Move,
+    check_key,
+)
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import InvalidRequestError
 
@@ -22,6 +31,7 @@ LIVES: dict[EffectState, dict[Move, EffectState]] = {
         Move.HOLD: S.QUEUED,
         Move.REFUSE: S.REFUSED,
         Move.DOUBT: S.UNKNOWN,
+        Move.REVERT: S.UNKNOWN,
     },
     S.SUBMITTED: {Move.FINISH: S.DONE, Move.FAIL: S.FAILED, Move.LOSE: S.LOST},
     S.DONE: {Move.SAVE: S.SAVED},
@@ -78,6 +88,13 @@ def test_only_what_is_about_to_be_posted_is_sending() -> None:
     assert {move for move, (_, after) in MOVES.items() if after is S.SENDING} == {Move.SEND, Move.RESEND}
     assert MOVES[Move.SEND][0] == {S.QUEUED}
     assert MOVES[Move.RESEND][0] == set(MAY_BE_PAID)
+
+
+def test_what_counts_as_spent() -> None:
+    """Every way to SENDING spends; only what a POST that was certainly not accepted comes to gives back."""
+    assert {move for move, (_, after) in MOVES.items() if after is S.SENDING} == SPENDS
+    assert {Move.HOLD, Move.REFUSE, Move.REVERT} == GIVES_BACK
+    assert all(S.SENDING in MOVES[move][0] for move in GIVES_BACK)
 
 
 @pytest.mark.parametrize("state", MAY_BE_PAID)

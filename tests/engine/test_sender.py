@@ -245,7 +245,7 @@ async def test_sent_again_on_purpose(state: EffectState) -> None:
         with pytest.raises(SubmitUnknownError) as caught:
             await resent(parts, row)
         assert isinstance(caught.value.__cause__, InsufficientCreditsError)
-        assert journal.moves() == [Move.RESEND, Move.DOUBT]
+        assert journal.moves() == [Move.RESEND, Move.REVERT]
         record = await resent(parts, journal.contents[1])
         assert (record.task_id, record.row_id) == ("t1", 1)
         assert journal.moves()[2:] == [Move.RESEND, Move.ACCEPT]

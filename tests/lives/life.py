@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from lives.transport import FakeTransport, Network
 from lives.wishes import Op
 
 import finevoice_async.session
-from finevoice_async import FineVoiceError, FineVoiceSession, Polling, Retry, Timeouts
+from finevoice_async import Budget, FineVoiceError, FineVoiceSession, Polling, Retry, Timeouts
 
 SHM: Final = Path("/dev/shm")
 AFTER_CLOSE: Final = 30.0
@@ -47,6 +48,7 @@ class Options:
     retry: Retry
     timeouts: Timeouts
     disk_seconds: float
+    budget: Budget | None = None
 
     @classmethod
     def draw(cls, luck: random.Random) -> Options:
@@ -70,6 +72,21 @@ class Options:
         return cls(2, Polling.fixed(1.5), Retry(), Timeouts(), 0.002)
 
 
+class Budgets:
+    """Draws the budgets of the lives of a seed: most have none. In a time, it is the same time for all of them."""
+
+    def __init__(self, luck: random.Random) -> None:
+        self._luck = luck
+        self._likely = luck.choice([0.0, 0.0, 0.7, 1.0])
+        self._per = luck.choice([None, *[timedelta(seconds=seconds) for seconds in (10, 60, 600)]])
+
+    def draw(self) -> Budget | None:
+        """Draw the budget of a life."""
+        if self._luck.random() >= self._likely:
+            return None
+        return Budget(effects=self._luck.choice([1, 2, 3, 6, 12]), per=self._per)
+
+
 class Life:
     """One session, from its opening to its end, in a loop of its own."""
 
@@ -86,6 +103,8 @@ class Life:
         self._ops: list[Op] = []
         self._over = False
         world.oracle.begin_life(world.path, limit=options.limit, resend_unknown=options.retry.resend_unknown)
+        world.oracle.budget = options.budget
+        world.history.note(f"a life with {options.budget}")
         world.service.plan = options.limit
         self._session = self._make_session(random.Random(f"{seed} session {number}"))
         self._draws = Operations(self._session, self._oracle, world.service, self._luck, world.numbers)
@@ -109,6 +128,7 @@ class Life:
                 polling=self._options.polling,
                 retry=self._options.retry,
                 timeouts=self._options.timeouts,
+                budget=self._options.budget,
             )
 
     # Operations
@@ -288,9 +308,9 @@ class World:
     def run(self) -> None:
         """Live all lives, and look at what is left."""
         luck = random.Random(f"{self.seed} lives")
-        lives = luck.choice([1, 2, 2, 3, 4])
+        lives, budgets = luck.choice([1, 2, 2, 3, 4]), Budgets(random.Random(f"{self.seed} budgets"))
         for number in range(1, lives + 1):
-            life = Life(self.seed, number, Options.draw(luck), self)
+            life = Life(self.seed, number, attrs.evolve(Options.draw(luck), budget=budgets.draw()), self)
             crashes = luck.random() < 0.55
             self._run(life, life.live(luck.randint(2, 16), crashes=crashes), crashed=crashes)
         self.service.heal(self.now)

@@ -15,6 +15,7 @@ from lives.wishes import Effect, Op
 
 from finevoice_async import (
     AuthenticationError,
+    BudgetExceededError,
     FineVoiceError,
     FineVoiceSession,
     InsufficientCreditsError,
@@ -40,6 +41,7 @@ SUBMIT: Final[Kinds] = (
     InvalidRequestError,
     SubmitNotSentError,
     SubmitUnknownError,
+    BudgetExceededError,
     AuthenticationError,
     InsufficientCreditsError,
     RequestRejectedError,

@@ -20,6 +20,8 @@ from lives.wishes import Effect, Op, Post
 
 from finevoice_async import (
     AuthenticationError,
+    Budget,
+    BudgetExceededError,
     FineVoiceError,
     InsufficientCreditsError,
     InvalidRequestError,
@@ -34,10 +36,11 @@ from finevoice_async import (
 
 SETTLED: Final = ("done", "saved", "refused", "failed", "unknown", "lost")
 SLACK: Final = 4.0
-"""Seconds within which a slot that was taken becomes a submission that leaves: the disk's time."""
+"""Seconds within which a slot that was taken, or a row that was written, becomes a submission that leaves."""
 
 UNSENT: Final = (
     AuthenticationError,
+    BudgetExceededError,
     InsufficientCreditsError,
     InvalidRequestError,
     RateLimitError,
@@ -65,6 +68,7 @@ class Oracle:
         self.posts: list[Post] = []
         self.limit = 1  # max_concurrency of this life
         self.resend_unknown = False  # of this life
+        self.budget: Budget | None = None  # of this life
         self._doubtful: set[Effect] = set()  # whose rows were found in doubt as this life began
         self._crashes: dict[int, float] = {}  # when, by life
 
@@ -120,6 +124,8 @@ class Oracle:
         effect.posts.append(post)
         self.posts.append(post)
         self._check_slots(post, now)
+        if self.budget is not None:
+            self._check_budget(self.budget, post, now)
         return post
 
     def _consents(self, effect: Effect, post: Post, now: float) -> bool:
@@ -151,6 +157,20 @@ class Oracle:
             self._history.violate(
                 "3", f"with POST {post.number}, {others} are out and {ids} run on a plan of {self.limit}"
             )
+
+    def _check_budget(self, budget: Budget, post: Post, now: float) -> None:
+        """Whatever may have been accepted counts. The journal has the time at which a POST was about to leave."""
+        spent = [other for other in self.posts if other.outcome != "refused"]
+        if budget.per is None:
+            spent = [other for other in spent if other.life == post.life]
+        else:
+            for other in list(spent):
+                slack = 0.0 if other.life == post.life else SLACK
+                if now - other.sent_at >= budget.per.total_seconds() - slack:
+                    spent.remove(other)
+        if len(spent) > budget.effects:
+            numbers = [other.number for other in spent]
+            self._history.violate("10", f"POST {post.number} leaves; {numbers} are spent of {budget}")
 
     def _is_known(self, made: Made, post: Post, now: float) -> bool:
         if made.known_since is None or now - made.since > 3590:
