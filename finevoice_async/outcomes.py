@@ -38,7 +38,7 @@ from finevoice_async.errors import (
 log = logging.getLogger("finevoice_async")
 
 RequestLike = SfxRequest | str | Mapping[str, Any]
-"""What `generate_many` takes: a request, a prompt, or a dict of fields (with a `key`, if there is a journal)."""
+"""What `generate_many` takes: a request, a prompt, or a dict of fields (with `key` and `owner`, if it has them)."""
 
 _FATAL: Final = (AuthenticationError, InsufficientCreditsError)
 """Errors that every further submission would meet as well."""

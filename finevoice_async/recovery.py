@@ -9,7 +9,7 @@ from functools import partial
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.records import FoundRow, Submission, TaskRecord
 from finevoice_async.errors import InvalidRequestError
 from finevoice_async.outcomes import Outcome, OutcomeStream
 from finevoice_async.task import SfxTask
@@ -30,7 +30,7 @@ class Recovery(ABC):
         """Open the session, if it is not open."""
 
     @abstractmethod
-    def _task_of(self, source: TaskRecord | Submission | JournalRow) -> SfxTask:
+    def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
         """Return a handle."""
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:

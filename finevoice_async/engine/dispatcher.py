@@ -123,7 +123,8 @@ class Dispatcher:
         """Start the POST, in a task which owns the slot from here on."""
         submission.slot = slot
         submission.phase = Phase.LAUNCHED
-        post = asyncio.create_task(self._post(submission))
+        post = asyncio.create_task(self._post(submission), context=submission.context)
+        submission.context = None
         self.posts[post] = submission
         post.add_done_callback(self._posted)
         if submission.launch_watchers:
@@ -159,9 +160,13 @@ class Dispatcher:
         self._endings.release(submission)
         self._endings.finish(submission, result)
 
-    def cancel(self, submission: Submission) -> None:
-        """Cancel the task of a submission that is held."""
-        next(post for post, held in self.posts.items() if held is submission).cancel()
+    def call_back(self, submission: Submission, error: FineVoiceError) -> None:
+        """End a submission that has not been sent, or is held to be sent again."""
+        is_held = submission.phase is Phase.HELD
+        self._endings.release(submission)
+        self._endings.retire(submission, error)
+        if is_held:
+            next(post for post, held in self.posts.items() if held is submission).cancel()
 
     # Closing
 

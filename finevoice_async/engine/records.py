@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import enum
 import json
@@ -238,18 +239,21 @@ class Submission:
         row: Its row in the journal, once written.
         state: What the row says by the last write that was called.
         begun: The row, while it is being written.
-        left_behind: An earlier process wished for it: if this one cannot send it, it stays queued for a later one.
+        left_behind: Its row is to outlive this session, as an earlier one left it or as `enqueue` has promised: if
+            this session cannot send it, it stays queued for a later one.
         may_be_paid: An earlier POST of it may have been accepted, so it can end as unknown only, unless accepted.
         doubt: The same, if that POST was of this very submission.
         phase: How far it has come.
         slot: Its slot in the plan, from before the POST; then the task has it.
         listeners: Who waits for the result; callers of one key share one submission.
         called_off: Who was sent home while its row was being written, and with which words.
+        withdrawn: It was taken back while its row was being written.
         launch_watchers: Who wants to know when it has its slot.
         result: What became of it, once known.
         note: What tells that this is on disk.
         owner: On whose behalf: waiting submissions take turns by owner.
         made_key: The key was made by this library.
+        context: Its first caller's, in which its POST runs: traces of one caller must not carry another's.
     """
 
     request: SfxRequest
@@ -264,11 +268,18 @@ class Submission:
     slot: object | None = None
     listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
     called_off: tuple[Listener, FineVoiceError] | None = None
+    withdrawn: bool = False
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
     note: asyncio.Future[bool] | None = None
     owner: str | None = attrs.field(default=None, kw_only=True)
     made_key: bool = attrs.field(default=False, kw_only=True)
+    context: contextvars.Context | None = attrs.field(factory=contextvars.copy_context, init=False)
+
+    @property
+    def stays_queued(self) -> bool:
+        """Whether it came to nothing here, and its row still waits for somebody to send it."""
+        return self.left_behind and self.phase is Phase.ENDED and self.state is EffectState.QUEUED
 
     def check_same(self, request: SfxRequest) -> None:
         """Check that a request is the one that its key stands for.
@@ -311,14 +322,21 @@ class Submission:
                 watcher.set_result(None)
         self.launch_watchers = ()
 
+    async def until_begun(self) -> None:
+        """Wait until the journal has answered. Only while its row is being written or looked up."""
+        assert self.begun is not None  # noqa: S101 - the phase says so
+        await asyncio.wait([self.begun])  # the writing goes on if this is cancelled
+
     async def until_kept(self) -> None:
         """Wait until its row is on disk, if it gets one.
 
         Raises:
-            FineVoiceError: That came to nothing.
+            FineVoiceError: That came to nothing, which is on disk, too.
         """
-        if self.begun is not None and not self.begun.done():
-            await asyncio.wait([self.begun])  # the writing goes on if this is cancelled
+        if self.phase is Phase.BEGINNING:
+            await self.until_begun()
+        if isinstance(self.result, FineVoiceError) and self.note is not None and not self.note.done():
+            await asyncio.wait([self.note])
         if isinstance(self.result, FineVoiceError):
             raise copy.copy(self.result)
 
@@ -327,6 +345,23 @@ class Submission:
         watcher = asyncio.get_running_loop().create_future()
         self.launch_watchers += (watcher,)
         await watcher
+
+
+@attrs.define(eq=False)
+class FoundRow:
+    """A row that waits in the journal, as handles on it share it.
+
+    Attributes:
+        row: The row.
+        submission: Who has taken it up last in this session.
+    """
+
+    row: JournalRow
+    submission: Submission | None = None
+
+
+def stay(result: Result) -> None:
+    """Listen in the session's own name: what is heard by it is submitted whether anybody else waits or not."""
 
 
 @attrs.frozen(kw_only=True)

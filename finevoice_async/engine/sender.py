@@ -23,7 +23,6 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
-    SessionClosedError,
     SubmitNotSentError,
     SubmitUnknownError,
 )
@@ -127,7 +126,7 @@ class Sender:
             submission.doubt = SubmitUnknownError(f"{failure.what}. {ADVICE[SubmitUnknownError]}")
         await self._bookkeeper.held(submission, f"{failure.what}; attempt {attempt} failed")
         if not submission.listeners:
-            raise SessionClosedError("Nobody waits for it any more.")
+            raise SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
         if not free:
             await self._clock.sleep(policy.backoff(attempt, self._retry, self._rng.random()))
 

@@ -25,7 +25,7 @@ from lives.service import Service
 from lives.transport import FakeTransport, Network
 from lives.wishes import Op
 
-import finevoice_async.session
+import finevoice_async.wiring
 from finevoice_async import FineVoiceError, FineVoiceSession, Polling, Retry, Timeouts
 
 SHM: Final = Path("/dev/shm")
@@ -96,7 +96,7 @@ class Life:
         The session makes its own transport, clock and jitter, and takes none from outside. Those three names in its
         module are the one seam: nothing else of the library is touched.
         """
-        module = finevoice_async.session
+        module = finevoice_async.wiring
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "AiohttpTransport", partial(FakeTransport, self._network))
             patch.setattr(module, "LoopClock", LifeClock)
