@@ -20,7 +20,7 @@ from finevoice_async.effect import SoundEffect
 from finevoice_async.engine.caller import until_kept, until_known
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import FoundRow, Stats, Submission, TaskRecord
-from finevoice_async.errors import InvalidRequestError
+from finevoice_async.errors import InvalidRequestError, PollError
 from finevoice_async.outcomes import Outcome, OutcomeStream, RequestLike
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
@@ -333,7 +333,11 @@ class FineVoiceSession(Recovery):
         """
         check_task_id(task_id)
         await self._open()
-        return await self._poller.ask_once(task_id)
+        try:
+            return await self._poller.ask_once(task_id)
+        except PollError:
+            self._life.bind()  # it may have been closed meanwhile
+            raise
 
     @property
     def tasks(self) -> tuple[SfxTask, ...]:

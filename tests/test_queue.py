@@ -231,9 +231,7 @@ async def test_the_key_of_an_effect_that_runs_or_is_done(
     assert prompts(emulator) == ["door"]
 
 
-async def test_the_key_of_an_effect_that_failed(
-    connect: Connect, emulator: Emulator, kept_in: dict[str, Any]
-) -> None:
+async def test_the_key_of_an_effect_that_failed(connect: Connect, emulator: Emulator, kept_in: dict[str, Any]) -> None:
     """The task says that it failed; with retry_failed another is made, whose effect the key has from then on."""
     emulator.inject("task.fail")
     async with connect(**kept_in) as session:

@@ -247,7 +247,7 @@ class Submission:
         slot: Its slot in the plan, from before the POST; then the task has it.
         listeners: Who waits for the result; callers of one key share one submission.
         called_off: Who was sent home while its row was being written, and with which words.
-        withdrawn: It was taken back while its row was being written.
+        withdrawn: It was taken back before it was sent.
         launch_watchers: Who wants to know when it has its slot.
         result: What became of it, once known.
         note: What tells that this is on disk.

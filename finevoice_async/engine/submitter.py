@@ -266,11 +266,10 @@ class Submitter:
             SessionClosedError: The session was closed; its row stays queued.
             FineVoiceError: The journal could not note it, so that it may be sent later.
         """
-        if submission.phase is Phase.BEGINNING:
+        if submission.phase in (Phase.QUEUED, Phase.HELD) and not submission.may_be_paid:
             submission.withdrawn = True
-            await submission.until_begun()
-        elif submission.phase in (Phase.QUEUED, Phase.HELD) and not submission.may_be_paid:
-            self._withdraw(submission)
+            submission.left_behind = False  # else its row would stay queued
+            self._dispatcher.call_back(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
         note, result = submission.note, submission.result
         if not submission.withdrawn:
             if isinstance(result, SessionClosedError) and submission.left_behind:
@@ -282,11 +281,6 @@ class Submitter:
         if (note.cancelled() or note.exception() is not None) and isinstance(submission.result, FineVoiceError):
             raise copy.copy(submission.result)
         return note.result()
-
-    def _withdraw(self, submission: Submission) -> None:
-        submission.withdrawn = True
-        submission.left_behind = False  # else its row would stay queued
-        self._dispatcher.call_back(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
 
     async def withdraw_row(self, row: JournalRow) -> bool:
         """The same for a row that waits in the journal."""
@@ -318,7 +312,6 @@ class Submitter:
     def _begun(self, submission: Submission, begun: asyncio.Future[Begun]) -> None:
         """The journal has answered: queue the submission, or find that it needs none."""
         self._beginning.discard(submission)
-        withdrawn, submission.withdrawn = submission.withdrawn, False  # it may prove to be too late
         try:
             known = self._take_row(submission, begun)
         except FineVoiceError as error:
@@ -329,8 +322,6 @@ class Submitter:
             return
         if known is not None:
             self._endings.finish(submission, known)
-        elif withdrawn:
-            self._withdraw(submission)
         elif self._closed or not submission.listeners:
             self._endings.retire(submission, closed_error() if self._closed else _left_error())
         else:
