@@ -97,7 +97,7 @@ class Answers:
     def estimate_queued(self, position: int, duration: float | None, slots: int, submitting: int) -> Estimate | None:
         """Return how long an effect will take that is not submitted yet; None before anything is known.
 
-        As if effects took their mean, one round of slots after another.
+        As if effects took their mean and were noticed at the usual time, one round of slots after another.
         """
         whole = self._schedule.estimate(0.0, duration)
         if whole is None or position == 0:
@@ -107,7 +107,8 @@ class Answers:
         left = sorted([*left, *[whole.median] * submitting])
         left = [0.0] * (slots - len(left)) + left[max(len(left) - slots, 0) :]  # until each slot is free
         rounds, slot = divmod(position - 1, slots)
-        wait = left[slot] + rounds * _mean(whole)
+        lag = self._schedule.gap(whole.median, duration, busy=True) / 2  # until an end is noticed
+        wait = left[slot] + lag + rounds * (_mean(whole) + lag)
         return Estimate(wait + whole.median, wait + whole.p90)
 
     def gap(self, record: TaskRecord, age: float) -> float:
