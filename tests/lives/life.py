@@ -19,8 +19,9 @@ import attrs
 import pytest
 from lives.history import History
 from lives.loop import LifeClock, LifeLoop, StuckError
-from lives.operations import CLOSED, Job, Kinds, Operations
+from lives.operations import Operations
 from lives.oracle import Oracle, copy_journal
+from lives.queue_operations import CLOSED, Job, Kinds
 from lives.service import Service
 from lives.transport import FakeTransport, Network
 from lives.wishes import Op

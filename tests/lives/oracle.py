@@ -75,6 +75,10 @@ class Oracle:
         effect = self.effects.setdefault(key or prompt, Effect(key or prompt, key))
         self.of_prompt[prompt] = effect
         op.wishes.append(effect)
+        effect.wishers.append(op)
+        effect.wished += 1
+        if effect.key is not None:
+            effect.unsent = None  # its key is free again
         if retry:
             effect.retries.append(op)
 
@@ -85,9 +89,24 @@ class Oracle:
             if effect.key is None and not sent and effect.unsent is None:
                 effect.left_at, effect.left_in = self._history.now(), self._history.life
 
+    def kept(self, op: Op, prompt: str) -> None:
+        """Note that a wish was kept: from now on it needs nobody."""
+        effect = self.of_prompt[prompt]
+        effect.kept = effect.was_kept = True
+        op.wishes.remove(effect)
+
+    def withdrawn(self, op: Op, effect: Effect, wished: int) -> None:
+        """Note that an effect was taken back: nothing of it leaves, unless it was wished for anew meanwhile."""
+        effect.kept = False
+        if effect.wished > wished or effect.is_wished_for:
+            return
+        if any(post.is_open for post in effect.posts if post.outcome == "out"):
+            self.wrong(op, f"{effect.name!r} was taken back while a POST of it is out")
+        effect.unsent = f"at {self._history.now():.3f} by op {op.number} that it was withdrawn"
+
     def effect_of(self, row: Any) -> Effect:
-        """Return the effect of a row."""
-        return self.effects[row.key] if row.key is not None else self.of_prompt[row.request.prompt]
+        """Return the effect of a row, whose key may be one that the library made."""
+        return self.effects.get(row.key) or self.of_prompt[row.request.prompt]
 
     # Submissions
 
@@ -232,6 +251,7 @@ class Oracle:
         for effect in self.effects.values():
             effect.resubmitting = 0
             effect.settled_in = False
+            effect.wishers.clear()
         for post in self.posts:
             if post.outcome == "out":
                 post.outcome = "doubt"
@@ -268,10 +288,12 @@ class Oracle:
             if len(paid) > 1:
                 self._history.violate("1", f"{effect.name!r} was paid for {len(paid)} times")
             self._check_known(effect, [post.made for post in paid if not post.adopted], rows)
+            if effect.kept and not effect.posts:
+                self._history.violate("10", f"{effect.name!r} was enqueued, and nothing was ever sent")
 
     def _check_known(self, effect: Effect, paid: list[Made | None], rows: list[dict[str, Any]]) -> None:
         mine = [row for row in rows if row["key"] == effect.key and effect.key is not None]
-        mine = mine or [row for row in rows if row["key"] is None and self.of_prompt[row["prompt"]] is effect]
+        mine = mine or [row for row in rows if self.of_prompt[row["prompt"]] is effect]
         lost = []
         for made in paid:
             assert made is not None
