@@ -23,7 +23,7 @@ class Operations(QueueOperations):
             self._one_keyed: 6,
             self._one: 4,
             self._enqueue: 5,
-            self._withdraw: 2,
+            self._withdraw: 3,
             self._find: 2,
             self._many: 3,
             self._recover: 2,

@@ -98,7 +98,7 @@ class Oracle:
     def withdrawn(self, op: Op, effect: Effect, wished: int) -> None:
         """Note that an effect was taken back: nothing of it leaves, unless it was wished for anew meanwhile."""
         effect.kept = False
-        if effect.wished > wished or effect.is_wished_for:
+        if effect.wished > wished:
             return
         if any(post.is_open for post in effect.posts if post.outcome == "out"):
             self.wrong(op, f"{effect.name!r} was taken back while a POST of it is out")

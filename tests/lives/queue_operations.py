@@ -27,6 +27,7 @@ from finevoice_async import (
     SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
+    TaskStatus,
     TaskTimeoutError,
 )
 
@@ -90,6 +91,7 @@ class QueueOperations:
         prompt = f"effect {next(self._numbers)}" if key is None else self._prompt_of(key)
         owner, retry = luck.choice(OWNERS), luck.random() < 0.2
         pause, patience = luck.choice([None, None, 0.0, 1.0, 20.0]), luck.choice([None, 3.0, 30.0])
+        withdraws = luck.random() < 0.3
 
         async def job(op: Op) -> str:
             self._oracle.wish(op, prompt, key, retry=retry)
@@ -100,6 +102,8 @@ class QueueOperations:
                 if pause is None:
                     return f"{task!r}, nobody waits"
                 await asyncio.sleep(pause)
+                if withdraws:
+                    return f"withdrawn: {await self._take_back(op, task)}"
                 sound = await (task if patience is None else task.wait(patience))
             except FineVoiceError as error:
                 self._oracle.told(op, prompt, error)
@@ -110,24 +114,29 @@ class QueueOperations:
         return f"enqueue({prompt!r}, key={key!r}, owner={owner!r}, retry_failed={retry})", GENERATE, job
 
     def _withdraw(self) -> tuple[str, Kinds, Job]:
-        task = self._luck.choice(self._tasks[-6:]) if self._tasks else None
-        effect = self._oracle.of_prompt.get(str(task.request.prompt)) if task and task.request else None
+        waiting = [task for task in self._tasks if task.status is TaskStatus.QUEUED] or self._tasks
+        task = self._luck.choice(waiting) if waiting else None
 
         async def job(op: Op) -> str:
-            if task is None or effect is None or task.done():
-                return "nothing to withdraw"
-            effect.settled_in = True
-            wished = effect.wished if not effect.is_wished_for else -1
-            kept = effect.kept
-            effect.kept = False  # whoever is cancelled does not know
-            taken_back = await task.withdraw()
-            if taken_back:
-                self._oracle.withdrawn(op, effect, wished)
-            elif not effect.kept:
-                effect.kept = kept
-            return f"{taken_back}"
+            return "nothing to withdraw" if task is None else await self._take_back(op, task)
 
         return f"withdraw {task!r}", CLOSED, job
+
+    async def _take_back(self, op: Op, task: SfxTask) -> str:
+        effect = self._oracle.of_prompt.get(str(task.request.prompt)) if task.request else None
+        if effect is None or task.done():
+            return "nothing to withdraw"
+        effect.settled_in = True
+        others = any(wisher.ended is None for wisher in effect.wishers if wisher is not op)
+        wished = -1 if others else effect.wished
+        kept = effect.kept
+        effect.kept = False  # whoever is cancelled does not know
+        taken_back = await task.withdraw()
+        if taken_back:
+            self._oracle.withdrawn(op, effect, wished)
+        elif not effect.kept:
+            effect.kept = kept
+        return f"{taken_back}"
 
     def _find(self) -> tuple[str, Kinds, Job]:
         luck = self._luck

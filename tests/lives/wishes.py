@@ -107,8 +107,3 @@ class Effect:
     wished: int = 0
     kept: bool = False
     was_kept: bool = False
-
-    @property
-    def is_wished_for(self) -> bool:
-        """Whether an operation may still ask for it."""
-        return any(op.ended is None for op in self.wishers)
