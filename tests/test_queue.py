@@ -13,6 +13,7 @@ from lives.oracle import copy_journal
 from parts import told
 
 from finevoice_async import (
+    ConfigurationError,
     FineVoiceSession,
     InvalidRequestError,
     QueueFullError,
@@ -345,6 +346,13 @@ async def test_the_queue_is_full(connect: Connect, emulator: Emulator, kept_in: 
         assert await again[0].withdraw()
         await session.enqueue("and again")
         assert session.stats.waiting == 2
+
+
+@pytest.mark.parametrize("max_queue", [0, -1, 1.5, True, "9"])
+def test_no_queue_of_that_length(max_queue: Any) -> None:
+    """It is a whole number of at least 1."""
+    with pytest.raises(ConfigurationError, match="max_queue"):
+        FineVoiceSession("a-key-for-tests", max_queue=max_queue)
 
 
 async def test_two_loops_wait_for_room(connect: Connect, emulator: Emulator, kept_in: dict[str, Any]) -> None:

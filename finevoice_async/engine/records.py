@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 import attrs
 
@@ -248,7 +248,7 @@ class Submission:
         listeners: Who waits for the result; callers of one key share one submission.
         called_off: Who was sent home while its row was being written, and with which words.
         withdrawn: It was taken back before it was sent.
-        launch_watchers: Who wants to know when it has its slot.
+        launch_watchers: Who wants to know when it has its slot, or has ended.
         result: What became of it, once known.
         note: What tells that this is on disk.
         owner: On whose behalf: waiting submissions take turns by owner.
@@ -323,9 +323,10 @@ class Submission:
         self.launch_watchers = ()
 
     async def until_begun(self) -> None:
-        """Wait until the journal has answered. Only while its row is being written or looked up."""
+        """Wait until the journal has answered, or is given up. Only while its row is being written or looked up."""
         assert self.begun is not None  # noqa: S101 - the phase says so
-        await asyncio.wait([self.begun])  # the writing goes on if this is cancelled
+        answers: tuple[asyncio.Future[Any], ...] = (self.begun, self._watch_launch())
+        await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
 
     async def until_kept(self) -> None:
         """Wait until its row is on disk, if it gets one.
@@ -335,16 +336,19 @@ class Submission:
         """
         if self.phase is Phase.BEGINNING:
             await self.until_begun()
-        if isinstance(self.result, FineVoiceError) and self.note is not None and not self.note.done():
-            await asyncio.wait([self.note])
+        if isinstance(self.result, FineVoiceError) and self.phase is not Phase.ENDED:
+            await self.until_launched()
         if isinstance(self.result, FineVoiceError):
             raise copy.copy(self.result)
 
     async def until_launched(self) -> None:
-        """Wait until it has its slot, or comes to nothing. Only while it waits."""
-        watcher = asyncio.get_running_loop().create_future()
+        """Wait until it has its slot, or has ended and its listeners hear. Not after that."""
+        await self._watch_launch()
+
+    def _watch_launch(self) -> asyncio.Future[None]:
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.launch_watchers += (watcher,)
-        await watcher
+        return watcher
 
 
 @attrs.define(eq=False)

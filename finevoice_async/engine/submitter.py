@@ -270,16 +270,17 @@ class Submitter:
             submission.withdrawn = True
             submission.left_behind = False  # else its row would stay queued
             self._dispatcher.call_back(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
-        note, result = submission.note, submission.result
         if not submission.withdrawn:
-            if isinstance(result, SessionClosedError) and submission.left_behind:
-                raise copy.copy(result)
+            if isinstance(submission.result, SessionClosedError) and submission.left_behind:
+                raise copy.copy(submission.result)
             return False
+        if submission.phase is not Phase.ENDED:
+            await submission.until_launched()
+        note, result = submission.note, submission.result
         if note is None:
             return True
-        await asyncio.wait([note])
-        if (note.cancelled() or note.exception() is not None) and isinstance(submission.result, FineVoiceError):
-            raise copy.copy(submission.result)
+        if isinstance(result, FineVoiceError) and (not note.done() or note.cancelled() or note.exception()):
+            raise copy.copy(result)
         return note.result()
 
     async def withdraw_row(self, row: JournalRow) -> bool:

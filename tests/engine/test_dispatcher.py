@@ -210,3 +210,22 @@ async def test_a_row_that_cannot_be_written() -> None:
         assert await parts.submitter.withdraw(submission) is False
         await turns(2)
         assert await parts.submitter.find(key="k") is None
+
+
+@pytest.mark.parametrize("step", [QUEUED, Move.REFUSE])
+async def test_a_journal_that_gives_no_answer(step: EffectState | Move) -> None:
+    """Whoever waits for a row to be written, or for the note that it is withdrawn, hears as the session closes."""
+    journal, slots = FakeJournal(), FakeSlots()
+    slots.held = True
+    journal.hanging = {step}
+    async with assemble(journal=journal, slots=slots) as parts:
+        submission = parts.submitter.submit(RAIN, "k", Ear())
+        job: asyncio.Task[object] = asyncio.create_task(submission.until_kept())
+        finding = asyncio.create_task(parts.submitter.find(key="k"))
+        if step is Move.REFUSE:
+            await asyncio.sleep(1)
+            job = asyncio.create_task(parts.submitter.withdraw(submission))
+        await asyncio.sleep(1)
+        await parts.close()
+        assert "The journal could not note that" in str(await told(job))
+        await asyncio.wait([finding])
