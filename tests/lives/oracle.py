@@ -288,12 +288,19 @@ class Oracle:
             if len(paid) > 1:
                 self._history.violate("1", f"{effect.name!r} was paid for {len(paid)} times")
             self._check_known(effect, [post.made for post in paid if not post.adopted], rows)
-            if effect.kept and not effect.posts:
-                self._history.violate("10", f"{effect.name!r} was enqueued, and nothing was ever sent")
+            if effect.kept and not effect.posts and not self._listed(effect, rows):
+                self._history.violate("10", f"{effect.name!r} was enqueued, and is neither sent nor listed")
+
+    def _rows_of(self, effect: Effect, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        mine = [row for row in rows if row["key"] == effect.key and effect.key is not None]
+        return mine or [row for row in rows if self.of_prompt[row["prompt"]] is effect]
+
+    def _listed(self, effect: Effect, rows: list[dict[str, Any]]) -> int:
+        """Return in how many rows the caller is told that it may be paid for."""
+        return sum(row["state"] in ("unknown", "lost") for row in self._rows_of(effect, rows))
 
     def _check_known(self, effect: Effect, paid: list[Made | None], rows: list[dict[str, Any]]) -> None:
-        mine = [row for row in rows if row["key"] == effect.key and effect.key is not None]
-        mine = mine or [row for row in rows if self.of_prompt[row["prompt"]] is effect]
+        mine, listed = self._rows_of(effect, rows), self._listed(effect, rows)
         lost = []
         for made in paid:
             assert made is not None
@@ -304,7 +311,6 @@ class Oracle:
             )
             if not known:
                 lost.append(made)
-        listed = sum(row["state"] in ("unknown", "lost") for row in mine)
         if not listed and any(post.is_open and post.outcome == "doubt" and not post.adopted for post in effect.posts):
             self._history.violate("2", f"{effect.name!r} may be paid for, and its row is {mine}")
         if len(lost) > listed:
