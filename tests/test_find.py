@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import DONE, QUEUED, SAVED, SUBMITTED, Left, SlowReads, all_of, leave, prompts, rows, the_row
+from ledger.helpers import DONE, QUEUED, SAVED, SUBMITTED, Left, all_of, leave, prompts, rows, the_row
 from parts import told
 from raw_server import Peer, RawServer, Request
 
@@ -17,6 +17,7 @@ from finevoice_async import (
     FineVoiceError,
     FineVoiceSession,
     InvalidRequestError,
+    JournalRow,
     PollError,
     SessionClosedError,
     SfxTask,
@@ -24,6 +25,8 @@ from finevoice_async import (
     TaskNotFoundError,
     TaskStatus,
 )
+from finevoice_async.adapters.loop_clock import LoopClock
+from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.emulator import Constant, Emulator
 
 Connect = Callable[..., FineVoiceSession]
@@ -166,20 +169,36 @@ async def test_the_key_is_being_looked_up_for_another_request(connect: Connect, 
     assert prompts(emulator) == ["door"]
 
 
-async def test_it_ends_while_it_is_looked_for(connect: Connect, emulator: Emulator, path: Path) -> None:
-    """A journal that reads slowly tells what is past: the handle says how the effect stands, and it is made once."""
-    emulator.service_time = Constant(0.3)
+class LateReads(SqliteJournal):
+    """Tells two seconds late how a row stood."""
+
+    async def row(
+        self, *, row_id: int | None = None, key: str | None = None, task_id: str | None = None
+    ) -> JournalRow | None:
+        """Read a row."""
+        row = await super().row(row_id=row_id, key=key, task_id=task_id)
+        await asyncio.sleep(2)
+        return row
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.9, 3.0])
+async def test_it_goes_on_while_it_is_looked_for(
+    connect: Connect, emulator: Emulator, path: Path, seconds: float
+) -> None:
+    """A journal tells what is past: the handle says how the effect stands, whether it runs or has ended meanwhile."""
+    emulator.service_time = Constant(seconds)
     await leave(path, Left(QUEUED, "door", key="k"))
-    async with connect(journal=SlowReads(path)) as session:
-        for wait in (0.0, 1.9, 1.999, 3.0):
-            finding = asyncio.create_task(session.find(key="k"))
-            await asyncio.sleep(wait)
-            calling = asyncio.create_task(session.generate("door", key="k"))
-            task = await finding
-            await calling
-            assert task is not None
-            assert task.status is TaskStatus.COMPLETED
-            assert (await task).key == "k"
+    async with connect(journal=LateReads(path, LoopClock())) as session:
+        finding = asyncio.create_task(session.find(key="k"))
+        await asyncio.sleep(0.1)
+        calling = asyncio.create_task(session.generate("door", key="k"))
+        task = await finding
+        assert task is not None
+        if seconds > 2:
+            assert (task.status, task.done()) == (TaskStatus.PENDING, False)
+        effect = await calling
+        assert (task.status, task.done()) == (TaskStatus.COMPLETED, True)
+        assert (await task).url == effect.url
     assert emulator.ledger.posts == 1
 
 

@@ -160,6 +160,23 @@ async def test_the_slot_of_what_is_called_back_is_free() -> None:
         assert (await waiting).task_id == "t1"
 
 
+@pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.HELD])
+async def test_whoever_has_left_is_not_called_a_closed_session(phase: Phase) -> None:
+    """Who waited has left: a handle that somebody else has says that, and that nothing was sent."""
+    journal, slots = FakeJournal(), FakeSlots()
+    slots.held = phase is Phase.QUEUED
+    async with assemble(FakeTransport(BUSY), journal=journal, slots=slots) as parts:
+        ear, other = Ear(), Ear()
+        submission = parts.submitter.submit(RAIN, "k", ear)
+        await asyncio.sleep(0.5)
+        assert submission.phase is phase
+        parts.submitter.leave(submission, ear)
+        await turns(3)
+        parts.submitter.join(submission, other)
+        assert str(other.only) == "Nobody waited for it any more. Nothing was sent and nothing paid."
+        assert journal.states == [REFUSED]
+
+
 # Kept
 
 
