@@ -30,6 +30,8 @@ from finevoice_async.wiring import Wiring
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
 
+_GOES_ON = (EffectState.QUEUED, EffectState.SENDING, EffectState.SUBMITTED)
+
 
 class FineVoiceSession(Recovery):
     """Sound effects from FineVoice, many at once.
@@ -307,19 +309,21 @@ class FineVoiceSession(Recovery):
             check_task_id(task_id)
         await self._open()
         inflight = self._parts.inflight
-        for _ in range(2):  # what was read may be past when it comes; then what it was about is known here, or ended
+        for _ in range(3):  # a row may have gone on when it comes: it was queued, then it ran, then it has ended
             live = inflight.tasks.get(task_id or "") or await self._submitter.find(key=name, task_id=task_id)
             row = None if live is not None else await self._bookkeeper.row_of(key=name, task_id=task_id)
             self._life.bind()  # it may have been closed meanwhile
+            if row is not None:
+                live = inflight.of_row(row.id)
             if live is not None:
                 return self._task_of(live)
-            if row is None or row.state not in (EffectState.QUEUED, EffectState.SENDING):
+            if row is None or row.state not in _GOES_ON:
                 break
         if row is None:
             return None
-        if row.state is EffectState.QUEUED:
-            return self._task_of(self._submitter.found(row))
-        return self._task_of(inflight.of_row(row.id) or self._poller.pick_up(row))
+        return self._task_of(
+            self._submitter.found(row) if row.state is EffectState.QUEUED else self._poller.pick_up(row)
+        )
 
     async def status(self, task_id: str) -> TaskUpdate:
         """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.

@@ -195,7 +195,7 @@ async def test_it_goes_on_while_it_is_looked_for(
         task = await finding
         assert task is not None
         if seconds > 2:
-            assert (task.status, task.done()) == (TaskStatus.PENDING, False)
+            assert (task.status, task.done()) == (TaskStatus.PROCESSING, False)
         effect = await calling
         assert (task.status, task.done()) == (TaskStatus.COMPLETED, True)
         assert (await task).url == effect.url
