@@ -105,7 +105,7 @@ class Endings:
         if submission.phase is Phase.ENDED:
             return
         was_sent = submission.phase is not Phase.BEGINNING
-        submission.phase, submission.result = Phase.ENDED, result
+        submission.phase, submission.result, submission.context = Phase.ENDED, result, None
         if submission.row is not None or submission.key is not None:
             self._registry.settle(submission)
         if submission.launch_watchers:

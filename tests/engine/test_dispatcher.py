@@ -54,10 +54,14 @@ async def test_a_post_runs_in_its_own_callers_context(journalled: bool) -> None:
 
 
 async def test_no_context_is_kept() -> None:
-    """Once it is sent a submission, which may be remembered for long, keeps nothing of its caller's."""
-    async with assemble() as parts:
-        submission = parts.submitter.submit(RAIN, "k", Ear())
-        assert submission.context is None
+    """A submission may be remembered for long: sent, or withdrawn, it keeps nothing of its caller's."""
+    async with assemble(slots=FakeSlots(1)) as parts:
+        sent, queued = [parts.submitter.submit(RAIN, key, Ear()) for key in "kl"]
+        again = parts.submitter.submit(RAIN, "k", Ear())
+        assert (sent.context, again.context) == (None, None)
+        assert queued.context is not None
+        assert await parts.submitter.withdraw(queued)
+        assert queued.context is None
 
 
 @BOTH_WAYS
