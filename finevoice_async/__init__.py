@@ -8,7 +8,7 @@ from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import Outcome, SoundEffect
-from finevoice_async.engine.records import Stats
+from finevoice_async.engine.stats import Stats
 from finevoice_async.errors import (
     AuthenticationError,
     BudgetExceededError,

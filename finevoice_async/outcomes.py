@@ -17,6 +17,7 @@ from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request, check_many
 from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.downloads import Downloader
+from finevoice_async.engine.endings import closed_error
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
     ENDED,
@@ -202,7 +203,7 @@ class OutcomeStream:
             log.exception("an unexpected error in a request of many")
             self._fail(drawn, _bug(error, drawn.request))
         except BaseException as error:
-            self._fail(drawn, _bug(error, drawn.request))
+            self._fail(drawn, closed_error() if self._stopping else _bug(error, drawn.request))
             raise
         before, self._last = self._last, drawn.submission
         if before is not None and before.is_waiting:  # one waits behind it, so that a free slot waits for nobody

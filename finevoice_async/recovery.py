@@ -11,6 +11,7 @@ from finevoice_async.core.tasks import check_task_id
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.registry import FoundRow
 from finevoice_async.errors import InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
 from finevoice_async.saving import SaveTo
@@ -29,7 +30,7 @@ class Recovery(ABC):
         """Open the session, if it is not open."""
 
     @abstractmethod
-    def _task_of(self, source: TaskRecord | Submission | JournalRow) -> SfxTask:
+    def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
         """Return a handle."""
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:

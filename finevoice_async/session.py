@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
 import warnings
@@ -14,14 +13,16 @@ from typing import Any, Self
 import aiohttp
 
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
-from finevoice_async.core.ledger import EffectState, JournalRow, check_key
+from finevoice_async.core.ledger import EffectState, check_key
 from finevoice_async.core.requests import as_request
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
 from finevoice_async.effect import Outcome, SoundEffect
-from finevoice_async.engine.caller import until_known
+from finevoice_async.engine.caller import until_kept, until_known
 from finevoice_async.engine.life import Life, SessionState
-from finevoice_async.engine.records import Result, Stats, Submission, TaskRecord
-from finevoice_async.errors import InvalidRequestError
+from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.registry import FoundRow
+from finevoice_async.engine.stats import Stats
+from finevoice_async.errors import InvalidRequestError, PollError
 from finevoice_async.outcomes import OutcomeStream, RequestLike
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
@@ -32,6 +33,8 @@ from finevoice_async.wiring import Wiring
 
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
+
+_GOES_ON = (EffectState.QUEUED, EffectState.SENDING, EffectState.SUBMITTED)
 
 
 @with_safe_repr
@@ -173,7 +176,8 @@ class FineVoiceSession(Recovery):
     ) -> SfxTask:
         """Keep the wish for an effect, and return at once: with a journal, once it is on disk.
 
-        It is submitted when its turn comes, whether anybody awaits it or not; `find` finds it by its key.
+        It is submitted when its turn comes, whether anybody awaits it or not; `find` finds it by its key. What waits
+        as the session closes stays queued in the journal: `recover` of a later session sends it.
 
         Args:
             request: A request or a prompt.
@@ -189,16 +193,15 @@ class FineVoiceSession(Recovery):
         """
         wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
         await self._open()
-        listener = _Kept()
-        submission = self._submitter.submit(
-            wanted, name or uuid.uuid4().hex, listener, owner=whose, retry_failed=retry_failed, made_key=name is None
+        take_in = partial(
+            self._submitter.submit,
+            wanted,
+            name or uuid.uuid4().hex,
+            owner=whose,
+            retry_failed=retry_failed,
+            made_key=name is None,
         )
-        try:
-            await submission.until_kept()
-        except asyncio.CancelledError:
-            self._submitter.leave(submission, listener)
-            raise
-        return self._task_of(submission)
+        return self._task_of(await until_kept(self._submitter, take_in))
 
     async def submit(
         self,
@@ -328,22 +331,22 @@ class FineVoiceSession(Recovery):
         if task_id is not None:
             check_task_id(task_id)
         await self._open()
-        live = self._live(name, task_id)
-        if live is not None:
-            return self._task_of(live)
-        row = await self._bookkeeper.row_of(key=name, task_id=task_id)
-        self._life.bind()  # it may have been closed meanwhile
+        inflight = self._parts.inflight
+        for _ in range(3):  # a row may have gone on when it comes: it was queued, then it ran, then it has ended
+            live = inflight.tasks.get(task_id or "") or await self._submitter.find(key=name, task_id=task_id)
+            row = None if live is not None else await self._bookkeeper.row_of(key=name, task_id=task_id)
+            self._life.bind()  # it may have been closed meanwhile
+            if row is not None:
+                live = inflight.of_row(row.id)
+            if live is not None:
+                return self._task_of(live)
+            if row is None or row.state not in _GOES_ON:
+                break
         if row is None:
             return None
         return self._task_of(
-            self._live(name, task_id) or (row if row.state is EffectState.QUEUED else self._known(row))
+            self._submitter.found(row) if row.state is EffectState.QUEUED else self._poller.pick_up(row)
         )
-
-    def _live(self, key: str | None, task_id: str | None) -> Submission | TaskRecord | None:
-        return self._parts.inflight.tasks.get(str(task_id)) if key is None else self._submitter.find(key)
-
-    def _known(self, row: JournalRow) -> TaskRecord:
-        return self._parts.inflight.of_row(row.id) or self._poller.pick_up(row)
 
     async def status(self, task_id: str) -> TaskUpdate:
         """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.
@@ -357,7 +360,11 @@ class FineVoiceSession(Recovery):
         """
         check_task_id(task_id)
         await self._open()
-        return await self._poller.ask_once(task_id)
+        try:
+            return await self._poller.ask_once(task_id)
+        except PollError:
+            self._life.bind()  # it may have been closed meanwhile
+            raise
 
     @property
     def tasks(self) -> tuple[SfxTask, ...]:
@@ -381,12 +388,5 @@ class FineVoiceSession(Recovery):
         """Return what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""
         return self._parts.answers.learned()
 
-    def _task_of(self, source: TaskRecord | Submission | JournalRow) -> SfxTask:
+    def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
         return SfxTask(source, self._context)
-
-
-class _Kept:
-    """Listens to what was enqueued, so that it is submitted whether anybody awaits it or not."""
-
-    def __call__(self, result: Result) -> None:
-        """Hear what came of it: the task tells that to whoever asks."""

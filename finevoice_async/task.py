@@ -19,9 +19,10 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import News, Result, Submission, TaskRecord, Watcher
+from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, Watcher
+from finevoice_async.engine.registry import FoundRow
 from finevoice_async.engine.submitter import Submitter
-from finevoice_async.errors import FineVoiceError, InvalidRequestError, SubmitUnknownError, TaskTimeoutError
+from finevoice_async.errors import FineVoiceError, SubmitUnknownError, TaskTimeoutError
 from finevoice_async.reprs import with_safe_repr
 
 
@@ -56,27 +57,30 @@ class SfxTask:
 
     __slots__ = ("_context", "_source")
 
-    def __init__(self, source: TaskRecord | Submission | JournalRow, context: TaskContext) -> None:
+    def __init__(self, source: TaskRecord | Submission | FoundRow, context: TaskContext) -> None:
         """Make the handle.
 
         Args:
-            source: The task; or the submission that will bring it; or a row that an earlier process queued.
+            source: The task; or the submission that will bring it; or a row that waits in the journal.
             context: The session's parts.
         """
         self._source = source
         self._context = context
 
     def __repr__(self) -> str:
-        return f"<SfxTask {self.id or self.key!r} {self.status.value}>"
+        return f"<SfxTask {self.id or repr(self.key)} {self.status.value}>"
 
     @property
     def _now(self) -> TaskRecord | Submission | JournalRow:
-        """What there is of it by now: a row may be submitted meanwhile, and a submission come to its task."""
-        source = self._source
-        if isinstance(source, JournalRow):
-            row = source
-            source = self._context.submitter.of_row(row) or self._context.inflight.of_row(row.id) or row
-        if isinstance(source, Submission) and isinstance(source.result, TaskRecord):
+        """What there is of it by now: a row may be submitted meanwhile, and a submission come to its task.
+
+        Not before its listeners have heard: until its id is on disk, another task may prove to have it.
+        """
+        source: TaskRecord | Submission | FoundRow | JournalRow = self._source
+        if isinstance(source, FoundRow):
+            taken_up = source.submission
+            source = source.row if taken_up is None or taken_up.stays_queued else taken_up
+        if isinstance(source, Submission) and source.phase is Phase.ENDED and isinstance(source.result, TaskRecord):
             source = self._source = source.result
         return source
 
@@ -85,7 +89,7 @@ class SfxTask:
         """The service's id; None before it was submitted, and if the answer to that carried the result and no id."""
         now = self._now
         if isinstance(now, Submission):
-            return now.result.task_id if isinstance(now.result, FineVoiceError) else None
+            return None if now.phase is not Phase.ENDED or now.result is None else now.result.task_id
         return now.task_id
 
     @property
@@ -100,13 +104,17 @@ class SfxTask:
 
     @property
     def status(self) -> TaskStatus:
-        """The state by the last answer; QUEUED until it was submitted, and FAILED if it was not accepted."""
+        """The state by the last answer; QUEUED until it was submitted, and FAILED if it was not accepted.
+
+        UNKNOWN also if it may have been accepted, and nobody follows it here.
+        """
         now = self._now
         if isinstance(now, TaskRecord):
             return now.status
-        if isinstance(now, JournalRow) or now.result is None:
+        if isinstance(now, JournalRow) or now.phase is not Phase.ENDED or now.result is None:
             return TaskStatus.QUEUED
-        return TaskStatus.UNKNOWN if isinstance(now.result, SubmitUnknownError) else TaskStatus.FAILED
+        is_open = isinstance(now.result, SubmitUnknownError) or now.result.task_id is not None
+        return TaskStatus.UNKNOWN if is_open else TaskStatus.FAILED
 
     @property
     def position(self) -> int | None:
@@ -125,7 +133,7 @@ class SfxTask:
         now = self._now
         if isinstance(now, TaskRecord):
             return now.end is not None
-        return isinstance(now, Submission) and now.result is not None
+        return isinstance(now, Submission) and now.phase is Phase.ENDED
 
     def estimate(self) -> Estimate | None:
         """Return how many more seconds it will take, by what this session has learned: the median and the 90 % point.
@@ -138,28 +146,26 @@ class SfxTask:
             return self._context.poller.estimate(now)
         if isinstance(now, JournalRow) or now.result is not None:
             return None
-        place = self._context.submitter.position(now) or 1  # it has its slot already
-        return self._context.poller.estimate_queued(place, now.request.duration, self._context.slots)
+        submitter = self._context.submitter
+        place = 0 if now.slot is not None else submitter.position(now) or submitter.waiting + 1
+        return self._context.poller.estimate_queued(
+            place, now.request.duration, self._context.slots, submitter.submitting
+        )
 
     async def withdraw(self) -> bool:
         """Take it back before it is sent: nothing is sent and nothing paid, for everybody who waits for it.
 
         Returns:
-            True if that was possible; False if it was sent already, or has ended.
+            True if that was possible; False if it was sent already or is on its way, or has ended.
 
         Raises:
+            SessionClosedError: The session was closed; it stays queued in the journal.
             FineVoiceError: It is not sent by this session, but the journal could not note it.
         """
         now = self._now
         if isinstance(now, Submission):
             return await self._context.submitter.withdraw(now)
-        if isinstance(now, TaskRecord):
-            return False
-        try:
-            await self._context.bookkeeper.discard(now)
-        except InvalidRequestError:
-            return False  # somebody has taken it up meanwhile
-        return True
+        return isinstance(now, JournalRow) and await self._context.submitter.withdraw_row(now)
 
     def __await__(self) -> Generator[object, None, SoundEffect]:
         return self.wait().__await__()
@@ -206,7 +212,7 @@ class SfxTask:
                 heard.set_result(result)
 
         if isinstance(now, JournalRow):
-            now = submitter.take_up(now, hear)
+            now = await submitter.take_up(now, hear)
         else:
             submitter.join(now, hear)
         try:
@@ -215,8 +221,7 @@ class SfxTask:
             submitter.leave(now, hear)
         if not heard.done():
             raise TaskTimeoutError(
-                "It still waits to be submitted, and goes on waiting while it is enqueued; await it again, or "
-                "withdraw it.",
+                "It still waits to be submitted. Nothing was sent yet; await it again, or withdraw it.",
                 request=now.request,
             )
         result = heard.result()

@@ -88,11 +88,18 @@ async def test_a_failed_key_may_be_tried_again(connect: Connect, path: Path, emu
 
 @pytest.mark.parametrize("key", ["", " ", 5])
 async def test_bad_keys(connect: Connect, path: Path, key: Any) -> None:
-    """A key must be a name, with a journal and without; what a journal knows needs one."""
-    for journal in (path, None):
-        async with connect(journal=journal) as session:
-            with pytest.raises(InvalidRequestError, match="key"):
-                await session.submit("rain", key=key)
+    """A key must be a name, and so must an owner, with a journal and without."""
+    for options in ({"journal": path}, {}):
+        async with connect(**options) as session:
+            for call in (session.enqueue, session.submit, session.generate):
+                with pytest.raises(InvalidRequestError, match="key"):
+                    await call("rain", key=key)
+                with pytest.raises(InvalidRequestError, match="owner"):
+                    await call("rain", owner=key)
+
+
+async def test_what_needs_a_journal(connect: Connect) -> None:
+    """Without a journal there is nothing to recover, and the session says so."""
     async with connect() as session:
         with pytest.raises(ConfigurationError, match="journal"):
             await session.unknown()

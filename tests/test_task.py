@@ -6,18 +6,22 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from fake_journal import FakeJournal
 from fakes import FAILED, FINISHED, LINK, RUNNING, FakeBody, FakeFetcher, FakeTransport, says
-from parts import EVERY, RAIN, Parts, assemble, told, turns
+from parts import EVERY, RAIN, Ear, Parts, assemble, told, turns
 
 from finevoice_async import FineVoiceSession, Polling
+from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.emulator import Constant, Emulator
 from finevoice_async.engine.answers import PATIENCE
-from finevoice_async.engine.records import TaskRecord
+from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.errors import (
+    JournalError,
     PollError,
     SessionClosedError,
+    SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
@@ -29,10 +33,10 @@ _, PENDING, PROCESSING, COMPLETED, FAILED_, UNKNOWN = TaskStatus
 MISSING = says(404, error={"message": "no such task"})
 
 
-def task_of(parts: Parts, record: TaskRecord, timeout: float | None = 100.0) -> SfxTask:
-    """Return a handle on a task."""
+def task_of(parts: Parts, source: TaskRecord | Submission, timeout: float | None = 100.0) -> SfxTask:
+    """Return a handle on a task, or on what will bring one."""
     return SfxTask(
-        record,
+        source,
         TaskContext(
             parts.submitter, parts.poller, parts.inflight, parts.downloads, parts.books, timeout, parts.slots.limit
         ),
@@ -88,6 +92,53 @@ async def test_an_estimate(connect: Connect, emulator: Emulator) -> None:
         estimate = task.estimate()
         assert estimate is not None
         assert 0 < estimate.median <= estimate.p90
+
+
+async def test_what_it_says_before_there_is_a_task() -> None:
+    """Until the task id is on disk it says that it is queued, whatever is known already; then what its task says."""
+    journal = FakeJournal()
+    journal.hanging = {Move.ACCEPT}
+    async with assemble(journal=journal) as parts:
+        task = task_of(parts, parts.submitter.submit(RAIN, "k", Ear()))
+        await asyncio.sleep(1)
+        assert parts.transport.accepted == 1
+        assert (task.id, task.key, task.request, task.done()) == (None, "k", RAIN, False)
+        assert repr(task) == "<SfxTask 'k' queued>"
+        waiting = asyncio.create_task(task.wait())
+        await asyncio.sleep(1)
+        journal.let_go()
+        await turns(5)
+        assert repr(task) == "<SfxTask t1 pending>"
+        parts.transport.tasks["t1"] = FINISHED
+        assert (await waiting).task_id == "t1"
+
+
+async def test_its_id_proves_to_be_anothers() -> None:
+    """A handle that was looked at meanwhile waits for nothing that nobody follows."""
+    journal = FakeJournal(delay=0.2)
+    async with assemble(journal=journal) as parts:
+        journal.leave(EffectState.DONE, task_id="t1")
+        task = task_of(parts, parts.submitter.submit(RAIN, "k", Ear()))
+        seen = set()
+        for _ in range(40):
+            await asyncio.sleep(0.05)
+            seen.add(task.status)
+        assert seen == {TaskStatus.QUEUED, UNKNOWN}
+        for _ in range(2):
+            error = await told(asyncio.ensure_future(task.wait()))
+            assert isinstance(error, SubmitUnknownError)
+            assert error.task_id == task.id == "t1"
+
+
+async def test_its_id_could_not_be_kept() -> None:
+    """The task runs, and its id is on the error and on the handle: that is not a failure of the effect."""
+    journal = FakeJournal()
+    journal.failing[Move.ACCEPT] = JournalError("The disk is full.")
+    async with assemble(journal=journal) as parts:
+        task = task_of(parts, parts.submitter.submit(RAIN, "k", Ear()))
+        error = await told(asyncio.ensure_future(task.wait()))
+        assert isinstance(error, JournalError)
+        assert (task.id, error.task_id, task.status) == ("t1", "t1", UNKNOWN)
 
 
 # Waiting

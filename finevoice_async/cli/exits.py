@@ -6,7 +6,7 @@
 | 1 | something failed that has no code of its own |
 | 2 | the command line, the key, the address or a request is wrong; nothing was sent |
 | 3 | the service refused: key, credits, request, or too many requests |
-| 4 | not reached, or the task failed or was not done in time; nothing is lost, ids are shown |
+| 4 | not reached, too many wait, or the task failed or was not done in time; nothing is lost, ids are shown |
 | 5 | unknown: the request may have been accepted and paid for |
 | 6 | the result could not be fetched or saved; or there is no place for it, which is found before anything is sent |
 | 7 | the journal failed |
@@ -46,6 +46,7 @@ _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
     (
         (
             errors.SubmitNotSentError,
+            errors.QueueFullError,
             errors.TaskFailedError,
             errors.TaskTimeoutError,
             errors.TaskNotFoundError,

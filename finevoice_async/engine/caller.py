@@ -1,4 +1,4 @@
-"""One caller who waits for the task of a submission, and may leave at any time."""
+"""One caller who waits for a submission to be kept, or for its task, and may leave at any time."""
 
 from __future__ import annotations
 
@@ -47,3 +47,26 @@ async def until_known(
     if isinstance(result, FineVoiceError):
         raise result
     return result
+
+
+async def until_kept(submitter: Submitter, take_in: Callable[[Listener], Submission]) -> Submission:
+    """Take a submission in, and wait until its row is on disk, if it gets one; from then on it needs no caller.
+
+    Args:
+        submitter: Whose submission it is.
+        take_in: Its `submit`, given all but the listener.
+
+    Raises:
+        FineVoiceError: That came to nothing; and what `take_in` raises.
+    """
+
+    def hear(result: Result) -> None:
+        """The handle tells what came of it."""
+
+    submission = take_in(hear)
+    try:
+        await submission.until_kept()
+        submitter.keep(submission)
+    finally:
+        submitter.leave(submission, hear)
+    return submission

@@ -126,10 +126,10 @@ class Dispatcher:
         """Start the POST, in a task which owns the slot from here on."""
         submission.slot = slot
         submission.phase = LAUNCHED
-        nobodys = contextvars.Context()  # a slot that it frees may be another's
-        post = asyncio.create_task(self._post(submission), context=nobodys)
+        post = asyncio.create_task(self._post(submission), context=submission.context)
+        submission.context = None
         self.posts[post] = submission
-        post.add_done_callback(self._posted, context=nobodys)
+        post.add_done_callback(self._posted, context=contextvars.Context())  # it may launch another's
         if submission.launch_watchers:
             submission.launched()
 
@@ -163,9 +163,13 @@ class Dispatcher:
         self._endings.release(submission)
         self._endings.finish(submission, result)
 
-    def cancel(self, submission: Submission) -> None:
-        """Cancel the task of a submission that is held."""
-        next(post for post, held in self.posts.items() if held is submission).cancel()
+    def call_back(self, submission: Submission, error: FineVoiceError) -> None:
+        """End a submission that has not been sent, or is held to be sent again."""
+        is_held = submission.phase is Phase.HELD
+        self._endings.release(submission)
+        self._endings.retire(submission, error)
+        if is_held:
+            next(post for post, held in self.posts.items() if held is submission).cancel()
 
     # Closing
 

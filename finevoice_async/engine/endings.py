@@ -105,7 +105,7 @@ class Endings:
         before = submission.phase
         if before is ENDED:
             return
-        submission.phase, submission.result = ENDED, result
+        submission.phase, submission.result, submission.context = ENDED, result, None
         if submission.row is not None or submission.key is not None:
             self._registry.settle(submission)
         if submission.launch_watchers:

@@ -273,15 +273,16 @@ class Poller:
         """Return how much longer a task will take; None before anything is known, and for an attached task."""
         return self._answers.estimate(record)
 
-    def estimate_queued(self, position: int, duration: float | None, slots: int) -> Estimate | None:
-        """Return how long an effect will take that waits for a slot; None before anything is known.
+    def estimate_queued(self, position: int, duration: float | None, slots: int, submitting: int) -> Estimate | None:
+        """Return how long an effect will take that is not submitted yet; None before anything is known.
 
         Args:
-            position: Its place in line, 1 for who is next.
+            position: Its place in line, 1 for who is next, 0 for who has a slot.
             duration: Its length in seconds, if that was asked for.
             slots: How many tasks may run at once.
+            submitting: How many have a slot, and are no tasks yet.
         """
-        return self._answers.estimate_queued(position, duration, slots)
+        return self._answers.estimate_queued(position, duration, slots, submitting)
 
     # Asking
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import enum
 import json
@@ -31,7 +32,6 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.ports import Begun
-from finevoice_async.reprs import with_safe_repr
 
 News = TaskUpdate | FineVoiceError
 """What a watcher hears: a state of the task, or why it hears no more."""
@@ -271,18 +271,21 @@ class Submission:
         row: Its row in the journal, once written.
         state: What the row says by the last write that was called.
         begun: The row, while it is being written.
-        left_behind: An earlier process wished for it: if this one cannot send it, it stays queued for a later one.
+        left_behind: Its row is to outlive this session, as an earlier one left it or as `enqueue` has promised: if
+            this session cannot send it, it stays queued for a later one.
         may_be_paid: An earlier POST of it may have been accepted, so it can end as unknown only, unless accepted.
         doubt: The same, if that POST was of this very submission.
         phase: How far it has come.
         slot: Its slot in the plan, from before the POST; then the task has it.
         listeners: Who waits for the result; callers of one key share one submission.
         called_off: Who was sent home while its row was being written, and with which words.
-        launch_watchers: Who wants to know when it has its slot.
+        withdrawn: It was taken back before it was sent.
+        launch_watchers: Who wants to know when it has its slot, or has ended.
         result: What became of it, once known.
         note: What tells that this is on disk.
         owner: On whose behalf: waiting submissions take turns by owner.
         made_key: The key was made by this library.
+        context: Its first caller's, in which its POST runs: traces of one caller must not carry another's.
     """
 
     request: SfxRequest
@@ -297,11 +300,18 @@ class Submission:
     slot: object | None = None
     listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
     called_off: tuple[Listener, FineVoiceError] | None = None
+    withdrawn: bool = False
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
     note: asyncio.Future[bool] | None = None
     owner: str | None = attrs.field(default=None, kw_only=True)
     made_key: bool = attrs.field(default=False, kw_only=True)
+    context: contextvars.Context | None = attrs.field(factory=contextvars.copy_context, init=False)
+
+    @property
+    def stays_queued(self) -> bool:
+        """Whether it came to nothing here, and its row still waits for somebody to send it."""
+        return self.left_behind and self.phase is Phase.ENDED and self.state is EffectState.QUEUED
 
     def check_same(self, request: SfxRequest) -> None:
         """Check that a request is the one that its key stands for.
@@ -352,43 +362,34 @@ class Submission:
                 watcher.set_result(None)
         self.launch_watchers = ()
 
+    async def until_begun(self) -> None:
+        """Wait until the journal has answered, or is given up. Only while its row is being written or looked up."""
+        assert self.begun is not None  # noqa: S101 - the phase says so
+        answers: tuple[asyncio.Future[Any], ...] = (self.begun, self._watch_launch())
+        await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+
     async def until_kept(self) -> None:
         """Wait until its row is on disk, if it gets one.
 
         Raises:
-            FineVoiceError: That came to nothing.
+            FineVoiceError: That came to nothing, which is on disk, too.
         """
-        if self.begun is not None and not self.begun.done():
-            await asyncio.wait([self.begun])  # the writing goes on if this is cancelled
+        if self.phase is Phase.BEGINNING:
+            await self.until_begun()
+        if isinstance(self.result, FineVoiceError) and self.phase is not Phase.ENDED:
+            await self.until_launched()
         if isinstance(self.result, FineVoiceError):
             raise copy.copy(self.result)
 
     async def until_launched(self) -> None:
-        """Wait until it has its slot, or comes to nothing. Only while it waits."""
-        watcher = asyncio.get_running_loop().create_future()
+        """Wait until it has its slot, or has ended and its listeners hear. Not after that."""
+        await self._watch_launch()
+
+    def _watch_launch(self) -> asyncio.Future[None]:
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.launch_watchers += (watcher,)
-        await watcher
+        return watcher
 
 
-@with_safe_repr
-@attrs.frozen(kw_only=True)
-class Stats:
-    """What a session is doing now, and has done.
-
-    Attributes:
-        submitting: POSTs under way.
-        waiting: Requests that wait for a slot.
-        running: Tasks not known to have ended.
-        submitted: Submissions that the service accepted.
-        completed: Tasks that ended with a result.
-        failed: Tasks that ended without one.
-        polls: Times that the service was asked for a state.
-    """
-
-    submitting: int
-    waiting: int
-    running: int
-    submitted: int
-    completed: int
-    failed: int
-    polls: int
+def stay(result: Result) -> None:
+    """Listen in the session's own name: what is heard by it is submitted whether anybody else waits or not."""

@@ -33,7 +33,6 @@ from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
-    SessionClosedError,
     SubmitNotSentError,
     SubmitUnknownError,
 )
@@ -109,7 +108,7 @@ class Sender:
         """Wait for its turn, while the service cannot take everybody; return whether it goes as the probe."""
         submission.phase = Phase.HELD
         if not submission.listeners:  # they left as it was launched; who leaves from here on calls it off
-            raise SessionClosedError("Nobody waits for it any more.")
+            raise SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
         turn = await self._gate.turn(place, again=again)
         if isinstance(turn, Failure):
             kind = policy.decide(Call.SUBMIT, turn.kind, self._retry).error
@@ -162,7 +161,7 @@ class Sender:
             submission.doubt = SubmitUnknownError(advised(failure.what, SubmitUnknownError))
             await self._bookkeeper.unknown(submission, words)
         if not submission.listeners:
-            raise SessionClosedError("Nobody waits for it any more.")
+            raise SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
         if not free:
             await self._clock.sleep(policy.backoff(attempt, self._retry, self._rng.random()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from finevoice_async.engine.records import Phase, Submission
 from finevoice_async.ports import Slots
 
@@ -12,7 +14,8 @@ class SlotQueue:
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         # All mutable state:
-        self._lines: dict[str | None, dict[Submission, None]] = {}  # by owner: who is next in turn stands first
+        # By owner; who is next in turn stands first. A plain dict would go past all who have left to find its first.
+        self._lines: OrderedDict[str | None, OrderedDict[Submission, None]] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
@@ -23,7 +26,7 @@ class SlotQueue:
         submission.phase = Phase.QUEUED
         line = self._lines.get(submission.owner)
         if line is None:
-            line = self._lines[submission.owner] = {}
+            line = self._lines[submission.owner] = OrderedDict()
         line[submission] = None
         self._count += 1
 
@@ -49,19 +52,16 @@ class SlotQueue:
 
     def _take(self, submission: Submission) -> None:
         """Let the first go; its owner's turn comes again after all others'."""
-        line = self._lines.pop(submission.owner)
-        del line[submission]
-        self._count -= 1
-        if line:
-            self._lines[submission.owner] = line
+        self._lines.move_to_end(submission.owner)
+        self.discard(submission)
 
     def position(self, submission: Submission) -> int | None:
         """Return its place in line, 1 for who is next; None if it does not wait here.
 
         With as many entries as wait, so it is asked for by people, not by loops.
         """
-        mine = self._lines.get(submission.owner, {})
-        if submission not in mine:
+        mine = self._lines.get(submission.owner)
+        if mine is None or submission not in mine:
             return None
         before = list(mine).index(submission)
         place, turn = before + 1, 1  # the owners before it in turn go once more

@@ -19,8 +19,8 @@ from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, Phase, Submission, TaskRecord, unknown_error
-from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.records import Listener, Phase, Submission, TaskRecord, stay, unknown_error
+from finevoice_async.engine.registry import FoundRow, Registry
 from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import (
@@ -30,8 +30,6 @@ from finevoice_async.errors import (
     QueueFullError,
     SessionClosedError,
     SubmitNotSentError,
-    SubmitUnknownError,
-    TaskFailedError,
 )
 from finevoice_async.ports import Begun, Clock, Slots
 
@@ -131,7 +129,7 @@ class Submitter:
             known.listeners[listener] = None
             return known
         submission = Submission(request, key, owner=owner, made_key=made_key, listeners={listener: None})
-        record = self._remembered(submission, retry_failed=retry_failed)
+        record = self._registry.remembered(submission, retry_failed=retry_failed)
         if record is not None:
             self._endings.finish(submission, record)
             return submission
@@ -155,19 +153,6 @@ class Submitter:
                 request=request,
             )
 
-    def _remembered(self, submission: Submission, *, retry_failed: bool) -> TaskRecord | None:
-        """Return the task that the key has already in this session, which keeps no journal; None begins anew."""
-        known = None if submission.key is None else self._registry.settled(submission.key)
-        result = None if known is None else known.result
-        if known is None or not isinstance(result, TaskRecord | SubmitUnknownError):
-            return None
-        if isinstance(result, TaskRecord) and isinstance(result.end, TaskFailedError) and retry_failed:
-            return None
-        known.check_same(submission.request)
-        if isinstance(result, SubmitUnknownError):
-            raise copy.copy(result)
-        return result
-
     @property
     def is_full(self) -> bool:
         """Whether as many wait as may."""
@@ -178,13 +163,26 @@ class Submitter:
         while self.is_full and not self._closed:
             await (self._queue.first() or next(iter(self._beginning))).until_launched()
 
-    def find(self, key: str) -> Submission | None:
-        """Return the submission of a key: under way, or, without a journal, the last one of this session."""
-        return self._registry.find(key) or self._registry.settled(key)
+    def keep(self, submission: Submission) -> None:
+        """Submit it whether anybody waits or not: by this session or, with a journal, by a later one."""
+        if submission.phase is not Phase.ENDED:
+            submission.listeners[stay] = None
+            submission.left_behind = self._bookkeeper.has_journal
 
-    def of_row(self, row: JournalRow) -> Submission | None:
-        """Return the submission of a row that is under way."""
-        return self._registry.of_row(row)
+    async def find(self, *, key: str | None = None, task_id: str | None = None) -> Submission | None:
+        """Return the submission of a key or a task: under way, or, without a journal, the last one of this session.
+
+        What is looked up in the journal right now may be another request, which the key is not for: that is waited for.
+        """
+        if key is None:
+            return self._registry.settled_task(task_id)
+        while (known := self._registry.find(key)) is not None and known.phase is Phase.BEGINNING:
+            await known.until_begun()
+        return known or self._registry.settled(key)
+
+    def found(self, row: JournalRow) -> FoundRow:
+        """Return what handles on a row share that waits in the journal."""
+        return self._registry.found(row)
 
     def position(self, submission: Submission) -> int | None:
         """Return its place in line, 1 for who is next; None if it does not wait for a slot."""
@@ -198,17 +196,23 @@ class Submitter:
         else:
             submission.listeners[listener] = None
 
-    def take_up(self, row: JournalRow, listener: Listener) -> Submission:
-        """Submit a row that an earlier process wished for, or join whoever does already.
+    async def take_up(self, row: JournalRow, listener: Listener) -> Submission:
+        """Enqueue a row that an earlier process wished for, or join whoever does already.
 
         Raises:
             SessionClosedError: The session is closed.
             PollError: The poller died.
         """
-        known = self._registry.of_row(row)
+        known = await self._of_row(row)
         if known is None:
-            return self.submit_row(row, listener)
+            known = self.submit_row(row, stay)
         self.join(known, listener)
+        return known
+
+    async def _of_row(self, row: JournalRow) -> Submission | None:
+        """Return the submission of a row, once it is known that it is this row's."""
+        while (known := self._registry.of_row(row)) is not None and known.phase is Phase.BEGINNING:
+            await known.until_begun()
         return known
 
     def submit_row(self, row: JournalRow, listener: Listener, *, resend: bool = False) -> Submission:
@@ -249,33 +253,44 @@ class Submitter:
         if submission.listeners:
             return
         if submission.phase is Phase.QUEUED:
-            self._endings.retire(submission, closed_error())
-        elif submission.phase is Phase.HELD:
-            self._endings.cut_off(submission)  # at once: whoever comes next with its key begins anew
-            self._dispatcher.cancel(submission)
+            self._endings.retire(submission, _left_error())
+        elif submission.phase is Phase.HELD:  # at once: whoever comes next with its key begins anew
+            self._dispatcher.call_back(submission, _left_error())
+
+    # Withdrawing
 
     async def withdraw(self, submission: Submission) -> bool:
         """Take a submission back for everybody who waits for it, and return whether that was still possible.
 
         Raises:
+            SessionClosedError: The session was closed; its row stays queued.
             FineVoiceError: The journal could not note it, so that it may be sent later.
         """
-        if submission.phase is Phase.BEGINNING and submission.begun is not None:
-            await asyncio.wait([submission.begun])
-        held = submission.phase is Phase.HELD
-        if submission.may_be_paid or not (held or submission.phase is Phase.QUEUED):
-            return False
-        submission.left_behind = False  # else its row would stay queued
-        self._endings.release(submission)
-        self._endings.retire(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
-        if held:
-            self._dispatcher.cancel(submission)
-        note = submission.note
-        if note is not None:
-            await asyncio.wait([note])
-            if (note.cancelled() or note.exception() is not None) and isinstance(submission.result, FineVoiceError):
+        if submission.phase in (Phase.QUEUED, Phase.HELD) and not submission.may_be_paid:
+            submission.withdrawn = True
+            submission.left_behind = False  # else its row would stay queued
+            self._dispatcher.call_back(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
+        if not submission.withdrawn:
+            if isinstance(submission.result, SessionClosedError) and submission.left_behind:
                 raise copy.copy(submission.result)
-        return True
+            return False
+        if submission.phase is not Phase.ENDED:
+            await submission.until_launched()
+        note, result = submission.note, submission.result
+        if note is None:
+            return True
+        if isinstance(result, FineVoiceError) and (not note.done() or note.cancelled() or note.exception()):
+            raise copy.copy(result)
+        return note.result()
+
+    async def withdraw_row(self, row: JournalRow) -> bool:
+        """The same for a row that waits in the journal."""
+        known = await self._of_row(row)
+        if known is None:
+            self._check_open()
+            known = Submission(row.request, row.key, row, row.state, phase=Phase.QUEUED)
+            self._registry.add(known)
+        return await self.withdraw(known)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -309,7 +324,7 @@ class Submitter:
         if known is not None:
             self._endings.finish(submission, known)
         elif self._closed or not submission.listeners:
-            self._endings.retire(submission, closed_error())
+            self._endings.retire(submission, closed_error() if self._closed else _left_error())
         else:
             self._enqueue_or_call_off(submission)
 
@@ -367,3 +382,7 @@ class Submitter:
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
         self._endings.give_up([*self._beginning, *self._dispatcher.posts.values()])
+
+
+def _left_error() -> SubmitNotSentError:
+    return SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")

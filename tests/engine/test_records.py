@@ -94,11 +94,29 @@ def test_a_row_that_is_lost() -> None:
         assert way in record.end.message
 
 
-@pytest.mark.parametrize("state", [QUEUED, SENDING, REFUSED, UNKNOWN])
-def test_a_row_of_which_nothing_is_known(state: EffectState) -> None:
+def test_a_row_of_which_nothing_is_known() -> None:
     """Nothing is made up: it has no end, and the service has not shown it."""
-    record = task_of(row_in(state))
+    record = task_of(row_in(QUEUED))
     assert record.end is None
+    assert not record.seen
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "words", "status"),
+    [
+        (SENDING, SubmitUnknownError, "may have been accepted and paid for", TaskStatus.UNKNOWN),
+        (UNKNOWN, SubmitUnknownError, "may have been accepted and paid for", TaskStatus.UNKNOWN),
+        (REFUSED, RequestRejectedError, "Nothing was paid", TaskStatus.FAILED),
+    ],
+)
+def test_a_row_that_came_to_no_task(
+    state: EffectState, kind: type[FineVoiceError], words: str, status: TaskStatus
+) -> None:
+    """Whoever waits for it hears why there is none, and the service has not shown it."""
+    record = task_of(row_in(state))
+    assert type(record.end) is kind
+    assert words in record.end.message
+    assert record.status is status
     assert not record.seen
 
 

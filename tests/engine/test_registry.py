@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from fake_journal import FakeJournal
-from parts import RAIN
+from parts import RAIN, WIND
 
 from finevoice_async.core.ledger import EffectState
-from finevoice_async.engine.records import Submission
-from finevoice_async.engine.registry import Registry
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.engine.records import Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.registry import MADE_KEYS, Registry
+from finevoice_async.errors import (
+    InvalidRequestError,
+    RequestRejectedError,
+    SubmitUnknownError,
+    TaskFailedError,
+    TaskNotFoundError,
+)
 
 
 def make(key: str | None = None, *, with_row: bool = True) -> Submission:
@@ -91,3 +101,105 @@ async def test_only_the_own_entry_is_discarded(registry: Registry) -> None:
     registry.discard(now)
     assert registry.find("k") is None
     assert not registry.holds(unkeyed)
+
+
+# What became of keys, without a journal
+
+
+def settled(registry: Registry, key: str, result: Result, *, made_key: bool = False) -> Submission:
+    """Return a submission that has come to a result."""
+    submission = Submission(RAIN, key, made_key=made_key)
+    registry.add(submission)
+    submission.phase, submission.result = Phase.ENDED, result
+    registry.settle(submission)
+    return submission
+
+
+def record(end: TaskUpdate | TaskFailedError | TaskNotFoundError | None = None) -> TaskRecord:
+    """Return a task, which may have ended."""
+    return TaskRecord("t1", RAIN, 0.0, key="k", end=end)
+
+
+async def test_a_key_is_remembered_by_its_result() -> None:
+    """Under way it is found as such, settled it is remembered, also by its task."""
+    registry = Registry(remembers=True)
+    submission = settled(registry, "k", record())
+    assert registry.find("k") is None
+    assert registry.settled("k") is submission
+    assert registry.settled_task("t1") is submission
+    assert registry.settled_task("t2") is None
+    assert registry.settled("other") is None
+
+
+async def test_with_a_journal_nothing_is_remembered(registry: Registry) -> None:
+    """The journal's row says what became of a key."""
+    settled(registry, "k", record())
+    assert registry.settled("k") is None
+    assert registry.settled_task("t1") is None
+
+
+@pytest.mark.parametrize(
+    "end",
+    [None, TaskUpdate(status=TaskStatus.COMPLETED, urls=("x",)), TaskFailedError("no"), TaskNotFoundError("no")],
+)
+@pytest.mark.parametrize("retry_failed", [False, True])
+async def test_whoever_comes_later(
+    end: TaskUpdate | TaskFailedError | TaskNotFoundError | None, retry_failed: bool
+) -> None:
+    """A key's task is given again, whatever became of it; only after a failure another is begun, if that is asked."""
+    registry = Registry(remembers=True)
+    task = record(end)
+    settled(registry, "k", task)
+    again = registry.remembered(Submission(RAIN, "k"), retry_failed=retry_failed)
+    assert again is (None if retry_failed and isinstance(end, TaskFailedError) else task)
+    assert registry.remembered(Submission(RAIN, "other"), retry_failed=retry_failed) is None
+    assert registry.remembered(Submission(RAIN), retry_failed=retry_failed) is None
+    if again is not None:
+        with pytest.raises(InvalidRequestError):
+            registry.remembered(Submission(WIND, "k"), retry_failed=retry_failed)
+
+
+async def test_after_an_error() -> None:
+    """What certainly was not accepted is begun anew, also for another request; what is unknown never."""
+    registry = Registry(remembers=True)
+    settled(registry, "refused", RequestRejectedError("no"))
+    assert registry.remembered(Submission(WIND, "refused"), retry_failed=False) is None
+    known = settled(registry, "unknown", SubmitUnknownError("who knows"))
+    for retry_failed in (False, True):
+        with pytest.raises(SubmitUnknownError) as caught:
+            registry.remembered(Submission(RAIN, "unknown"), retry_failed=retry_failed)
+        assert caught.value is not known.result
+
+
+async def test_made_keys_are_not_kept_for_ever() -> None:
+    """Of the keys that the library made the oldest leave; the callers' own stay."""
+    registry = Registry(remembers=True)
+    settled(registry, "mine", record())
+    for number in range(MADE_KEYS + 1):
+        settled(registry, f"made {number}", record(), made_key=True)
+    assert registry.settled("made 0") is None
+    assert registry.settled("made 1") is not None
+    assert registry.settled("mine") is not None
+
+
+# Rows that handles are on
+
+
+async def test_a_found_row_is_shared_and_followed(registry: Registry) -> None:
+    """All handles on a row share what is known of it, and hear of who takes it up; without handles nothing is kept."""
+    submission, row = make(), make().row
+    assert row is not None
+    found = registry.found(row)
+    assert registry.found(row) is found
+    before = found.submission
+    registry.add(submission)
+    assert (before, found.submission) == (None, submission)
+    registry.discard(submission)
+    assert registry.found(row).submission is submission
+    del found
+    gc.collect()
+    assert registry.found(row).submission is None
+    registry.add(submission)
+    other = Registry(remembers=False)
+    other.add(submission)
+    assert other.found(row).submission is submission

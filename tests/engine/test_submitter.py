@@ -14,7 +14,6 @@ from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Phase, TaskRecord
 from finevoice_async.errors import (
-    ConfigurationError,
     InsufficientCreditsError,
     InvalidRequestError,
     JournalError,
@@ -177,12 +176,17 @@ async def test_callers_of_one_key_share_its_failure() -> None:
         assert (await parts.submit(WIND, "k")).task_id == "t1"
 
 
-async def test_a_key_needs_a_journal() -> None:
-    """Without a journal there is no row to find, and the key is not kept."""
+async def test_a_key_holds_for_the_session_without_a_journal() -> None:
+    """Its callers get one task, while it runs and after its end; another request is refused."""
     async with assemble() as parts:
-        for _ in range(2):
-            with pytest.raises(ConfigurationError, match="journal"):
-                parts.submitter.submit(RAIN, "k", Ear())
+        record = await parts.submit(RAIN, "k")
+        assert await parts.submit(RAIN, "k") is record
+        parts.transport.tasks["t1"] = FINISHED
+        await asyncio.sleep(10)
+        assert await parts.submit(RAIN, "k") is record
+        with pytest.raises(InvalidRequestError, match="another request"):
+            await parts.submit(WIND, "k")
+        assert parts.transport.prompts == ["rain"]
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,14 @@ import attrs
 import pytest
 from lives.history import History
 from lives.loop import LifeClock, LifeLoop, StuckError
-from lives.operations import CLOSED, Job, Kinds, Operations
+from lives.operations import Operations
 from lives.oracle import Oracle, copy_journal
+from lives.queue_operations import CLOSED, Job, Kinds
 from lives.service import Service
 from lives.transport import FakeTransport, Network
 from lives.wishes import Op
 
-import finevoice_async.session
+import finevoice_async.wiring
 from finevoice_async import Budget, FineVoiceError, FineVoiceSession, Polling, Retry, Timeouts
 
 SHM: Final = Path("/dev/shm")
@@ -115,7 +116,7 @@ class Life:
         The session makes its own transport, clock and jitter, and takes none from outside. Those three names in its
         module are the one seam: nothing else of the library is touched.
         """
-        module = finevoice_async.session
+        module = finevoice_async.wiring
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "AiohttpTransport", partial(FakeTransport, self._network))
             patch.setattr(module, "LoopClock", LifeClock)

@@ -4,87 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
-from lives.oracle import Oracle
-from lives.service import Service
+from lives.queue_operations import CLOSED, GENERATE, KEYS, OWNERS, SETTLE, SUBMIT, WAIT, Job, Kinds, QueueOperations
 from lives.wishes import Effect, Op
 
-from finevoice_async import (
-    AuthenticationError,
-    BudgetExceededError,
-    FineVoiceError,
-    FineVoiceSession,
-    InsufficientCreditsError,
-    InvalidRequestError,
-    JournalRow,
-    Outcome,
-    PollError,
-    RateLimitError,
-    RequestRejectedError,
-    SessionClosedError,
-    SfxTask,
-    SubmitNotSentError,
-    SubmitUnknownError,
-    TaskFailedError,
-    TaskNotFoundError,
-    TaskTimeoutError,
-)
-
-Kinds = tuple[type[FineVoiceError], ...]
-
-CLOSED: Final[Kinds] = (SessionClosedError,)
-SUBMIT: Final[Kinds] = (
-    InvalidRequestError,
-    SubmitNotSentError,
-    SubmitUnknownError,
-    BudgetExceededError,
-    AuthenticationError,
-    InsufficientCreditsError,
-    RequestRejectedError,
-    RateLimitError,
-    PollError,
-    SessionClosedError,
-)
-WAIT: Final[Kinds] = (
-    TaskFailedError,
-    TaskTimeoutError,
-    TaskNotFoundError,
-    PollError,
-    AuthenticationError,
-    SessionClosedError,
-)
-GENERATE: Final[Kinds] = (*SUBMIT, *WAIT)
-SETTLE: Final[Kinds] = (InvalidRequestError, SessionClosedError)
-
-KEYS: Final = ("a", "b", "c")
-
-Job = Callable[[Op], Awaitable[str]]
+from finevoice_async import FineVoiceError, InvalidRequestError, JournalRow, Outcome, SessionClosedError
 
 
-class Operations:
+class Operations(QueueOperations):
     """Draws operations on a session. Each is a name, the errors that it may raise, and what it does."""
-
-    def __init__(
-        self, session: FineVoiceSession, oracle: Oracle, service: Service, luck: random.Random, numbers: Any
-    ) -> None:
-        self._session = session
-        self._oracle = oracle
-        self._service = service
-        self._luck = luck
-        self._numbers = numbers  # of prompts; they go on from life to life
-        self._rows: list[JournalRow] = []  # rows that were listed as unknown, perhaps long ago
-        self._tasks: list[SfxTask] = []
-        self.is_closing = False
 
     def draw(self) -> tuple[str, Kinds, Job]:
         """Draw an operation."""
         draws = {
             self._one_keyed: 6,
             self._one: 4,
+            self._enqueue: 5,
+            self._withdraw: 3,
+            self._find: 2,
             self._many: 3,
             self._recover: 2,
             self._settle: 5,
@@ -95,14 +35,6 @@ class Operations:
         return self._luck.choices(list(draws), list(draws.values()))[0]()
 
     # One effect
-
-    def _prompt_of(self, key: str) -> str:
-        """Return the prompt of a key: mostly the same one."""
-        effect = self._oracle.effects.get(key)
-        if effect is None or self._luck.random() < 0.12:
-            return f"effect {next(self._numbers)}"
-        known = [prompt for prompt, owner in self._oracle.of_prompt.items() if owner is effect]
-        return known[-1] if self._luck.random() < 0.8 else self._luck.choice(known)
 
     def _one_keyed(self) -> tuple[str, Kinds, Job]:
         key = self._luck.choice(KEYS)
@@ -115,16 +47,17 @@ class Operations:
         retry = self._luck.random() < 0.25
         halves = self._luck.random() < 0.4
         patience = self._luck.choice([None, 3.0, 30.0])
+        owner = self._luck.choice(OWNERS)
 
         async def job(op: Op) -> str:
             self._oracle.wish(op, prompt, key, retry=retry)
             try:
                 if halves:
-                    task = await self._session.submit(prompt, key=key, retry_failed=retry)
+                    task = await self._session.submit(prompt, key=key, owner=owner, retry_failed=retry)
                     self._tasks.append(task)
                     sound = await (task if patience is None else task.wait(patience))
                 else:
-                    sound = await self._session.generate(prompt, key=key, retry_failed=retry)
+                    sound = await self._session.generate(prompt, key=key, owner=owner, retry_failed=retry)
             except FineVoiceError as error:
                 self._oracle.told(op, prompt, error)
                 raise
@@ -144,7 +77,8 @@ class Operations:
             key = luck.choice(KEYS) if luck.random() < 0.3 else None
             prompt = self._prompt_of(key) if key is not None else f"effect {next(self._numbers)}"
             odd = luck.random() < 0.05
-            items.append("  " if odd else {"prompt": prompt, "key": key} if key is not None else prompt)
+            fields = {"prompt": prompt, "key": key, "owner": luck.choice(OWNERS)}
+            items.append("  " if odd else fields if key is not None else prompt)
             prompts.append(None if odd else (prompt, key))
         ordered, retry = luck.random() < 0.4, luck.random() < 0.2
         leave_after = luck.choice([None, None, None, 1, 2])
@@ -268,6 +202,7 @@ class Operations:
             forgiven = False
             raise
         finally:
+            effect.kept = effect.kept and not forgiven
             for post in open_ones:
                 post.forgiven |= forgiven
         return "given up"
@@ -322,7 +257,7 @@ class Operations:
                         return " ".join([update.status.value async for update in task.updates()])
             return f"{(await task.wait(20)).task_id}"
 
-        return f"wait for {task and task.id}, changes={changes}", WAIT, job
+        return f"wait for {task!r}, changes={changes}", GENERATE, job
 
     def _look(self) -> tuple[str, Kinds, Job]:
         async def job(op: Op) -> str:

@@ -79,6 +79,10 @@ class Oracle:
         effect = self.effects.setdefault(key or prompt, Effect(key or prompt, key))
         self.of_prompt[prompt] = effect
         op.wishes.append(effect)
+        effect.wishers.append(op)
+        effect.wished += 1
+        if effect.key is not None:
+            effect.unsent = None  # its key is free again
         if retry:
             effect.retries.append(op)
 
@@ -89,9 +93,24 @@ class Oracle:
             if effect.key is None and not sent and effect.unsent is None:
                 effect.left_at, effect.left_in = self._history.now(), self._history.life
 
+    def kept(self, op: Op, prompt: str) -> None:
+        """Note that a wish was kept: from now on it needs nobody."""
+        effect = self.of_prompt[prompt]
+        effect.kept = effect.was_kept = True
+        op.wishes.remove(effect)
+
+    def withdrawn(self, op: Op, effect: Effect, wished: int) -> None:
+        """Note that an effect was taken back: nothing of it leaves, unless it was wished for anew meanwhile."""
+        effect.kept = False
+        if effect.wished > wished:
+            return
+        if any(post.is_open for post in effect.posts if post.outcome == "out"):
+            self.wrong(op, f"{effect.name!r} was taken back while a POST of it is out")
+        effect.unsent = f"at {self._history.now():.3f} by op {op.number} that it was withdrawn"
+
     def effect_of(self, row: Any) -> Effect:
-        """Return the effect of a row."""
-        return self.effects[row.key] if row.key is not None else self.of_prompt[row.request.prompt]
+        """Return the effect of a row, whose key may be one that the library made."""
+        return self.effects.get(row.key) or self.of_prompt[row.request.prompt]
 
     # Submissions
 
@@ -253,6 +272,7 @@ class Oracle:
         for effect in self.effects.values():
             effect.resubmitting = 0
             effect.settled_in = False
+            effect.wishers.clear()
         for post in self.posts:
             if post.outcome == "out":
                 post.outcome = "doubt"
@@ -289,10 +309,19 @@ class Oracle:
             if len(paid) > 1:
                 self._history.violate("1", f"{effect.name!r} was paid for {len(paid)} times")
             self._check_known(effect, [post.made for post in paid if not post.adopted], rows)
+            if effect.kept and not effect.posts and not self._listed(effect, rows):
+                self._history.violate("10", f"{effect.name!r} was enqueued, and is neither sent nor listed")
+
+    def _rows_of(self, effect: Effect, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        mine = [row for row in rows if row["key"] == effect.key and effect.key is not None]
+        return mine or [row for row in rows if self.of_prompt[row["prompt"]] is effect]
+
+    def _listed(self, effect: Effect, rows: list[dict[str, Any]]) -> int:
+        """Return in how many rows the caller is told that it may be paid for."""
+        return sum(row["state"] in ("unknown", "lost") for row in self._rows_of(effect, rows))
 
     def _check_known(self, effect: Effect, paid: list[Made | None], rows: list[dict[str, Any]]) -> None:
-        mine = [row for row in rows if row["key"] == effect.key and effect.key is not None]
-        mine = mine or [row for row in rows if row["key"] is None and self.of_prompt[row["prompt"]] is effect]
+        mine, listed = self._rows_of(effect, rows), self._listed(effect, rows)
         lost = []
         for made in paid:
             assert made is not None
@@ -303,7 +332,6 @@ class Oracle:
             )
             if not known:
                 lost.append(made)
-        listed = sum(row["state"] in ("unknown", "lost") for row in mine)
         if not listed and any(post.is_open and post.outcome == "doubt" and not post.adopted for post in effect.posts):
             self._history.violate("2", f"{effect.name!r} may be paid for, and its row is {mine}")
         if len(lost) > listed:

@@ -88,6 +88,10 @@ class Effect:
         settled_in: Somebody has tried to settle its row, in this life.
         left_at: When its only caller left before anything was sent, if that was a wish without a key.
         left_in: In which life.
+        wishers: The operations of this life that wished for it, and may do so later still.
+        wished: How often it was wished for.
+        kept: `enqueue` has returned, and nobody has taken the wish back or given it up since.
+        was_kept: The same, whatever came afterwards.
     """
 
     name: str
@@ -100,3 +104,7 @@ class Effect:
     settled_in: bool = False
     left_at: float | None = None
     left_in: int = 0
+    wishers: list[Op] = attrs.field(factory=list)
+    wished: int = 0
+    kept: bool = False
+    was_kept: bool = False
