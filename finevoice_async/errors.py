@@ -151,6 +151,9 @@ class SubmitUnknownError(FineVoiceError):
 class BudgetExceededError(FineVoiceError):
     """As many submissions as the session's `Budget` allows have been made. Nothing was sent."""
 
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "As many sounds were ordered as this program may order for now, so yours was not."
+
 
 class AuthenticationError(FineVoiceError):
     """The service refuses the key (401, 403)."""
@@ -183,6 +186,9 @@ class RateLimitError(FineVoiceError):
 
 class QueueFullError(FineVoiceError):
     """As many effects wait for a slot as `max_queue` allows. Nothing was sent; ask again when some were submitted."""
+
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "So many sounds are waiting already that yours was not ordered; please try again a little later."
 
 
 class TaskFailedError(FineVoiceError):

@@ -12,6 +12,7 @@ import pytest
 
 from finevoice_async import (
     AuthenticationError,
+    BudgetExceededError,
     ConfigurationError,
     DownloadError,
     FineVoiceError,
@@ -19,6 +20,7 @@ from finevoice_async import (
     InvalidRequestError,
     JournalError,
     PollError,
+    QueueFullError,
     RateLimitError,
     RequestRejectedError,
     SessionClosedError,
@@ -48,6 +50,8 @@ PAID: dict[type[FineVoiceError], tuple[bool | None, bool | None]] = {
     DownloadError: (True, True),
     JournalError: (None, True),
     SessionClosedError: (False, True),
+    QueueFullError: (False, False),
+    BudgetExceededError: (False, False),
 }
 """Whether an effect is paid for, by the error's class, without and with a task id."""
 

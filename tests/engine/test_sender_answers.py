@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -378,7 +379,7 @@ async def test_a_bug_while_it_waits() -> None:
     """What a bug stopped between two POSTs was certainly not sent, and its row is withdrawn."""
 
     class Broken(DateClock):
-        async def sleep(self, seconds: float) -> None:
+        def call_at(self, when: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
             raise ZeroDivisionError
 
     async with assemble(FakeTransport(AWAY), journal=FakeJournal(), clock=Broken()) as parts:

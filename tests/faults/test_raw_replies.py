@@ -81,7 +81,7 @@ async def meet(post: bytes, poll: bytes, **options: Any) -> tuple[BaseException 
                 *[fetch(session, prompt) for prompt in ("strange", "rain")], return_exceptions=True
             )
             async with asyncio.timeout(1000):  # a 429 may ask all polls to wait for two minutes
-                other = await (await session.attach("other"))
+                other = await (await session.attach("other")).wait(timeout=None)
             assert other.urls, "the poller lives"
             first, second = (outcome if isinstance(outcome, BaseException) else None for outcome in outcomes)
             check(first)
