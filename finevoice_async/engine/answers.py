@@ -99,6 +99,11 @@ class Answers:
         """Return what the schedule has learned, as plain data."""
         return self._schedule.state()
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether polls fail. Then all are asked in turn: who is never answered must not be the likeliest for ever."""
+        return self._rate_limited > 0 or self._failed > 0
+
     def odds(self, record: TaskRecord) -> float:
         """Return what the wait since a task's last poll has cost: of many overdue, the largest is asked first."""
         return self._schedule.odds(record.last_age, self._clock.monotonic() - record.born, record.duration)

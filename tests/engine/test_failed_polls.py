@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from answer_cases import BROKEN, BUSY, GRACE, MAX_GAP, MIN_GAP, MISSING, RUNS, Case
-from fakes import AWAY
-from parts import RAIN, Parts, assemble
+from fakes import AWAY, FINISHED, FakeTransport, says
+from parts import EVERY, RAIN, Eye, Parts, assemble
 
 from finevoice_async.config import Polling, Retry
 from finevoice_async.core.failures import Failure, FailureKind
@@ -162,3 +164,17 @@ async def test_a_pause_is_never_shorter_than_a_gap() -> None:
     """A 429 with a tiny backoff does not bring the next poll of the task forward."""
     case = Case(assemble(polling=Polling.fixed(2.0), retry=Retry(first_delay=0.01)))
     assert case.takes(BUSY) == MIN_GAP
+
+
+async def test_nobody_starves_behind_a_task_that_is_never_answered() -> None:
+    """Two tasks meet 429 for ever: another is asked in its turn all the same, however few polls there are."""
+    transport = FakeTransport()
+    async with assemble(transport, polling=Polling.fixed(EVERY, grace=10)) as parts:
+        transport.tasks = {name: says(429, retry_after="0") for name in ("t1", "t2")}
+        await asyncio.gather(parts.submit(), parts.submit())
+        await asyncio.sleep(300)
+        transport.tasks["t3"] = FINISHED
+        eye = Eye(await parts.submit())
+        parts.poller.watch(eye)
+        await asyncio.sleep(100)
+        assert eye.seen, "it is done, and somebody asked"
