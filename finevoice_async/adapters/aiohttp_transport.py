@@ -252,6 +252,8 @@ class AiohttpTransport:
                 finally:
                     if not response.closed:
                         response.release()
+            if self._connector is not None:
+                self._connector.call_ended()
         except BaseException as error:
             sent = self._may_be_sent(payload, tracker)
             if _must_leave(error):
@@ -266,7 +268,7 @@ class AiohttpTransport:
         given = payload is not None and payload.call_off()
         if self._connector is None or tracker is not None:  # the caller's session, where another body may be in place
             return given or (tracker is not None and _was_written(tracker))
-        connected = not self._connector.was_unconnected()
+        connected = self._connector.call_ended()
         return given if payload is not None else connected
 
     def conceal(self, body: bytes) -> bytes:

@@ -21,12 +21,7 @@ Were it longer, a submission might be lost; were it shorter, a busy session woul
 class _Use:
     """When a connection was last in use."""
 
-    loop: asyncio.AbstractEventLoop
-    ended: float | None = None
-
-    def end(self) -> None:
-        """Note that it is idle from now on."""
-        self.ended = self.loop.time()
+    ended: float | None = None  # in seconds of the loop; None while it is in use
 
 
 class FreshConnector(aiohttp.TCPConnector):
@@ -40,7 +35,7 @@ class FreshConnector(aiohttp.TCPConnector):
         super().__init__(limit=limit)
         # All mutable state of its own:
         self._uses: dict[ResponseHandler, _Use] = {}
-        self._unconnected: set[asyncio.Task[object] | None] = set()  # whose calls got no connection
+        self._calls: dict[asyncio.Task[object] | None, _Use | None] = {}  # None: it got no connection
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         """Return a connection, from the pool or new."""
@@ -48,28 +43,32 @@ class FreshConnector(aiohttp.TCPConnector):
             try:
                 connection = await super().connect(req, traces, timeout)
             except BaseException:
-                self._unconnected.add(asyncio.current_task())
+                self._calls[asyncio.current_task()] = None
                 raise
             protocol = connection.protocol
             assert protocol is not None  # noqa: S101 - it was not given back yet
             use = self._uses.get(protocol)
             if use is None:
                 use = self._first_use(protocol)
-            elif req.method == "POST" and use.ended is not None and use.loop.time() - use.ended > FRESH:
+            elif req.method == "POST" and use.ended is not None and self._loop.time() - use.ended > FRESH:
                 connection.close()
                 continue
-            connection.add_callback(use.end)
+            use.ended = None
+            self._calls[asyncio.current_task()] = use
             return connection
 
     def _first_use(self, protocol: ResponseHandler) -> _Use:
         """Begin to note a connection's use, and forget those that were closed."""
         self._uses = {known: use for known, use in self._uses.items() if known.is_connected()}
-        use = self._uses[protocol] = _Use(asyncio.get_running_loop())
+        use = self._uses[protocol] = _Use()
         return use
 
-    def was_unconnected(self) -> bool:
-        """Tell, once, whether this task's call failed before it had a connection."""
+    def call_ended(self) -> bool:
+        """Note that this task's call has ended, and tell whether it may have had a connection."""
         task = asyncio.current_task()
-        unconnected = task in self._unconnected
-        self._unconnected.discard(task)
-        return unconnected
+        if task not in self._calls:
+            return True  # it was made elsewhere, as far as is known here
+        use = self._calls.pop(task)
+        if use is not None:
+            use.ended = self._loop.time()
+        return use is not None

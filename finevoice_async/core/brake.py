@@ -74,6 +74,11 @@ class Brake:
         """Tell whether the next submission may leave, as a probe, while the way is shut."""
         return not self.probing and now >= self.opens_at
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing is the matter, so that one more answer changes nothing."""
+        return self.cause is None and self.width == MANY_AT_ONCE and not self._unknown
+
     def answered(self, now: float, *, probe: bool, others_wait: bool) -> None:
         """The service has answered a submission, whatever it said, but for 429.
 

@@ -76,6 +76,7 @@ class TaskStatus(enum.Enum):
 
 # What every effect passes, looked up once: on Python 3.11 a look at an enum's member takes as long as two calls.
 PENDING: Final = TaskStatus.PENDING
+PROCESSING: Final = TaskStatus.PROCESSING
 COMPLETED: Final = TaskStatus.COMPLETED
 FAILED: Final = TaskStatus.FAILED
 UNKNOWN: Final = TaskStatus.UNKNOWN

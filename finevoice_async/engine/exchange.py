@@ -11,7 +11,7 @@ from finevoice_async.core import retry as policy
 from finevoice_async.core.failures import ADVICE as ADVICE  # what submits takes it from here
 from finevoice_async.core.failures import Failure, FailureKind, advised
 from finevoice_async.core.requests import SUBMIT_PATH, SfxRequest
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate, check_task_id, task_path
+from finevoice_async.core.tasks import PENDING, PROCESSING, TaskStatus, TaskUpdate, check_task_id, task_path
 from finevoice_async.core.wire import (
     Reply,
     UnreadableReplyError,
@@ -132,8 +132,11 @@ class Exchange:
         return None if found is None else self._conceal(found)
 
     def _shown(self, update: TaskUpdate, reply: Reply) -> TaskUpdate:
-        """Return an update whose words hold no key. A result stays as it is: its links would lead nowhere else."""
-        if update.urls:
+        """Return an update whose words hold no key.
+
+        A result stays as it is: its links would lead nowhere else. So does a task that runs: nothing of it is shown.
+        """
+        if update.urls or update.status is PENDING or update.status is PROCESSING:
             return update
         body = self._without_key(reply.body)
         if body != reply.body:

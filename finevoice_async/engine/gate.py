@@ -135,8 +135,10 @@ class Gate:
 
     def judge(self, failure: Failure | None, *, probe: bool) -> None:
         """Take in what became of a submission; None if the service has accepted it."""
-        brake, now = self._brake, self._clock.monotonic()
-        before = brake.cause
+        brake = self._brake
+        if failure is None and brake.is_calm:
+            return
+        before, now = brake.cause, self._clock.monotonic()
         if failure is None or failure.kind in ANSWERS:
             brake.answered(now, probe=probe, others_wait=bool(self._line))
         else:
