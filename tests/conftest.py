@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ def pytest_asyncio_loop_factories(
         uvloop = pytest.importorskip("uvloop")
         return {"uvloop": uvloop.new_event_loop}
     return {"virtual": VirtualTimeLoop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let reports travel between processes: what is logged of half a character cannot be encoded."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(autouse=True)
