@@ -59,6 +59,7 @@ class FineVoiceError(Exception):
     _paid_with_id: ClassVar[bool | None] = True
     _unpaid: ClassVar[str] = "Something went wrong inside the program, and your sound was not made."  # what users hear
     _paid: ClassVar[str] = "Your sound was ordered, but something went wrong inside the program."
+    _taken_back: str = ""  # what users hear of an effect that its caller has taken back
     _doubtful: ClassVar[str] = _IN_DOUBT
 
     def __init__(
@@ -91,7 +92,11 @@ class FineVoiceError(Exception):
         """What to say to the person who asked: one sentence, without ids and names of classes."""
         if self.paid is None:
             return self._doubtful
-        return self._paid if self.paid else self._unpaid
+        return self._paid if self.paid else self._taken_back or self._unpaid
+
+    def take_back(self) -> None:
+        """Note that the effect was taken back before it was sent: that is what the person who asked is told."""
+        self._taken_back = "The order was taken back before it was sent, so nothing was ordered."
 
     def add_words(self, words: str) -> None:
         """Append a sentence to the message."""

@@ -74,6 +74,7 @@ async def test_while_it_is_queued(connect: Connect, emulator: Emulator, kept_in:
             error = await told(job)
             assert isinstance(error, SubmitNotSentError)
             assert str(error) == "It was withdrawn. Nothing was sent and nothing paid."
+            assert error.user_message.startswith("The order was taken back")
             assert error.request is not None
         assert await tasks[1].withdraw() is True
         again = await session.enqueue("another sound", key="k1")

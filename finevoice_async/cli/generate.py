@@ -122,7 +122,8 @@ async def generate_one(wish: Wish) -> int:
                 async with _shown(wish, lambda: "Submitting"):
                     task = await posting.known()
                 if not wish.as_json and task.id is not None:
-                    say(f"Submitted: {task.id}")
+                    found = not session.stats.submitted
+                    say(f"{'Found by its key, not paid again' if found else 'Submitted'}: {task.id}")
                 await _finish(wish, task, links)
             except asyncio.CancelledError:
                 await posting.close()

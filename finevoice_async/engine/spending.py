@@ -78,7 +78,11 @@ class Spending:
         self._forget(now)
         if self._count >= self._budget.effects:
             words = self._words(self._budget, now)
-            raise BudgetExceededError(f"{words} Nothing was sent and nothing paid.", request=request)
+            raise BudgetExceededError(
+                f"{words} Nothing was sent and nothing paid.",
+                request=request,
+                retry_after=self._free_in(self._budget, now),
+            )
         self._count += 1
         if self._budget.per is not None:
             self._left_at[spent] = math.inf
@@ -112,10 +116,16 @@ class Spending:
                 f"The budget is spent: {self._count} submissions of {budget.effects} in this session. More need a new "
                 "session."
             )
-        # So many must go: a session before may have had a larger budget.
-        last = min(next(itertools.islice(self._left_at.values(), self._count - budget.effects, None)), now)
-        left = timedelta(seconds=min(math.ceil(last + budget.per.total_seconds() - now), _MOST_SECONDS))
+        left = timedelta(seconds=self._free_in(budget, now) or 0)
         return (
             f"The budget is spent: {self._count} submissions of {budget.effects} in {budget.per}. The next is free in "
             f"{left}, at the latest."
         )
+
+    def _free_in(self, budget: Budget, now: float) -> float | None:
+        """Return the seconds until a submission is free again, at the latest; None: not in this session."""
+        if budget.per is None:
+            return None
+        # So many must go: a session before may have had a larger budget.
+        last = min(next(itertools.islice(self._left_at.values(), self._count - budget.effects, None)), now)
+        return min(math.ceil(last + budget.per.total_seconds() - now), _MOST_SECONDS)

@@ -269,7 +269,9 @@ class Submitter:
         if submission.phase in (Phase.QUEUED, Phase.HELD) and not submission.may_be_paid:
             submission.withdrawn = True
             submission.left_behind = False  # else its row would stay queued
-            self._dispatcher.call_back(submission, SubmitNotSentError(f"It was withdrawn. {UNPAID}"))
+            error = SubmitNotSentError(f"It was withdrawn. {UNPAID}")
+            error.take_back()
+            self._dispatcher.call_back(submission, error)
         if not submission.withdrawn:
             if isinstance(submission.result, SessionClosedError) and submission.left_behind:
                 raise copy.copy(submission.result)
