@@ -160,6 +160,8 @@ class OutcomeStream:
         try:
             if isinstance(self._requests, AsyncIterable):
                 async for wanted in self._requests:
+                    if self._stopping:  # it went on although it was cancelled, as `wait_for` may on Python 3.11
+                        break
                     await self._take_in(wanted)
             else:
                 for wanted in self._requests:
@@ -371,7 +373,7 @@ class _Drawn(Watcher):
         """Wait for nothing more."""
         if self.submission is not None:
             submitter.leave(self.submission, self.hear)
-        else:
+        elif hasattr(self, "record"):  # else it waits for room, and was not submitted
             poller.unwatch(self)
 
 
