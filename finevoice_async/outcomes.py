@@ -15,6 +15,7 @@ import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request, check_many
+from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.endings import closed_error
@@ -307,6 +308,7 @@ class OutcomeStream:
         for drawn in self._pending.values():
             drawn.leave(self._submitter, self._poller)
         not_taken = [str(outcome.task_id) for outcome in self._ready.values() if outcome.effect and not outcome.path]
+        not_taken += [str(drawn.record.task_id) for drawn in self._pending.values() if drawn.is_made]  # not saved, too
         if not_taken and not self._keeps:
             log.warning("finished effects were not taken; attach(task_id) gets them: %s", ", ".join(not_taken))
         self._pending.clear()
@@ -368,6 +370,11 @@ class _Drawn(Watcher):
     def tell(self, news: News) -> None:
         """Hear of the end of its task."""
         self.stream.end(self, news)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether its effect is there: while it has no outcome, it is being saved."""
+        return hasattr(self, "record") and isinstance(self.record.end, TaskUpdate)
 
     def leave(self, submitter: Submitter, poller: Poller) -> None:
         """Wait for nothing more."""
