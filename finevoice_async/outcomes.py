@@ -15,6 +15,7 @@ import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request, check_many
+from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.endings import closed_error
@@ -160,6 +161,8 @@ class OutcomeStream:
         try:
             if isinstance(self._requests, AsyncIterable):
                 async for wanted in self._requests:
+                    if self._stopping:  # it went on although it was cancelled, as `wait_for` may on Python 3.11
+                        break
                     await self._take_in(wanted)
             else:
                 for wanted in self._requests:
@@ -305,6 +308,7 @@ class OutcomeStream:
         for drawn in self._pending.values():
             drawn.leave(self._submitter, self._poller)
         not_taken = [str(outcome.task_id) for outcome in self._ready.values() if outcome.effect and not outcome.path]
+        not_taken += [str(drawn.record.task_id) for drawn in self._pending.values() if drawn.is_made]  # not saved, too
         if not_taken and not self._keeps:
             log.warning("finished effects were not taken; attach(task_id) gets them: %s", ", ".join(not_taken))
         self._pending.clear()
@@ -367,11 +371,16 @@ class _Drawn(Watcher):
         """Hear of the end of its task."""
         self.stream.end(self, news)
 
+    @property
+    def is_made(self) -> bool:
+        """Whether its effect is there: while it has no outcome, it is being saved."""
+        return hasattr(self, "record") and isinstance(self.record.end, TaskUpdate)
+
     def leave(self, submitter: Submitter, poller: Poller) -> None:
         """Wait for nothing more."""
         if self.submission is not None:
             submitter.leave(self.submission, self.hear)
-        else:
+        elif hasattr(self, "record"):  # else it waits for room, and was not submitted
             poller.unwatch(self)
 
 

@@ -157,6 +157,22 @@ async def test_a_found_row_that_a_caller_leaves(connect: Connect, emulator: Emul
     assert prompts(emulator) == ["door", "something else"]
 
 
+async def test_found_while_a_loop_makes_it_that_is_left(connect: Connect, emulator: Emulator, path: Path) -> None:
+    """A handle on what recover() has taken up outlives that loop: awaited, it is made all the same, once."""
+    await leave(path, Left(QUEUED, "door", key="k"))
+    async with connect(journal=path, max_concurrency=1) as session:
+        await session.submit("something else")
+        recovering = asyncio.create_task(all_of(session.recover()))
+        await asyncio.sleep(0.1)
+        task = await found(session, key="k")
+        assert task.position == 1
+        recovering.cancel()
+        await asyncio.wait([recovering])
+        assert (task.status, task.done()) == (TaskStatus.QUEUED, False)
+        assert (await task).task_id in emulator.ledger.accepted
+    assert prompts(emulator) == ["door", "something else"]
+
+
 async def test_the_key_is_being_looked_up_for_another_request(connect: Connect, emulator: Emulator, path: Path) -> None:
     """Somebody asks for another request under the key of a found row just now: that is their error alone."""
     await leave(path, Left(QUEUED, "door", key="k"))

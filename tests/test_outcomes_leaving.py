@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
+import pytest
 from fake_journal import FakeJournal
 from fakes import FakeSlots, FakeTransport
 from outcome_streams import Count, all_end, stream
@@ -57,6 +59,39 @@ async def test_left_while_the_source_takes_its_time() -> None:
         async with stream(parts, source()):
             await asyncio.sleep(1)
         assert closed == ["closed"]
+
+
+async def test_left_while_there_is_no_room() -> None:
+    """Who leaves while a request waits to be taken in at all leaves without a fault, and it is not sent."""
+    async with assemble(slots=FakeSlots(1), max_queue=1) as parts:
+        first, second = parts.start(), parts.start()
+        await asyncio.sleep(1)
+        async with stream(parts, ["a", "b"]):
+            await asyncio.sleep(1)
+        second.cancel()
+        await asyncio.wait([first, second])
+        await asyncio.sleep(1)
+        assert parts.transport.prompts == ["rain"]
+
+
+@pytest.mark.parametrize("waits_on", [False, True], ids=["at once", "for ever"])
+async def test_left_while_the_source_goes_on(waits_on: bool) -> None:
+    """A source that goes on although it was cancelled gives nothing more that is sent, and holds nobody up."""
+
+    async def source() -> AsyncIterator[str]:
+        yield "a"
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        yield "b"
+        while waits_on:
+            await asyncio.Event().wait()
+        yield "c"
+
+    async with assemble() as parts:
+        async with asyncio.timeout(10), stream(parts, source()):
+            await asyncio.sleep(1)
+        await asyncio.sleep(5)
+        assert parts.transport.prompts == ["a"]
 
 
 async def test_left_before_it_began() -> None:

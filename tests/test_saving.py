@@ -230,3 +230,18 @@ async def test_acknowledged(connect: Connect, tmp_path: Path, emulator: Emulator
         assert [outcome.request.prompt async for outcome in session.recover() if outcome.request] == ["wind"]
     async with connect() as session:
         await (await session.generate("bells")).acknowledge()  # without a journal there is nothing to note
+
+
+async def test_left_while_it_is_saved_and_without_a_journal(
+    connect: Connect, tmp_path: Path, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was made and not saved yet is named in the log, for nothing else knows it: it is paid for."""
+    emulator.service_time = Constant(1)
+    emulator.inject("download.slow", 2, value=60)
+    async with connect(polling=FAST) as session:
+        taking = asyncio.create_task(taken(session, ["rain", "wind"], save_to=tmp_path))
+        await asyncio.sleep(5)
+        taking.cancel()
+        await asyncio.wait([taking])
+    (said,) = [record.message for record in caplog.records if "not taken" in record.message]
+    assert all(task_id in said for task_id in emulator.ledger.accepted)

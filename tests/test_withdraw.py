@@ -24,6 +24,8 @@ from ledger.helpers import (
 from parts import told
 
 from finevoice_async import (
+    Budget,
+    BudgetExceededError,
     FineVoiceError,
     FineVoiceSession,
     SfxTask,
@@ -199,6 +201,34 @@ async def test_a_found_row_that_somebody_takes_up(connect: Connect, emulator: Em
         assert await task.withdraw() is True
         told_of = [outcome for outcome in await recovering if outcome.key == "k"]
         assert [str(outcome.error) for outcome in told_of] == ["It was withdrawn. Nothing was sent and nothing paid."]
+    await nothing_is_sent_later(connect, emulator, path)
+
+
+async def test_whoever_made_it_has_left(connect: Connect, emulator: Emulator, path: Path) -> None:
+    """The loop that had taken a row up is left, and it waits in the journal again: it can still be taken back."""
+    await leave(path, Left(QUEUED, "door", key="k"))
+    async with connect(journal=path, max_concurrency=1) as session:
+        await occupied(session)
+        recovering = asyncio.create_task(all_of(session.recover()))
+        await asyncio.sleep(0.1)
+        task = await session.find(key="k")
+        assert task is not None
+        recovering.cancel()
+        await asyncio.wait([recovering])
+        assert (task.status, task.done()) == (TaskStatus.QUEUED, False)
+        assert await task.withdraw() is True
+    await nothing_is_sent_later(connect, emulator, path)
+
+
+async def test_what_was_enqueued_and_not_sent_here(connect: Connect, emulator: Emulator, path: Path) -> None:
+    """What this session could not send stays queued for a later one, and can still be taken back."""
+    async with connect(journal=path, max_concurrency=1, budget=Budget(effects=1)) as session:
+        await occupied(session)
+        task = await session.enqueue("door")
+        with pytest.raises(BudgetExceededError, match="stays queued"):
+            await task
+        assert await task.withdraw() is True
+        assert await task.withdraw() is False
     await nothing_is_sent_later(connect, emulator, path)
 
 

@@ -264,7 +264,8 @@ class SqliteJournal:
     def prune(self, before: datetime) -> asyncio.Future[int]:
         """Delete the rows that are settled (SAVED, REFUSED, FAILED) and were written last before a time.
 
-        Their keys are forgotten with them. The result is how many they were.
+        Their keys are forgotten with them, and when they were sent: a `Budget` whose `per` reaches further back than
+        `before` counts them no more. The result is how many they were.
         """
         return self._put(partial(journal_rows.prune, before=before), f"without rows from before {before:%Y-%m-%d}")
 

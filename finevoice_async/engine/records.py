@@ -252,6 +252,7 @@ OUT: Final = Phase.OUT
 ANSWERED: Final = Phase.ANSWERED
 ENDED: Final = Phase.ENDED
 _WAITING: Final = (Phase.BEGINNING, Phase.QUEUED)
+_OVER: Final = (Phase.ANSWERED, Phase.ENDED)
 
 STAYS_QUEUED = "Its row stays queued in the journal: recover() sends it later."
 
@@ -310,8 +311,8 @@ class Submission:
 
     @property
     def stays_queued(self) -> bool:
-        """Whether it came to nothing here, and its row still waits for somebody to send it."""
-        return self.left_behind and self.phase is Phase.ENDED and self.state is EffectState.QUEUED
+        """Whether it comes to nothing here, and its row waits on for somebody to send it."""
+        return self.left_behind and self.phase in _OVER and self.state is EffectState.QUEUED
 
     def check_same(self, request: SfxRequest) -> None:
         """Check that a request is the one that its key stands for.

@@ -169,7 +169,7 @@ class Submitter:
             submission.listeners[stay] = None
             submission.left_behind = self._bookkeeper.has_journal
 
-    async def find(self, *, key: str | None = None, task_id: str | None = None) -> Submission | None:
+    async def find(self, *, key: str | None = None, task_id: str | None = None) -> Submission | FoundRow | None:
         """Return the submission of a key or a task: under way, or, without a journal, the last one of this session.
 
         What is looked up in the journal right now may be another request, which the key is not for: that is waited for.
@@ -178,6 +178,8 @@ class Submitter:
             return self._registry.settled_task(task_id)
         while (known := self._registry.find(key)) is not None and known.phase is Phase.BEGINNING:
             await known.until_begun()
+        if known is not None and known.left_behind and known.row is not None:
+            return self._registry.found(known.row)  # which waits on, should this submission be given up
         return known or self._registry.settled(key)
 
     def found(self, row: JournalRow) -> FoundRow:
@@ -210,9 +212,14 @@ class Submitter:
         return known
 
     async def _of_row(self, row: JournalRow) -> Submission | None:
-        """Return the submission of a row, once it is known that it is this row's."""
-        while (known := self._registry.of_row(row)) is not None and known.phase is Phase.BEGINNING:
-            await known.until_begun()
+        """Return the submission of a row, once it is known that it is this row's, and that it is not being given up."""
+        while (known := self._registry.of_row(row)) is not None:
+            if known.phase is Phase.BEGINNING:
+                await known.until_begun()
+            elif known.stays_queued:
+                await known.until_launched()
+            else:
+                break
         return known
 
     def submit_row(self, row: JournalRow, listener: Listener, *, resend: bool = False) -> Submission:
@@ -275,7 +282,8 @@ class Submitter:
         if not submission.withdrawn:
             if isinstance(submission.result, SessionClosedError) and submission.left_behind:
                 raise copy.copy(submission.result)
-            return False
+            # What came to nothing here, a later session would send.
+            return submission.stays_queued and submission.row is not None and await self.withdraw_row(submission.row)
         if submission.phase is not Phase.ENDED:
             await submission.until_launched()
         note, result = submission.note, submission.result
