@@ -309,6 +309,7 @@ async def test_a_sliding_time() -> None:
         await parts.submit()  # leaves at 20
         error = await refused(parts, key="k")
         assert "2 submissions of 2 in 0:01:00. The next is free in 0:00:40, at the latest" in error.message
+        assert error.retry_after == 40
         assert journal.contents[3].error == error.message
         await asyncio.sleep(39.8)
         await refused(parts)
