@@ -58,8 +58,9 @@ def _thread_work_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the machine's own key and address out of the tests, and programs that tests start out of the coverage."""
+    """Keep the machine's own key and address out of the tests, and how they run out of programs that they start."""
     monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.delenv("FINEVOICE_API_KEY", raising=False)
     monkeypatch.delenv("FINEVOICE_BASE_URL", raising=False)
 
