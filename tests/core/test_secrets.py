@@ -105,3 +105,8 @@ def test_no_text_takes_long(piece: str) -> None:
     began = time.process_time()
     conceal(piece.encode() * (100_000 // len(piece)))
     assert time.process_time() - began < 2
+
+
+def test_names_that_are_no_letters() -> None:
+    """What a page names beside letters is passed over, and the key behind it is found."""
+    assert make_concealer(KEY)(b"&copy;&nbsp;fv&plus;live&sol;0123&amp;abc&copy;") == b"&copy;&nbsp;***&copy;"
