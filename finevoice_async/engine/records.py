@@ -140,7 +140,7 @@ class TaskRecord:
             record.status = TaskStatus.FAILED
             why = sentence(f"It failed earlier: {row.error or 'nobody noted why'}")
             record.end = record.error(TaskFailedError, f"{why} To pay for another try, pass retry_failed=True.")
-        elif row.state is EffectState.REFUSED:
+        elif row.state is EffectState.REFUSED and row.task_id is None:  # else the service may know more: it is asked
             record.status = FAILED
             why = sentence(f"It was not accepted: {row.error or 'nobody noted why'}")
             record.end = record.error(RequestRejectedError, f"{why} Nothing was paid for it.")
