@@ -6,6 +6,7 @@ import asyncio
 import copy
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import pytest
 from fakes import LINK
 from parts import RAIN, WIND, Eye, turns
@@ -113,11 +114,16 @@ def test_a_row_that_came_to_no_task(
     state: EffectState, kind: type[FineVoiceError], words: str, status: TaskStatus
 ) -> None:
     """Whoever waits for it hears why there is none, and the service has not shown it."""
-    record = task_of(row_in(state))
+    record = task_of(attrs.evolve(row_in(state), task_id=None))
     assert type(record.end) is kind
     assert words in record.end.message
     assert record.status is status
     assert not record.seen
+
+
+def test_a_row_that_was_given_up() -> None:
+    """If it has a task id all the same, the service may know more: it is asked."""
+    assert task_of(row_in(REFUSED)).end is None
 
 
 # Ends and errors

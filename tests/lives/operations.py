@@ -161,7 +161,7 @@ class Operations(QueueOperations):
             row = self._luck.choice(rows)
             self._oracle.note(op, f"settles row {row.id}, {row.request.prompt}, key {row.key}, {row.state.value}")
             effect = self._oracle.effect_of(row)
-            effect.settled_in = True
+            effect.settled_in, effect.kept = True, False  # from here on it is as its caller wants it
             if how == "resubmit":
                 return await self._resubmit(row, effect)
             if how == "discard":

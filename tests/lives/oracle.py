@@ -309,7 +309,7 @@ class Oracle:
             if len(paid) > 1:
                 self._history.violate("1", f"{effect.name!r} was paid for {len(paid)} times")
             self._check_known(effect, [post.made for post in paid if not post.adopted], rows)
-            if effect.kept and not effect.settled_in and not effect.posts and not self._listed(effect, rows):
+            if effect.kept and not effect.posts and not self._listed(effect, rows):
                 self._history.violate("10", f"{effect.name!r} was enqueued, and is neither sent nor listed")
 
     def _rows_of(self, effect: Effect, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
