@@ -200,6 +200,7 @@ class AiohttpTransport:
         self._own: aiohttp.ClientSession | None = None
         self._connector: FreshConnector | None = None  # of our own session
         self._deadline = deadline
+        self._urls: dict[str, URL] = {}  # what is posted to: there is one
         self._closed = False
 
     def __repr__(self) -> str:
@@ -222,13 +223,19 @@ class AiohttpTransport:
 
     def post(self, path: str, body: bytes, *, deadline: AbstractContextManager[None] | None = None) -> Awaitable[Reply]:
         """Send a JSON body."""
-        return self._call("POST", path, body, self._deadline if deadline is None else deadline)
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._url(path)
+        return self._call("POST", url, body, self._deadline if deadline is None else deadline)
 
     def get(self, path: str) -> Awaitable[Reply]:
         """Ask for a path, which is percent-encoded already."""
-        return self._call("GET", path, None, self._deadline)
+        return self._call("GET", self._url(path), None, self._deadline)
 
-    async def _call(self, method: str, path: str, body: bytes | None, deadline: AbstractContextManager[None]) -> Reply:
+    def _url(self, path: str) -> URL:
+        return self._root.with_path(self._prefix + path, encoded=True)
+
+    async def _call(self, method: str, url: URL, body: bytes | None, deadline: AbstractContextManager[None]) -> Reply:
         if self._closed:
             raise Failure(FailureKind.NOT_SENT, "the session is closed")
         session = self._callers or self._own or self._open()
@@ -238,11 +245,9 @@ class AiohttpTransport:
         content, whole = bytearray(), False
         try:
             with deadline:
-                if payload is not None:
+                if tracker is not None and payload is not None:  # the caller's connections may be old
                     await asyncio.sleep(0)  # the loop hears what was closed meanwhile, also if it was blocked
-                    if self._callers is not None:  # whose connections may be old
-                        await asyncio.sleep(0)  # now it has done what it heard just before
-                url = self._root.with_path(self._prefix + path, encoded=True)
+                    await asyncio.sleep(0)  # now it has done what it heard just before
                 response = await session.request(method, url, data=payload, upload_tracker=tracker, **self._options)
                 try:
                     whole = _read_at_once(response.content, content)

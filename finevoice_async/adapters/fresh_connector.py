@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import select
+from collections.abc import Callable
+from typing import Final
 
 import aiohttp
 import attrs
@@ -17,11 +20,32 @@ at the soonest, and their word for that takes a while to come; a submission most
 Were it longer, a submission might be lost; were it shorter, a busy session would make a connection for each."""
 
 
+def _look_at(protocol: ResponseHandler) -> Callable[[], bool]:
+    """Return what tells whether a connection has something to read that the loop has not read yet.
+
+    While it is idle that can only be its end, or what nobody asked for.
+    """
+    transport = protocol.transport
+    socket = None if transport is None else transport.get_extra_info("socket")
+    if socket is None:  # a transport of somebody's own
+        return lambda: False
+    if not hasattr(select, "poll"):  # Windows, where `select` takes any number
+        return lambda: bool(select.select([socket], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return lambda: bool(poll.poll(0))
+
+
 @attrs.define(eq=False)
 class _Use:
-    """When a connection was last in use."""
+    """One connection, and when it was last in use."""
 
-    ended: float | None = None  # in seconds of the loop; None while it is in use
+    has_news: Callable[[], bool]
+    ended: float = 0.0  # in seconds of the loop
+
+
+_ELSEWHERE: Final = _Use(bool)
+"""For a call whose connection was made elsewhere, as far as is known here."""
 
 
 class FreshConnector(aiohttp.TCPConnector):
@@ -39,36 +63,32 @@ class FreshConnector(aiohttp.TCPConnector):
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         """Return a connection, from the pool or new."""
+        call = asyncio.current_task(self._loop)
+        self._calls[call] = None
         while True:
-            try:
-                connection = await super().connect(req, traces, timeout)
-            except BaseException:
-                self._calls[asyncio.current_task()] = None
-                raise
+            connection = await super().connect(req, traces, timeout)
             protocol = connection.protocol
             assert protocol is not None  # noqa: S101 - it was not given back yet
             use = self._uses.get(protocol)
             if use is None:
                 use = self._first_use(protocol)
-            elif req.method == "POST" and use.ended is not None and self._loop.time() - use.ended > FRESH:
+            elif req.method == "POST" and (self._loop.time() - use.ended > FRESH or use.has_news()):
                 connection.close()
                 continue
-            use.ended = None
-            self._calls[asyncio.current_task()] = use
+            self._calls[call] = use
             return connection
 
     def _first_use(self, protocol: ResponseHandler) -> _Use:
         """Begin to note a connection's use, and forget those that were closed."""
         self._uses = {known: use for known, use in self._uses.items() if known.is_connected()}
-        use = self._uses[protocol] = _Use()
+        use = self._uses[protocol] = _Use(_look_at(protocol))
         return use
 
     def call_ended(self) -> bool:
         """Note that this task's call has ended, and tell whether it may have had a connection."""
-        task = asyncio.current_task()
-        if task not in self._calls:
-            return True  # it was made elsewhere, as far as is known here
-        use = self._calls.pop(task)
-        if use is not None:
+        use = self._calls.pop(asyncio.current_task(self._loop), _ELSEWHERE)
+        if use is None:
+            return False
+        if use is not _ELSEWHERE:
             use.ended = self._loop.time()
-        return use is not None
+        return True

@@ -30,6 +30,7 @@ class Dispatcher:
         self._endings = endings
         self._gate = gate
         self._slots = slots
+        self._nobodys = contextvars.Context()  # empty: what is done in it is done for nobody
         # All mutable state:
         self.posts: dict[asyncio.Task[None], Submission] = {}
         self._coroutine: asyncio.Task[None] | None = None  # made when a slot must be waited for
@@ -38,17 +39,12 @@ class Dispatcher:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Dispatcher: {len(self._queue)} waiting, {len(self.posts)} submitting>"
+        return f"<Dispatcher: {self._queue.count} waiting, {len(self.posts)} submitting>"
 
     @property
     def jobs(self) -> list[asyncio.Task[None]]:
         """What runs, and must end before the session has closed."""
         return [*self.posts] if self._coroutine is None else [*self.posts, self._coroutine]
-
-    @property
-    def _is_full(self) -> bool:
-        """Whether as many POSTs are under way as may be."""
-        return len(self.posts) >= self._gate.width
 
     def enqueue(self, submission: Submission) -> None:
         """Let a submission wait for a slot, or go at once if one is free."""
@@ -57,7 +53,7 @@ class Dispatcher:
 
     def launch_at_once(self, submission: Submission) -> bool:
         """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue or self._gate.is_shut or self._is_full:
+        if self._queue.count or not self._gate.lets_out(len(self.posts)):
             return False
         try:
             slot = self._slots.try_acquire()
@@ -70,7 +66,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         """Launch what can be launched now, and have the coroutine wait for the rest's slots."""
-        while self._queue and not self._is_full:
+        while self._queue.count and not self._gate.is_full(len(self.posts)):
             try:
                 matched = self._queue.match()
             except FineVoiceError as error:
@@ -79,12 +75,12 @@ class Dispatcher:
             if matched is None:
                 break
             self._launch(*matched)
-        self._held_back = bool(self._queue) and self._is_full
-        if not self._queue or self._held_back or self._closed:
+        self._held_back = self._queue.count > 0 and self._gate.is_full(len(self.posts))
+        if not self._queue.count or self._held_back or self._closed:
             return
         if self._coroutine is None:
             self._coroutine = asyncio.create_task(
-                self._dispatch(), name="finevoice-dispatcher", context=contextvars.Context()
+                self._dispatch(), name="finevoice-dispatcher", context=self._nobodys
             )
             self._coroutine.add_done_callback(self._dispatched)
         elif self._idle is not None and not self._idle.done():
@@ -93,8 +89,8 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         """Wait for slots, one after another, while submissions queue up."""
         while True:
-            self._held_back = bool(self._queue) and self._is_full
-            if not self._queue or self._held_back:
+            self._held_back = self._queue.count > 0 and self._gate.is_full(len(self.posts))
+            if not self._queue.count or self._held_back:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
@@ -112,7 +108,7 @@ class Dispatcher:
         if not self._closed:
             reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
             log.error("what hands out slots ended (%s); who waited for one was told", reason)
-        while self._queue and not self._closed:
+        while self._queue.count and not self._closed:
             self._fail_first(SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
 
     def _fail_first(self, error: FineVoiceError) -> None:
@@ -129,7 +125,7 @@ class Dispatcher:
         post = asyncio.create_task(self._post(submission), context=submission.context)
         submission.context = None
         self.posts[post] = submission
-        post.add_done_callback(self._posted, context=contextvars.Context())  # it may launch another's
+        post.add_done_callback(self._posted, context=self._nobodys)  # it may launch another's
         if submission.launch_watchers:
             submission.launched()
 

@@ -71,10 +71,14 @@ class Gate:
         """Whether submissions have to wait for their turn."""
         return self._brake.cause is not None
 
-    @property
-    def width(self) -> int:
-        """How many submissions may be under way at once."""
-        return self._brake.width
+    def is_full(self, under_way: int) -> bool:
+        """Tell whether as many submissions are under way as may be."""
+        return under_way >= self._brake.width
+
+    def lets_out(self, under_way: int) -> bool:
+        """Tell whether a submission may go at once, beside so many that are under way."""
+        brake = self._brake
+        return brake.cause is None and under_way < brake.width
 
     def place(self) -> Place:
         """Return a place in the line, behind all others; a submission keeps it, however often it has to wait."""

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 import attrs
 
 from finevoice_async.core.ledger import JournalRow
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.errors import SubmitUnknownError, TaskFailedError
 
@@ -62,20 +63,20 @@ class Registry:
         settled = [*self._settled.values(), *self._settled_made.values()]
         return next((each for each in settled if each.result and each.result.task_id == task_id), None)
 
-    def remembered(self, submission: Submission, *, retry_failed: bool) -> TaskRecord | None:
-        """Return the task that a submission's key has already, by the same rule; None if it is to begin anew.
+    def remembered(self, key: str, request: SfxRequest, *, retry_failed: bool) -> TaskRecord | None:
+        """Return the task that a key has already, by the same rule; None if it is to begin anew.
 
         Raises:
             InvalidRequestError: The key belongs to another request.
             SubmitUnknownError: An earlier submission of the key may have been paid for.
         """
-        known = None if submission.key is None else self.settled(submission.key)
+        known = self.settled(key)
         result = None if known is None else known.result
         if known is None or not isinstance(result, TaskRecord | SubmitUnknownError):
             return None
         if isinstance(result, TaskRecord) and isinstance(result.end, TaskFailedError) and retry_failed:
             return None
-        known.check_same(submission.request)
+        known.check_same(request)
         if isinstance(result, SubmitUnknownError):
             raise copy.copy(result)
         return result

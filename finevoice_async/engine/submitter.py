@@ -72,7 +72,7 @@ class Submitter:
     @property
     def waiting(self) -> int:
         """How many wait for a slot."""
-        return len(self._beginning) + len(self._queue)
+        return len(self._beginning) + self._queue.count
 
     @property
     def submitting(self) -> int:
@@ -123,13 +123,15 @@ class Submitter:
             JournalError: The row could not be written.
         """
         self._check_open()
-        known = None if key is None else self._registry.find(key)
-        if known is not None:
-            known.check_same(request)
-            known.listeners[listener] = None
-            return known
+        record = None
+        if key is not None:
+            known = self._registry.find(key)
+            if known is not None:
+                known.check_same(request)
+                known.listeners[listener] = None
+                return known
+            record = self._registry.remembered(key, request, retry_failed=retry_failed)
         submission = Submission(request, key, owner=owner, made_key=made_key, listeners={listener: None})
-        record = self._registry.remembered(submission, retry_failed=retry_failed)
         if record is not None:
             self._endings.finish(submission, record)
             return submission
@@ -156,7 +158,7 @@ class Submitter:
     @property
     def is_full(self) -> bool:
         """Whether as many wait as may."""
-        return self.waiting >= self._max_queue
+        return len(self._beginning) + self._queue.count >= self._max_queue
 
     async def until_room(self) -> None:
         """Wait until one more may wait."""
