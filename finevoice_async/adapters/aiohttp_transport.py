@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
-from finevoice_async.adapters.fresh_connector import FreshConnector
+from finevoice_async.adapters.fresh_connector import FreshConnector, was_connected
 from finevoice_async.config import BASE_URL_VARIABLE, Timeouts, check_api_key, check_base_url
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.secrets import make_concealer
@@ -150,6 +150,14 @@ def _was_written(tracker: aiohttp.UploadTracker) -> bool:
     return outcome.exception() is None if outcome.done() else tracker.attempts > 0
 
 
+def _may_be_sent(error: BaseException, payload: _JsonBody | None, tracker: aiohttp.UploadTracker | None) -> bool:
+    """Tell whether anything of a call that has failed may have been written; its body will not be from now on."""
+    given = payload is not None and payload.call_off()
+    if tracker is not None:  # the caller's session, where another body may be in place
+        return given or _was_written(tracker)
+    return given if payload is not None else was_connected(error)
+
+
 def _must_leave(error: BaseException) -> bool:
     """Tell whether an error is the loop's or the process's: not a `CancelledError` that nobody asked for."""
     if isinstance(error, asyncio.CancelledError):
@@ -198,7 +206,6 @@ class AiohttpTransport:
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
-        self._connector: FreshConnector | None = None  # of our own session
         self._deadline = deadline
         self._urls: dict[str, URL] = {}  # what is posted to: there is one
         self._closed = False
@@ -212,9 +219,8 @@ class AiohttpTransport:
         return self._base_url
 
     def _open(self) -> aiohttp.ClientSession:
-        self._connector = FreshConnector(limit=MAX_SOCKETS)
         self._own = aiohttp.ClientSession(
-            connector=self._connector,
+            connector=FreshConnector(limit=MAX_SOCKETS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=self._timeout,
@@ -257,24 +263,14 @@ class AiohttpTransport:
                 finally:
                     if not response.closed:
                         response.release()
-            if self._connector is not None:
-                self._connector.call_ended()
         except BaseException as error:
-            sent = self._may_be_sent(payload, tracker)
+            sent = _may_be_sent(error, payload, tracker)
             if _must_leave(error):
                 raise
             failure = translate(error, sent=sent)
         if response is not None:  # of a reply that broke off, what came is worth more than the reason
             return Reply(response.status, response.headers, bytes(content), whole)
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error
-
-    def _may_be_sent(self, payload: _JsonBody | None, tracker: aiohttp.UploadTracker | None) -> bool:
-        """Tell whether anything of a call that has failed may have been written; its body will not be from now on."""
-        given = payload is not None and payload.call_off()
-        if self._connector is None or tracker is not None:  # the caller's session, where another body may be in place
-            return given or (tracker is not None and _was_written(tracker))
-        connected = self._connector.call_ended()
-        return given if payload is not None else connected
 
     def conceal(self, body: bytes) -> bytes:
         """Strike the key out of a body, where a server repeats it."""
