@@ -14,6 +14,7 @@ import typer
 
 from finevoice_async import EffectState, JournalRow
 from finevoice_async.adapters.journal_reader import JournalReader, read_journal
+from finevoice_async.cli.settle import check_exists
 from finevoice_async.cli.talk import as_json_line, count, fit, plain, say
 from finevoice_async.core.ledger import MAY_BE_PAID
 
@@ -45,6 +46,7 @@ def parse_state(text: str) -> tuple[EffectState, ...]:
 
 async def show_journal(path: Path, states: tuple[EffectState, ...], *, as_json: bool) -> int:
     """Print the effects of a journal, by state."""
+    check_exists(path)
     with read_journal(path) as journal:
         if as_json:
             for page in _pages(journal, states):

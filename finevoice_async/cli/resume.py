@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.cli import exits
 from finevoice_async.cli.place import Place
 from finevoice_async.cli.posting import Interruption
-from finevoice_async.cli.service import connected
+from finevoice_async.cli.progress import Waiting
+from finevoice_async.cli.service import connected, host_of
 from finevoice_async.cli.settle import check_exists
 from finevoice_async.cli.talk import command, give, give_json, say
 
@@ -48,11 +50,15 @@ async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: s
     counts = _Counts()
     began = datetime.now(UTC)
     running: list[str] = []
+    host = host_of(base_url)
+    shown = Waiting(lambda: f"Waiting for {host}; {counts}", line=f"Waiting for {host}.")
     try:
         async with connected(base_url=base_url, journal=path) as session:
             try:
-                async for outcome in session.recover(save_to=folder):
-                    _take(outcome, counts, as_json=as_json)
+                async with nullcontext() if as_json else shown:
+                    async for outcome in session.recover(save_to=folder):
+                        with shown.paused():
+                            _take(outcome, counts, as_json=as_json)
             except asyncio.CancelledError:
                 await session.aclose()  # settles the POSTs under way, so that their ids are known, too
                 running = [str(task.id) for task in session.tasks]

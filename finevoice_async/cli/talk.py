@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ def say(*lines: str) -> None:
 
 
 def give(line: str) -> None:
-    """Give a line of the result. If nobody reads it any more, the work goes on: it may be paid for."""
+    """Give a line of the result. If it cannot be written, the work goes on: it may be paid for."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
         forget_stdout()
+    except OSError:  # such as a full disk: the end of the run says so
+        say(line)
 
 
 def give_json(data: dict[str, Any]) -> None:
@@ -38,6 +41,38 @@ def as_json_line(data: dict[str, Any]) -> str:
     return json.dumps(data)
 
 
+def mend_streams() -> None:
+    """Let what a closed stream is told go nowhere; Python itself would fail, after the effect was paid for."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+
+
+def stdout_is_closed() -> bool:
+    """Tell whether the command was started without standard output, as by `>&-`."""
+    return sys.__stdout__ is None
+
+
+def version() -> str:
+    """Return the version of this package."""
+    try:
+        return metadata.version("finevoice-async")
+    except metadata.PackageNotFoundError:
+        return "of a source tree"
+
+
+def as_text(typed: str | None) -> str | None:
+    """Return what was typed; as UTF-8 where it is no text in the locale's own code, such as ASCII."""
+    if typed is None or typed.isascii():
+        return typed
+    try:
+        typed.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(typed).decode()
+    return typed
+
+
 def forget_stdout() -> None:
     """Let what is still written to standard output go nowhere: its reader has gone, such as `head`."""
     with contextlib.suppress(OSError, ValueError):
@@ -45,6 +80,19 @@ def forget_stdout() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+def flush() -> int:
+    """Write out what is still to be written; return 1 if that is not possible, and say why."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
+    except OSError as error:
+        say(f"finevoice: standard output cannot be written: {error.strerror}.")
+        forget_stdout()
+        return 1
+    return 0
 
 
 def plain(text: str) -> str:
