@@ -78,7 +78,7 @@ async def run_demo(folder: Path, *, as_json: bool) -> int:
     console.print(f"{stats.polls} polls, {stats.polls / max(stats.completed, 1):.1f} an effect.")
     console.print(f"The files are in {folder.resolve()}", soft_wrap=True)
     console.print(
-        "\nNext, one effect of your own, still free:\n"
+        "\nNext: one effect of your own, still free:\n"
         '  finevoice generate "Rain on a tin roof" -o rain.wav --emulator\n'
         "\nAn emulator for your program, in a terminal of its own:\n"
         f"  finevoice emulator --port {PORT} --api-key demo\n"

@@ -1,6 +1,6 @@
 """What the command line's help says of each command: what it does, what it costs, examples.
 
-A line `\\b` keeps the lines after it as they stand.
+A line with a backspace keeps the lines after it as they stand.
 """
 
 from __future__ import annotations
