@@ -7,7 +7,7 @@ import re
 import sys
 
 from finevoice_async import errors
-from finevoice_async.cli.talk import plain
+from finevoice_async.cli.talk import UnwrittenError, plain
 
 OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, INTERRUPTED = 1, 2, 4, 5, 6, 130
 
@@ -130,6 +130,8 @@ def words(error: BaseException, *, idle: str | None = None) -> str:
     """
     if isinstance(error, OSError):
         what = error.strerror or "the system refused it"
+        if isinstance(error, UnwrittenError):
+            what = f"standard output cannot be written: {what}"
         return plain(f"{what}." if error.filename is None else f"{error.filename}: {what}.")
     text = _CLASS.sub(_without_class, plain(str(error)) or "it failed without a word")
     for python, typed in _SPELLINGS:

@@ -104,7 +104,7 @@ class Wish:
             raise ConfigurationError(f"--json and -o {STDOUT} both want standard output. Nothing was sent.")
         if self.emulator and self.given_url is not None:
             raise ConfigurationError("--emulator and --base-url name two services. Give one of them. Nothing was sent.")
-        self.place.prepare(self.fields.get("prompt"))
+        self.place.prepare(self.fields.get("prompt"), noted=self.journal is not None)
 
     def shown(self, describe: Callable[[], str], line: str | None = None) -> AbstractAsyncContextManager[object]:
         """Show what is waited for, unless a program reads; beside audio on its way, something that moves would not do.

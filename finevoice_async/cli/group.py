@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from finevoice_async.cli.exits import WRONG_USE, words
 from finevoice_async.cli.runner import report
-from finevoice_async.cli.talk import flush, give_json, say
+from finevoice_async.cli.talk import UnwrittenError, flush, give_json, say
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own copy of it
 
@@ -28,10 +28,12 @@ class Commands(TyperGroup):
             sys.exit(_explain_use(error, given))
         except typer.Abort:
             sys.exit(130)
-        except Exception as error:  # of what a job did, its runner has told
+        except OSError as error:  # of what a job did, its runner has told: this was a word of help
+            sys.exit(report(UnwrittenError(error.errno, error.strerror), as_json=False))
+        except Exception as error:
             if "--debug" in given:
                 raise
-            sys.exit(flush() or report(error, as_json="--json" in given))
+            sys.exit(report(error, as_json="--json" in given))
         sys.exit((code if isinstance(code, int) else 0) or flush())
 
 

@@ -46,11 +46,12 @@ class Place:
         path = self.given
         return os.path.basename(path) in ("", os.curdir, os.pardir) or Path(path).is_dir()  # noqa: PTH119 - as for saving
 
-    def prepare(self, prompt: str | None = None) -> None:
+    def prepare(self, prompt: str | None = None, *, noted: bool = False) -> None:
         """Make the folder, and check that the result can be stored. Blocks for a moment.
 
         Args:
             prompt: What the file's name is made of, if only a folder was given.
+            noted: A journal notes the file's name, which is to be text then.
 
         Raises:
             OutputError: It cannot, or it would replace something.
@@ -65,6 +66,8 @@ class Place:
             raise self._unfit("it is empty. Name a file or a folder")
         path = Path(self.given)
         try:
+            if noted:
+                str(path.absolute()).encode()
             if self.is_folder:
                 os.fsencode(slug(prompt or ""))
                 _check_folder(path)

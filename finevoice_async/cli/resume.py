@@ -46,7 +46,7 @@ async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: s
     """Pick up what a journal left behind, and save every result; one that cannot be saved holds up no other."""
     check_exists(path)
     place = Place(f"{folder}/", overwrite=True)
-    place.prepare()
+    place.prepare(noted=True)
     counts = _Counts()
     began = datetime.now(UTC)
     running: list[str] = []

@@ -72,10 +72,7 @@ def finish(
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, OSError) and error.filename is None and flush():
-            code = exits.OTHER  # it was standard output, which has been told
-        else:
-            code = report(error, as_json=as_json, idle=idle, free=free)
+        code = report(error, as_json=as_json, idle=idle, free=free)
     unwritten = flush()
     raise typer.Exit(code or unwritten)
 

@@ -12,6 +12,7 @@ GRACE = 4.0
 for one that was submitted just now, looks like a hang to whoever has mistyped an id."""
 
 _PAUSE = 1.0  # seconds between two questions
+_PASSING = (408, 409, 429)  # statuses that say "not now"
 _MIN_ASKED = 3  # times, before a service that does not say counts as not reached
 
 
@@ -64,5 +65,5 @@ class Search:
             self._trouble = f"{self.host} does not know this task yet"
             return self._waited >= GRACE
         self._trouble = f"{self.host} cannot be reached" if error.status is None else f"{self.host} does not say"
-        passes_over = error.status is None or error.status == 429 or error.status >= 500
-        return not passes_over or (self._waited >= PATIENCE and asked >= _MIN_ASKED)
+        stays = error.status is not None and 300 <= error.status < 500 and error.status not in _PASSING
+        return stays or (self._waited >= PATIENCE and asked >= _MIN_ASKED)

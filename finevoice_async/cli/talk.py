@@ -14,6 +14,12 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+_unwritten: list[OSError] = []  # why lines of the result could not be written; the end of the run says it
+
+
+class UnwrittenError(OSError):
+    """Standard output cannot be written."""
+
 
 def say(*lines: str) -> None:
     """Say lines to the person, on standard error."""
@@ -27,8 +33,24 @@ def give(line: str) -> None:
         print(line, flush=True)
     except BrokenPipeError:
         forget_stdout()
-    except OSError:  # such as a full disk: the end of the run says so
+    except OSError as error:  # such as a full disk
+        _unwritten.append(error)
         say(line)
+
+
+def put(text: str) -> None:
+    """Print what can be had again.
+
+    Raises:
+        BrokenPipeError: Nobody reads it.
+        UnwrittenError: It cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnwrittenError(error.errno, error.strerror) from error
 
 
 def give_json(data: dict[str, Any]) -> None:
@@ -83,16 +105,19 @@ def forget_stdout() -> None:
 
 
 def flush() -> int:
-    """Write out what is still to be written; return 1 if that is not possible, and say why."""
+    """Write out what is still to be written; return 1 if that, or a line before, was not possible, and say why."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
     except OSError as error:
-        say(f"finevoice: standard output cannot be written: {error.strerror}.")
+        _unwritten.append(error)
         forget_stdout()
-        return 1
-    return 0
+    if not _unwritten:
+        return 0
+    say(f"finevoice: standard output cannot be written: {_unwritten[0].strerror}.")
+    _unwritten.clear()
+    return 1
 
 
 def plain(text: str) -> str:

@@ -72,7 +72,7 @@ def test_a_task_that_shows_late(commands: Any) -> None:
     assert commands("fetch", task_id, "-o", "rain.wav").exit_code == 0
 
 
-@pytest.mark.parametrize("fault", ["poll.error_500", "poll.rate_limit", "poll.refuse", "poll.close"])
+@pytest.mark.parametrize("fault", ["poll.error_500", "poll.rate_limit", "poll.garbage", "poll.close"])
 def test_a_service_in_trouble_is_asked_again(commands: Any, fault: str) -> None:
     """A service that does not say is asked again, and that is no word about the task."""
     task_id = submitted(commands)
@@ -104,6 +104,15 @@ def test_a_task_of_a_journal_has_its_usual_grace(commands: Any) -> None:
     task_id = submitted(commands, journal="j.db")
     commands.emulator.inject("poll.not_found", times=8)
     assert commands("fetch", task_id, "-o", "rain.wav", "--journal", "j.db").exit_code == 0
+
+
+def test_a_service_that_refuses_is_not_asked_again(commands: Any) -> None:
+    """An answer that asking again does not change ends it at once."""
+    task_id = submitted(commands)
+    polls = commands.emulator.ledger.polls
+    commands.emulator.inject("poll.refuse")
+    assert commands("fetch", task_id, "-o", "rain.wav").exit_code == exits.NOT_DONE
+    assert commands.emulator.ledger.polls == polls + 1
 
 
 async def _clock() -> Any:
