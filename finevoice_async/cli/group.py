@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from finevoice_async.cli.exits import WRONG_USE, words
 from finevoice_async.cli.runner import report
-from finevoice_async.cli.talk import UnwrittenError, flush, give_json, say
+from finevoice_async.cli.talk import UnwrittenError, flush, give_json, say, say_at_length
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own copy of it
 
@@ -45,5 +45,6 @@ def _explain_use(error: Any, arguments: list[str]) -> int:
         data = {"error": "UsageError", "message": told, "task_id": None, "paid": False, "exit_code": WRONG_USE}
         give_json(data)
     else:
-        say(f"finevoice: {told}", f"See: {path} --help")
+        say_at_length(f"finevoice: {told}")
+        say(f"See: {path} --help")
     return WRONG_USE

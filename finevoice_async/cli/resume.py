@@ -17,7 +17,7 @@ from finevoice_async.cli.posting import Interruption
 from finevoice_async.cli.progress import Waiting
 from finevoice_async.cli.service import connected, host_of
 from finevoice_async.cli.settle import check_exists
-from finevoice_async.cli.talk import command, give, give_json, say
+from finevoice_async.cli.talk import command, give, give_json, say, say_at_length
 
 MAX_ROWS = 100_000  # that may be paid for
 
@@ -107,6 +107,6 @@ def _take(outcome: Outcome, counts: _Counts, *, as_json: bool) -> None:
             }
         )
     elif error is not None:
-        say(f"finevoice: {exits.words(error)}")
+        say_at_length(f"finevoice: {exits.words(error)}")
     else:
         give(str(path))

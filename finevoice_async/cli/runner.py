@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import typer
 
 from finevoice_async.cli import exits
-from finevoice_async.cli.talk import flush, forget_stdout, give_json, say, version
+from finevoice_async.cli.talk import flush, forget_stdout, give_json, say, say_at_length, version
 from finevoice_async.errors import FineVoiceError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -116,7 +116,9 @@ def report(error: Exception, *, as_json: bool, idle: str | None = None, free: bo
         }
         give_json(data if again is None else data | {"continue": again})
     else:
-        say(f"finevoice: {told}", *([] if again is None else [f"{exits.GO_ON}{again}"]))
+        say_at_length(f"finevoice: {told}")
+        if again is not None:
+            say(f"{exits.GO_ON}{again}")
     return code
 
 

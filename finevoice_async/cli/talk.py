@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +27,14 @@ def say(*lines: str) -> None:
     """Say lines to the person, on standard error."""
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def say_at_length(text: str) -> None:
+    """Say a sentence: one line for a program, on a terminal as many as it takes, none broken within a word."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    say(text)
 
 
 def give(line: str) -> None:

@@ -163,7 +163,8 @@ def test_audio_is_not_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINEVOICE_BASE_URL", "http://127.0.0.1:1")
     code, told = Terminal("generate", "rain", "-o", "-").end()
     assert code == exits.WRONG_USE
-    assert "> FILE" in told
+    assert "> FILE" in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 80
 
 
 def test_an_effect_saved_by_a_program(commands: Any, tmp_path: Path) -> None:
