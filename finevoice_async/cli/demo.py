@@ -14,7 +14,7 @@ from finevoice_async.cli.memory import Memory
 from finevoice_async.cli.place import Place
 from finevoice_async.cli.posting import Interruption
 from finevoice_async.cli.progress import ManyProgress
-from finevoice_async.cli.talk import give_json, this_command
+from finevoice_async.cli.talk import forget_stdout, give_json, this_command
 from finevoice_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from finevoice_async.emulator import Emulator, LogNormal
 
@@ -38,9 +38,17 @@ PORT = 8642
 """Of the emulator that is shown next: a number that the two lines for the program can name."""
 
 
+class _Patient(Console):
+    """Goes on in silence when its reader has gone, such as `head`: the files are still to come."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from here on."""
+        forget_stdout()
+
+
 async def run_demo(folder: Path, *, as_json: bool) -> int:
     """Make a dozen effects at once, and say where they are and what to type next."""
-    console = Console(quiet=as_json)
+    console = _Patient(quiet=as_json)
     Place(f"{folder}/", overwrite=True).prepare()
     memory = Memory(None, emulator=True)
     console.print(f"An emulated FineVoice runs on this machine; {len(REQUESTS)} effects, {PLACES} at once.")

@@ -116,6 +116,11 @@ def _without_class(match: re.Match[str]) -> str:
     return _KNOWN.get(name, re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()) + (colon or "")
 
 
+def without_classes(text: str) -> str:
+    """Return a text in which what aiohttp and Python call their errors is said in words."""
+    return _CLASS.sub(_without_class, text)
+
+
 def exit_code(error: BaseException) -> int:
     """Return the exit code of an error."""
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), OTHER)
@@ -133,7 +138,7 @@ def words(error: BaseException, *, idle: str | None = None) -> str:
         if isinstance(error, UnwrittenError):
             what = f"standard output cannot be written: {what}"
         return plain(f"{what}." if error.filename is None else f"{error.filename}: {what}.")
-    text = _CLASS.sub(_without_class, plain(str(error)) or "it failed without a word")
+    text = without_classes(plain(str(error)) or "it failed without a word")
     for python, typed in _SPELLINGS:
         text = text.replace(python, typed)
     if idle is not None:

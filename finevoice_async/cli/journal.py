@@ -14,6 +14,7 @@ import typer
 
 from finevoice_async import EffectState, JournalRow
 from finevoice_async.adapters.journal_reader import JournalReader, read_journal
+from finevoice_async.cli.exits import without_classes
 from finevoice_async.cli.settle import check_exists
 from finevoice_async.cli.talk import as_json_line, count, fit, plain, put, say
 from finevoice_async.core.ledger import MAY_BE_PAID
@@ -97,7 +98,7 @@ def _entry(row: JournalRow, width: int) -> list[str]:
     """Return an effect as lines that fit."""
     what = row.request.prompt or row.request.source_url or ""
     lines = [_line(width, str(row.id), _state_word(row), what, f"{row.updated_at:%Y-%m-%d %H:%M}")]
-    details = [("task", row.task_id), ("key", row.key), ("file", row.path), ("error", row.error)]
+    details = [("task", row.task_id), ("key", row.key), ("file", row.path), ("error", without_classes(row.error or ""))]
     for name, text in details:
         if text and not (name == "error" and row.state is EffectState.SAVED):
             lines.append(f"{'':{_ROW + 1}}{fit(f'{name:5} {plain(text)}', width - _ROW - 1).rstrip()}")

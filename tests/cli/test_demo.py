@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import COLUMNS, Terminal
+from commands import COLUMNS, PATIENCE, Terminal, start
 
 from finevoice_async import DownloadError, SoundEffect
 from finevoice_async.cli import exits
@@ -31,6 +31,19 @@ def test_what_it_says_next_is_true(run: Any, quick_emulator: None, monkeypatch: 
     assert f"\n  export FINEVOICE_BASE_URL=http://127.0.0.1:{port}\n" in told
     assert f"\n  export FINEVOICE_API_KEY={key}\n" in told
     assert make_emulator({"port": int(port), "api_key": key}, []).url == f"http://127.0.0.1:{port}"
+
+
+def test_head_is_no_error(tmp_path: Path) -> None:
+    """Whoever reads only the beginning gets all the files, and no error."""
+    process = start("demo", "--out", "out")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(PATIENCE), told) == (0, "")
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 12
 
 
 def test_as_json(run: Any, tmp_path: Path, quick_emulator: None) -> None:

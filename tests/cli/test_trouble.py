@@ -62,6 +62,16 @@ def test_no_names_of_classes(error: errors.FineVoiceError, words: str) -> None:
     assert "Error" not in told
 
 
+def test_no_names_of_classes_in_a_list(commands: Any) -> None:
+    """Nor does the list of a journal name them."""
+    commands.emulator.inject("submit.lose_reply")
+    commands("generate", "rain", "-o", "x.wav", "--journal", "j.db")
+    code, told = Terminal("journal", "j.db").end()
+    assert code == 0
+    assert "the server closed the connection" in told
+    assert "DisconnectedError" not in told
+
+
 def test_a_service_that_is_not_reached_is_told_plainly(commands: Any) -> None:
     """The very words of a refused connection, without a class."""
     told = commands("generate", "rain", "-o", "x.wav", "--base-url", NOBODY).stderr.splitlines()[-1]
