@@ -197,9 +197,33 @@ class Polling:
             raise ConfigurationError(f"Polling.min_gap ({self.min_gap}) must not be above max_gap ({self.max_gap}).")
 
     @classmethod
-    def fixed(cls, interval: float = 2.5, **options: Any) -> Polling:
-        """Ask every `interval` seconds. The vendor advises 2 to 3."""
-        return cls(interval=interval, **options)
+    def fixed(
+        cls,
+        interval: float = 2.5,
+        *,
+        min_gap: float = 0.5,
+        max_gap: float = 30.0,
+        budget: float = 50.0,
+        state: Mapping[str, Any] | None = None,
+        grace: float = 30.0,
+        failures: int = 8,
+        concurrency: int = 16,
+    ) -> Polling:
+        """Ask every `interval` seconds. The vendor advises 2 to 3.
+
+        The other options are those that do not concern the learned schedule, with the same defaults. A `state` is
+        kept for a later session that learns.
+        """
+        return cls(
+            interval=interval,
+            min_gap=min_gap,
+            max_gap=max_gap,
+            budget=budget,
+            state=state,
+            grace=grace,
+            failures=failures,
+            concurrency=concurrency,
+        )
 
 
 @with_safe_repr

@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import attrs
 
+from finevoice_async.core.fields import SfxItem
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import SfxRequest, as_request, check_many
 from finevoice_async.core.tasks import TaskUpdate
@@ -42,7 +43,7 @@ from finevoice_async.saving import Saver, SaveTo, check_file
 
 log = logging.getLogger("finevoice_async")
 
-RequestLike = SfxRequest | str | Mapping[str, Any]
+RequestLike = SfxRequest | str | SfxItem
 """What `generate_many` takes: a request, a prompt, or a dict of fields (and `key`, `owner`, `file`)."""
 
 RECOVER_AHEAD: Final = 1000

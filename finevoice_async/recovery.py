@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 
@@ -10,28 +9,17 @@ from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.records import Submission, TaskRecord
-from finevoice_async.engine.registry import FoundRow
 from finevoice_async.errors import InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
 from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
-from finevoice_async.wiring import Wiring
+from finevoice_async.wishes import Wishes
 
 
-class Recovery(ABC):
+class Recovery(Wishes):
     """The calls that need a journal. A session opens the parts and makes the handles."""
 
-    _parts: Wiring
     _stream: Callable[..., OutcomeStream]
-
-    @abstractmethod
-    async def _open(self) -> None:
-        """Open the session, if it is not open."""
-
-    @abstractmethod
-    def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
-        """Return a handle."""
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
         """Yield the journal's rows in these states (none named: in any), oldest first.

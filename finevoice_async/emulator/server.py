@@ -19,6 +19,7 @@ from finevoice_async.emulator.laws import ServiceLaw, as_law
 from finevoice_async.emulator.ledger import Ledger
 from finevoice_async.emulator.library import Library
 from finevoice_async.emulator.service import FILES_PATH, Service
+from finevoice_async.emulator.spelling import Dialect
 from finevoice_async.reprs import with_safe_repr
 
 _GRACE = 0.25  # seconds that answers under way are given at closing
@@ -48,7 +49,7 @@ class Emulator:
         service_time: ServiceLaw | float | None = None,
         speed: float = 1.0,
         seed: int | None = None,
-        dialect: str = "mixed",
+        dialect: Dialect = "mixed",
         credits: int | None = None,
         faults: Probabilities | None = None,
         quick_sounds: bool = False,
