@@ -25,8 +25,9 @@ class Recovery(Wishes):
         """Yield the journal's rows in these states (none named: in any), oldest first.
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         await self._open()
         async for row in self._parts.bookkeeper.rows(*states):
@@ -44,8 +45,10 @@ class Recovery(Wishes):
             save_to: As for `generate_many`.
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, `save_to` cannot be used, or the session belongs to another
+                loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         await self._open()
         async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD, save_to=save_to) as stream:
@@ -63,8 +66,9 @@ class Recovery(Wishes):
         Their task ids are not known (UNKNOWN), or the service does not know them any more (LOST).
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         return [row async for row in self.rows(*MAY_BE_PAID)]
 
@@ -88,7 +92,8 @@ class Recovery(Wishes):
 
         Raises:
             InvalidRequestError: The row is settled or being submitted, or the id cannot be its task's.
-            ConfigurationError: The session has no journal.
+            PollError: The poller died, so that nobody would see the task end.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
@@ -101,7 +106,7 @@ class Recovery(Wishes):
 
         Raises:
             InvalidRequestError: The row is settled or being submitted.
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """

@@ -13,6 +13,7 @@ import aiohttp
 
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.ledger import EffectState, check_key
+from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.life import Life, SessionState
@@ -20,7 +21,7 @@ from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
 from finevoice_async.engine.stats import Stats
 from finevoice_async.errors import InvalidRequestError, PollError
-from finevoice_async.outcomes import OutcomeStream, RequestLike
+from finevoice_async.outcomes import OutcomeStream
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
@@ -151,6 +152,9 @@ class FineVoiceSession(Recovery):
 
         Args:
             timeout: Seconds for the POSTs under way; left out, `Timeouts.close`.
+
+        Raises:
+            ConfigurationError: The session belongs to another loop or process.
         """
         seconds = self._parts.timeouts.close if timeout is None else timeout
         await self._life.close(lambda: self._close(seconds))
@@ -203,7 +207,12 @@ class FineVoiceSession(Recovery):
             retry_failed: If a key's effect failed at the service, pay for another try.
 
         Raises:
+            InvalidRequestError: The requests are one request in the place of many, or nothing that can be drawn from.
+            ConfigurationError: `save_to` cannot be used; or the session belongs to another loop or process.
+            JournalError: The journal could not be opened.
+            SessionClosedError: The session is closed.
             RuntimeError: The iterable was ended by a cancellation that is not yours.
+            Exception: What the iterable raises, after the outcomes of what was drawn.
         """
         await self._open()
         ahead = 2 * self._parts.max_concurrency
@@ -221,8 +230,10 @@ class FineVoiceSession(Recovery):
 
         Raises:
             InvalidRequestError: It cannot be a task id.
+            PollError: The poller died, so that nobody would see the task end.
             JournalError: The journal could not be read.
             SessionClosedError: The session is closed.
+            ConfigurationError: The session belongs to another loop or process.
         """
         check_task_id(task_id)
         await self._open()
@@ -242,8 +253,10 @@ class FineVoiceSession(Recovery):
 
         Raises:
             InvalidRequestError: It cannot be a key or a task id, or not just one of them was given.
+            PollError: The poller died, so that nobody would see the task end.
             JournalError: The journal could not be read.
             SessionClosedError: The session is closed.
+            ConfigurationError: The session belongs to another loop or process.
         """
         if (key is None) == (task_id is None):
             raise InvalidRequestError("find takes a key or a task_id, one of them.")
@@ -276,7 +289,9 @@ class FineVoiceSession(Recovery):
             TaskNotFoundError: The service does not know it.
             PollError: Its state could not be learned.
             AuthenticationError: The key is refused.
+            JournalError: The journal could not be opened.
             SessionClosedError: The session is closed.
+            ConfigurationError: The session belongs to another loop or process.
         """
         check_task_id(task_id)
         await self._open()

@@ -3,8 +3,7 @@
 A running program checks the same fields where a request is made, see `requests`: nothing here is looked at then.
 """
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: as text, Required would not be seen by who reads these as it runs.
 from pathlib import PurePath
 from typing import Literal, Required, TypedDict
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from finevoice_async.core.addresses import without_secrets
-from finevoice_async.core.fields import SfxDict, SourceType
+from finevoice_async.core.fields import SfxDict, SfxItem, SourceType
 from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
 from finevoice_async.reprs import with_safe_repr
@@ -128,6 +128,9 @@ class SfxRequest:
 
 OneRequest = SfxRequest | str | SfxDict
 """What a caller may give for one effect: a request, a prompt, or a dict of fields."""
+
+RequestLike = SfxRequest | str | SfxItem
+"""What `generate_many` takes: the same, and a dict may have a `key`, an `owner` and a `file`."""
 
 FIELDS = frozenset(field.name for field in attrs.fields(SfxRequest))
 

@@ -74,8 +74,8 @@ class Emulator:
             ValueError: The dialect or a fault does not exist, a number is out of its range, or no header can carry
                 the key.
         """
-        self.api_key = f"emulator-{secrets.token_hex(8)}" if api_key is None else _checked_key(api_key)
-        self.seed = secrets.randbits(64) if seed is None else seed
+        self.api_key: str = f"emulator-{secrets.token_hex(8)}" if api_key is None else _checked_key(api_key)
+        self.seed: int = secrets.randbits(64) if seed is None else seed
         self._faults = FaultPlan(faults or {}, self.seed)
         self._service = Service(
             plan_limit=plan_limit,
