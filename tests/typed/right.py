@@ -113,9 +113,9 @@ async def effect(sound: SoundEffect) -> None:
             assert_type(piece, bytes)
 
 
-def place(request: SfxRequest | None, key: str | None) -> Path:
+def place(request: SfxRequest, key: str | None) -> Path:
     """Where an effect goes."""
-    return Path("effects", key or (request and request.prompt) or "nameless")
+    return Path("effects", key or request.prompt or "nameless")
 
 
 async def prompts() -> AsyncIterator[str | SfxItem]:
@@ -152,7 +152,9 @@ async def many(session: FineVoiceSession, text: str, row: dict[str, Any]) -> Non
         pass
     async for _ in session.generate_many((f"sound {i}" for i in range(9)), save_to=place, retry_failed=True):
         pass
-    async for _ in session.generate_many(of_a_table(Path("table.csv")), save_to=lambda _, key: f"{key}.wav"):
+    async for _ in session.generate_many(
+        of_a_table(Path("table.csv")), save_to=lambda request, _: f"{request.prompt}.wav"
+    ):
         pass
     items: list[SfxItem] = json.loads(text)  # what comes as Any needs its name only
     assert_type([outcome async for outcome in session.generate_many(items)], list[Outcome])
