@@ -3,6 +3,7 @@
 import logging
 
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.core.fields import SfxDict, SfxFields, SfxItem, SourceType
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
@@ -55,9 +56,13 @@ __all__ = [
     "RequestRejectedError",
     "Retry",
     "SessionClosedError",
+    "SfxDict",
+    "SfxFields",
+    "SfxItem",
     "SfxRequest",
     "SfxTask",
     "SoundEffect",
+    "SourceType",
     "Stats",
     "SubmitNotSentError",
     "SubmitUnknownError",

@@ -76,16 +76,16 @@ class FineVoiceError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         self.task_id = task_id
         self.key = key
         self.request = request
         self.status = status
         self.code = code
-        self.body = None if body is None else body[:MAX_BODY]
+        self.body: str | None = None if body is None else body[:MAX_BODY]
         self.request_id = request_id
         self.retry_after = retry_after
-        self.paid = self._paid_without_id if task_id is None else self._paid_with_id
+        self.paid: bool | None = self._paid_without_id if task_id is None else self._paid_with_id
 
     @property
     def user_message(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
-from finevoice_async.core.requests import SfxRequest, as_request, check_many
+from finevoice_async.core.requests import RequestLike, SfxRequest, as_request, check_many
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.downloads import Downloader
@@ -41,9 +41,6 @@ from finevoice_async.errors import (
 from finevoice_async.saving import Saver, SaveTo, check_file
 
 log = logging.getLogger("finevoice_async")
-
-RequestLike = SfxRequest | str | Mapping[str, Any]
-"""What `generate_many` takes: a request, a prompt, or a dict of fields (and `key`, `owner`, `file`)."""
 
 RECOVER_AHEAD: Final = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 
@@ -10,35 +9,25 @@ from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.records import Submission, TaskRecord
-from finevoice_async.engine.registry import FoundRow
 from finevoice_async.errors import InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
 from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
-from finevoice_async.wiring import Wiring
+from finevoice_async.wishes import Wishes
 
 
-class Recovery(ABC):
+class Recovery(Wishes):
     """The calls that need a journal. A session opens the parts and makes the handles."""
 
-    _parts: Wiring
     _stream: Callable[..., OutcomeStream]
-
-    @abstractmethod
-    async def _open(self) -> None:
-        """Open the session, if it is not open."""
-
-    @abstractmethod
-    def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
-        """Return a handle."""
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
         """Yield the journal's rows in these states (none named: in any), oldest first.
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         await self._open()
         async for row in self._parts.bookkeeper.rows(*states):
@@ -56,8 +45,10 @@ class Recovery(ABC):
             save_to: As for `generate_many`.
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, `save_to` cannot be used, or the session belongs to another
+                loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         await self._open()
         async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD, save_to=save_to) as stream:
@@ -75,8 +66,9 @@ class Recovery(ABC):
         Their task ids are not known (UNKNOWN), or the service does not know them any more (LOST).
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         return [row async for row in self.rows(*MAY_BE_PAID)]
 
@@ -100,7 +92,8 @@ class Recovery(ABC):
 
         Raises:
             InvalidRequestError: The row is settled or being submitted, or the id cannot be its task's.
-            ConfigurationError: The session has no journal.
+            PollError: The poller died, so that nobody would see the task end.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
@@ -113,7 +106,7 @@ class Recovery(ABC):
 
         Raises:
             InvalidRequestError: The row is settled or being submitted.
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """

@@ -14,7 +14,9 @@ from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import ConfigurationError, DownloadError, FineVoiceError, InvalidRequestError
 
-SaveTo = str | os.PathLike[str] | Callable[[SfxRequest | None, str | None], str | os.PathLike[str]]
+Choose = Callable[[SfxRequest, str | None], str | os.PathLike[str]]
+
+SaveTo = str | os.PathLike[str] | Choose
 """A folder; or what gives each effect its path, of the request and the key."""
 
 Told = Callable[[Path | None, FineVoiceError | None], None]
@@ -45,7 +47,7 @@ class Saver:
         Raises:
             ConfigurationError: It is neither a path nor callable.
         """
-        self._choose: Callable[[SfxRequest | None, str | None], str | os.PathLike[str]] | None = None
+        self._choose: Choose | None = None
         self.folder: str | None = None
         if isinstance(save_to, str | os.PathLike):
             self.folder = os.fsdecode(save_to)
@@ -89,6 +91,7 @@ class Saver:
 
     async def _save(self, effect: SoundEffect, file: str | None) -> Path:
         if self._choose is not None:
+            assert effect.request is not None  # noqa: S101 - each of many comes of a request
             path = os.fsdecode(self._choose(effect.request, effect.key))
         else:
             path = os.path.join(self.folder or "", file or "")  # noqa: PTH118 - the slash at its end means a folder

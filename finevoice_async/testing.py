@@ -9,10 +9,14 @@ pytest's fixtures are made of it. Without them::
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import TypedDict, Unpack
 
-from finevoice_async.config import Polling, Retry, Timeouts
-from finevoice_async.emulator import Emulator, EmulatorThread
+import aiohttp
+
+from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.emulator import Dialect, Emulator, EmulatorThread, Probabilities, ServiceLaw
+from finevoice_async.ports import Journal, Slots
 from finevoice_async.session import FineVoiceSession
 
 SERVICE_TIME = 0.05
@@ -24,10 +28,43 @@ TIMEOUTS = Timeouts(connect=0.25, read=0.45, task=5.0, close=0.5)  # the first t
 RETRY = Retry(first_delay=0.01, max_delay=0.05, max_retry_after=0.05, patience=3.0)  # a 429 is held for 1 s, always
 
 
+class SessionOptions(TypedDict, total=False):
+    """What `FineVoiceSession` takes."""
+
+    api_key: str | None
+    base_url: str | None
+    max_concurrency: int
+    max_queue: int
+    slots: Slots | None
+    journal: str | os.PathLike[str] | Journal | None
+    timeouts: Timeouts
+    polling: Polling
+    retry: Retry
+    downloads: Downloads
+    budget: Budget | None
+    http: aiohttp.ClientSession | None
+
+
+class EmulatorOptions(TypedDict, total=False):
+    """What `Emulator` takes."""
+
+    host: str
+    port: int
+    api_key: str | None
+    plan_limit: int | None
+    service_time: ServiceLaw | float | None
+    speed: float
+    seed: int | None
+    dialect: Dialect
+    credits: int | None
+    faults: Probabilities | None
+    quick_sounds: bool
+
+
 class EmulatedService(EmulatorThread):
     """An emulator in a thread of its own, and the sessions with it."""
 
-    def session(self, **options: Any) -> FineVoiceSession:
+    def session(self, **options: Unpack[SessionOptions]) -> FineVoiceSession:
         """Return a session with this service, not opened yet: it polls every 10 ms, and gives up soon.
 
         Args:
@@ -36,11 +73,12 @@ class EmulatedService(EmulatorThread):
         Raises:
             ConfigurationError: An option cannot work.
         """
-        fast = {"polling": POLLING, "timeouts": TIMEOUTS, "retry": RETRY}
-        return FineVoiceSession(**{"api_key": self.api_key, "base_url": self.url, **fast, **options})
+        fast: SessionOptions = {"polling": POLLING, "timeouts": TIMEOUTS, "retry": RETRY}
+        chosen: SessionOptions = {"api_key": self.api_key, "base_url": self.url, **fast, **options}
+        return FineVoiceSession(**chosen)
 
 
-def make_service(**options: Any) -> EmulatedService:
+def make_service(**options: Unpack[EmulatorOptions]) -> EmulatedService:
     """Return an emulated service, not started yet: its effects take 50 ms, and sound simple.
 
     Args:
@@ -49,4 +87,5 @@ def make_service(**options: Any) -> EmulatedService:
     Raises:
         ValueError: An option makes no sense.
     """
-    return EmulatedService(Emulator(**{"service_time": SERVICE_TIME, "quick_sounds": True, **options}))
+    chosen: EmulatorOptions = {"service_time": SERVICE_TIME, "quick_sounds": True, **options}
+    return EmulatedService(Emulator(**chosen))

@@ -23,7 +23,7 @@ from ledger.helpers import (
     the_row,
 )
 
-from finevoice_async import EffectState, FineVoiceError, InvalidRequestError, Retry
+from finevoice_async import EffectState, FineVoiceError, InvalidRequestError, Retry, SfxItem
 from finevoice_async.emulator import Emulator
 
 
@@ -92,7 +92,7 @@ async def test_a_key_that_is_bound(
     async with connect(journal=path) as session:
         with pytest.raises(InvalidRequestError, match="another request"):
             await session.submit("wind", key="k", retry_failed=retry_failed)
-        wanted = [{"prompt": "wind", "key": "k"}]
+        wanted: list[SfxItem] = [{"prompt": "wind", "key": "k"}]
         (outcome,) = await all_of(session.generate_many(wanted, retry_failed=retry_failed))
         assert isinstance(outcome.error, InvalidRequestError)
     row = await the_row(path)

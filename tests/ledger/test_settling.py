@@ -30,6 +30,7 @@ from finevoice_async import (
     EffectState,
     FineVoiceError,
     InvalidRequestError,
+    SfxItem,
     SfxTask,
     SubmitUnknownError,
     TaskFailedError,
@@ -304,7 +305,7 @@ async def test_retry_failed(connect: Connect, path: Path, emulator: Emulator, wa
             return (await (await session.submit("rain", key="k", retry_failed=retry_failed))).task_id
         if way == "generate":
             return (await session.generate("rain", key="k", retry_failed=retry_failed)).task_id
-        wanted = [{"prompt": "rain", "key": "k"}]
+        wanted: list[SfxItem] = [{"prompt": "rain", "key": "k"}]
         (outcome,) = await all_of(session.generate_many(wanted, retry_failed=retry_failed))
         if outcome.error is not None:
             raise outcome.error
