@@ -28,8 +28,8 @@ from finevoice_async.engine.records import (
     Submission,
     TaskRecord,
     Watcher,
-    unknown_error,
 )
+from finevoice_async.engine.rows import unknown_error
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
     AuthenticationError,

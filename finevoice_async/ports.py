@@ -197,6 +197,10 @@ class Journal(Protocol):
         that is the row's task, where one is named. A move to SENDING puts the task id of an earlier submission aside,
         and forgets its links and error.
 
+        What begins anew what came to something (`ledger.KEEPS`; `begin` with RETRY, too) keeps what the row was, and
+        what says that it came to nothing (`ledger.FALLS_BACK`) makes the row what it was, in place of the move's own
+        state and of the `error` that is given.
+
         A row that becomes SENDING, or begins so, keeps when, for `sent_since`, beside the times of its earlier
         submissions. What `ledger.GIVES_BACK` names takes the last one back, if the row was SENDING.
 

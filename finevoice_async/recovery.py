@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
 from finevoice_async.core.tasks import check_task_id
+from finevoice_async.core.text import shorten
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
-from finevoice_async.errors import InvalidRequestError
+from finevoice_async.engine.rows import about
+from finevoice_async.errors import FineVoiceError, InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
 from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
@@ -37,9 +40,13 @@ class Recovery(ABC):
         """Yield the journal's rows in these states (none named: in any), oldest first.
 
         Raises:
+            InvalidRequestError: Something is no `EffectState`.
             ConfigurationError: The session has no journal.
             JournalError: The journal could not be read.
         """
+        for state in states:
+            if not isinstance(state, EffectState):
+                raise InvalidRequestError(f"rows takes states such as EffectState.SAVED, not {shorten(state)}.")
         await self._open()
         async for row in self._parts.bookkeeper.rows(*states):
             yield row
@@ -89,11 +96,14 @@ class Recovery(ABC):
             InvalidRequestError: The row is settled or being submitted, or the risk was not accepted.
             FineVoiceError: As for `submit`.
         """
+        _check_row(row)
         if accept_double_charge is not True:
-            raise InvalidRequestError(f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True.")
+            words = f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True."
+            raise about(InvalidRequestError(words), row)
         current = await self._open_row(row)
         take_in = partial(self._parts.submitter.submit_row, current, resend=True)
-        return self._task_of(await until_known(self._parts.submitter, take_in))
+        with _told_of(current):
+            return self._task_of(await until_known(self._parts.submitter, take_in))
 
     async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
         """Settle a row that may have been paid for by naming its task, which you have found in your account.
@@ -104,12 +114,17 @@ class Recovery(ABC):
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
-        check_task_id(task_id)
+        _check_row(row)
+        with _told_of(row):
+            check_task_id(task_id)
         current = await self._open_row(row)
         return self._task_of(self._parts.poller.pick_up(await self._parts.bookkeeper.adopt(current, task_id)))
 
     async def discard(self, row: JournalRow) -> None:
         """Give up a row that may have been paid for, or that was never sent: its key is free again.
+
+        That it may have been paid for stays in the row's `error`. What was never sent, but failed before, is FAILED
+        again.
 
         Raises:
             InvalidRequestError: The row is settled or being submitted.
@@ -121,7 +136,26 @@ class Recovery(ABC):
 
     async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
         """Return a row as it is now, if it is the caller's to settle."""
-        await self._open()
+        _check_row(row)
+        with _told_of(row):
+            await self._open()
         current = await self._parts.bookkeeper.to_settle(row, *more)
         self._parts.submitter.check_not_under_way(current)
         return current
+
+
+def _check_row(row: object) -> None:
+    if not isinstance(row, JournalRow):
+        raise InvalidRequestError(f"row must be a JournalRow, as rows() and unknown() give, not {shorten(row)}.")
+
+
+@contextmanager
+def _told_of(row: JournalRow) -> Iterator[None]:
+    """Have errors say which row they are about, and never that it is unpaid where nobody knows."""
+    try:
+        yield
+    except FineVoiceError as error:
+        paid = error.paid
+        about(error, row)
+        error.paid = error.paid if paid is False else paid
+        raise

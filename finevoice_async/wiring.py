@@ -24,7 +24,7 @@ from finevoice_async.config import (
     Retry,
     Timeouts,
 )
-from finevoice_async.core.addresses import is_local
+from finevoice_async.core.addresses import is_local, origin_of
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.text import shorten
 from finevoice_async.engine.answers import Answers
@@ -103,9 +103,10 @@ class Wiring:
         """Open the journal; tasks that it knows to run take their slots before anything new is submitted.
 
         Raises:
-            JournalError: It could not be opened.
+            JournalError: It could not be opened, or is of another service.
         """
         await self.bookkeeper.open()
+        await self.bookkeeper.claim(origin_of(self._transport.base_url))
         await self._spending.open()
         learned = await self.bookkeeper.load(_LEARNED)
         if learned is not None:

@@ -231,7 +231,7 @@ class SqliteJournal:
         """Make a move, if the row is in a state that it may start from; None leaves a field as it is.
 
         ACCEPT and ADOPT need a task id. What begins an effect afresh (QUEUE, RETRY, SEND, RESEND) puts the task id
-        aside, and forgets what came of it.
+        aside, and forgets what came of it, but for what `ledger.KEEPS` keeps for `ledger.FALLS_BACK`.
 
         Raises:
             TaskIdTakenError: The task id belongs to another row.
@@ -264,8 +264,8 @@ class SqliteJournal:
     def prune(self, before: datetime) -> asyncio.Future[int]:
         """Delete the rows that are settled (SAVED, REFUSED, FAILED) and were written last before a time.
 
-        Their keys are forgotten with them, and when they were sent: a `Budget` whose `per` reaches further back than
-        `before` counts them no more. The result is how many they were.
+        Their keys are forgotten with them. When they were sent is kept apart, some 70 bytes for each, so that a
+        `Budget` with `per` counts them still. The result is how many they were.
         """
         return self._put(partial(journal_rows.prune, before=before), f"without rows from before {before:%Y-%m-%d}")
 

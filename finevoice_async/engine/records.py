@@ -19,16 +19,15 @@ from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import FAILED, TaskStatus, TaskUpdate
 from finevoice_async.core.text import sentence
+from finevoice_async.engine.rows import end_of
 from finevoice_async.errors import (
     MAX_BODY,
     FineVoiceError,
     InvalidRequestError,
     PollError,
-    RequestRejectedError,
     SessionClosedError,
     SubmitUnknownError,
     TaskFailedError,
-    TaskNotFoundError,
     TaskTimeoutError,
 )
 from finevoice_async.ports import Begun
@@ -133,26 +132,7 @@ class TaskRecord:
             saved_as=row.path if row.state is EffectState.SAVED else None,
             seen=row.state is EffectState.SUBMITTED,
         )
-        if row.state in (EffectState.DONE, EffectState.SAVED):
-            record.status = TaskStatus.COMPLETED
-            record.end = TaskUpdate(status=TaskStatus.COMPLETED, task_id=row.task_id, urls=row.urls)
-        elif row.state is EffectState.FAILED:
-            record.status = TaskStatus.FAILED
-            why = sentence(f"It failed earlier: {row.error or 'nobody noted why'}")
-            record.end = record.error(TaskFailedError, f"{why} To pay for another try, pass retry_failed=True.")
-        elif row.state is EffectState.REFUSED and row.task_id is None:  # else the service may know more: it is asked
-            record.status = FAILED
-            why = sentence(f"It was not accepted: {row.error or 'nobody noted why'}")
-            record.end = record.error(RequestRejectedError, f"{why} Nothing was paid for it.")
-        elif row.state in (EffectState.SENDING, EffectState.UNKNOWN):
-            record.end = unknown_error(row)
-        elif row.state is EffectState.LOST:
-            record.end = record.error(
-                TaskNotFoundError,
-                f"The service did not know task {row.task_id} any more, which may have been paid for. Look at your "
-                "account; adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) settles "
-                "it.",
-            )
+        record.status, record.end = end_of(row)
         return record
 
     @property
@@ -219,19 +199,6 @@ def _as_text(raw: Mapping[str, Any]) -> str:
     except (RecursionError, ValueError):
         return "an answer that cannot be shown"
     return text[:MAX_BODY].encode("utf-8", "replace").decode()
-
-
-def unknown_error(row: JournalRow) -> SubmitUnknownError:
-    """Return the error that tells that nobody knows what became of a row's submission."""
-    why = f" ({without_advice(row.error).rstrip('.')})" if row.error else ""
-    return SubmitUnknownError(
-        f"Row {row.id} of the journal may have been accepted and paid for{why}. It is not sent again by itself. Look "
-        "at your account; then adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) "
-        "settles it.",
-        request=row.request,
-        key=row.key,
-        task_id=row.task_id,
-    )
 
 
 class Phase(enum.Enum):

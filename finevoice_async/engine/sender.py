@@ -25,9 +25,9 @@ from finevoice_async.engine.records import (
     Result,
     Submission,
     TaskRecord,
-    unknown_error,
 )
 from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.rows import about, unknown_error
 from finevoice_async.engine.spending import Spending
 from finevoice_async.errors import (
     FineVoiceError,
@@ -256,9 +256,10 @@ class Sender:
         if row is not None and row.state in (EffectState.SENDING, EffectState.UNKNOWN):
             raise unknown_error(row)
         words = "gone" if row is None else row.state.value
-        raise InvalidRequestError(
+        error = InvalidRequestError(
             f"The effect was withdrawn meanwhile: its row is {words}. Nothing was sent.", request=submission.request
         )
+        raise about(error, row)
 
     async def stopped_by(self, submission: Submission, cause: Exception) -> Result:
         """Return what is told where a bug stopped a submission: it must cost no slot and no money."""

@@ -19,8 +19,9 @@ from finevoice_async.engine.endings import Endings, closed_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, Phase, Submission, TaskRecord, stay, unknown_error
+from finevoice_async.engine.records import Listener, Phase, Submission, TaskRecord, stay
 from finevoice_async.engine.registry import FoundRow, Registry
+from finevoice_async.engine.rows import about, unknown_error
 from finevoice_async.engine.sender import UNPAID, Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import (
@@ -90,7 +91,9 @@ class Submitter:
             InvalidRequestError: Somebody is.
         """
         if self._registry.holds(row):
-            raise InvalidRequestError(f"Row {row.id} of the journal is being submitted already.", request=row.request)
+            error = about(InvalidRequestError(f"Row {row.id} of the journal is being submitted already."), row)
+            error.paid = None  # it may be on its way
+            raise error
 
     # Coming and going
 
