@@ -44,6 +44,10 @@ class Clock(Protocol):
         ...
 
 
+class UnsentCancelledError(asyncio.CancelledError):
+    """A POST was cancelled while certainly nothing of it was sent, nor will be: it still resolved a name, say."""
+
+
 class Transport(Protocol):
     """HTTP to the service: one call, one plain reply. It knows nothing of the API and never tries again."""
 
@@ -58,6 +62,7 @@ class Transport(Protocol):
 
         Raises:
             Failure: There is no reply. NOT_SENT or CERTIFICATE: certainly nothing was sent, nor will be.
+            UnsentCancelledError: It was cancelled, where the same is certain.
         """
         ...
 

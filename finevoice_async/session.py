@@ -135,7 +135,11 @@ class FineVoiceSession(Recovery):
     # Life
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        try:
+            await self._open()
+        except BaseException:
+            await self.aclose()  # nobody else will: what was opened, such as the journal, is given back
+            raise
         return self
 
     async def __aexit__(

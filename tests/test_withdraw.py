@@ -227,8 +227,10 @@ async def test_what_was_enqueued_and_not_sent_here(connect: Connect, emulator: E
         task = await session.enqueue("door")
         with pytest.raises(BudgetExceededError, match="stays queued"):
             await task
+        assert (task.status, task.done()) == (TaskStatus.QUEUED, False)
         assert await task.withdraw() is True
-        assert await task.withdraw() is False
+        assert await task.withdraw() is True  # twice is as once
+        assert (task.status, task.done()) == (TaskStatus.FAILED, True)
     await nothing_is_sent_later(connect, emulator, path)
 
 

@@ -52,6 +52,7 @@ class Bookkeeper:
         self.accepted = 0  # submissions that the service accepted
         self.completed = 0  # tasks that ended with a result
         self.failed = 0  # tasks that ended without one
+        self.unanswered = 0  # submissions that were cut off before their answers came
         self._opened = False
         self._closed = False
 
@@ -242,13 +243,14 @@ class Bookkeeper:
             why: In words, for the row.
             doubt: Its POST may have been accepted.
         """
+        self.unanswered += doubt
         log.log(logging.WARNING if doubt else logging.INFO, "submission %s: %s", "unknown" if doubt else "ended", why)
         if self._journal is None or submission.row is None:
             return None
         move = Move.REFUSE
         if doubt or submission.may_be_paid:
             move = Move.DOUBT if doubt else Move.REVERT
-        elif submission.left_behind:
+        elif submission.outlives:
             move = Move.HOLD
         if submission.state not in MOVES[move][0]:
             return None

@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 
+from finevoice_async.core.failures import Failure
 from finevoice_async.engine.endings import Endings
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.records import LAUNCHED, Phase, Result, Submission
@@ -36,6 +37,7 @@ class Dispatcher:
         self._idle: asyncio.Future[None] | None = None  # what it sleeps on when there is nothing to do
         self._held_back = False  # somebody waits because as many POSTs are under way as may be
         self._closed = False
+        gate.on_refusal(self._send_home)
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {len(self._queue)} waiting, {len(self.posts)} submitting>"
@@ -52,17 +54,25 @@ class Dispatcher:
 
     def enqueue(self, submission: Submission) -> None:
         """Let a submission wait for a slot, or go at once if one is free."""
+        refusal = self._gate.refusal(submission.seen)
+        if refusal is not None:
+            self._endings.retire(submission, self._sender.turned_away(refusal, submission))
+            return
         self._queue.add(submission)
         self._pump()
 
     def launch_at_once(self, submission: Submission) -> bool:
-        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue or self._gate.is_shut or self._is_full:
+        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING.
+
+        True also if slots of the caller's own failed, and it has ended.
+        """
+        if self._queue or self._gate.is_shut or self._is_full or submission.seen != self._gate.refusals:
             return False
         try:
             slot = self._slots.try_acquire()
         except FineVoiceError as error:
-            raise submission.told(error) from error.__cause__
+            self._endings.retire(submission, error)
+            return True
         if slot is None:
             return False
         self._launch(submission, slot)
@@ -119,6 +129,11 @@ class Dispatcher:
         submission = self._queue.first()
         if submission is not None:
             self._endings.retire(submission, error)
+
+    def _send_home(self, refusal: Failure) -> None:
+        """The service refuses all of this key's: who waits for a slot need not ask."""
+        for submission in self._queue.all():
+            self._endings.retire(submission, self._sender.turned_away(refusal, submission))
 
     # The POSTs
 

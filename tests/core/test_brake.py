@@ -14,6 +14,7 @@ from finevoice_async.core.brake import (
     LEAST_ASKED,
     LONGEST_PAUSE,
     MANY_AT_ONCE,
+    REFUSALS,
     UNKNOWN_IN_A_ROW,
     Brake,
     Cause,
@@ -119,8 +120,8 @@ def test_with_one_attempt_nobody_is_held(kind: FailureKind) -> None:
 
 
 def test_every_kind_of_failure_is_placed() -> None:
-    """A kind is an answer, costs nothing, may have cost something, or is of no use to try again."""
-    placed = [*ANSWERS, RATE, AWAY, *DOUBTS, FailureKind.CERTIFICATE]
+    """A kind is an answer, meets everybody, costs nothing, may have cost something, or is of no use to try again."""
+    placed = [*ANSWERS, *REFUSALS, RATE, AWAY, *DOUBTS, FailureKind.CERTIFICATE]
     assert sorted(kind.value for kind in placed) == sorted(kind.value for kind in FailureKind)
 
 
