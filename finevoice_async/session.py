@@ -167,6 +167,10 @@ class FineVoiceSession(Recovery):
             stream.stop()
         await self._parts.aclose(timeout)
 
+    def _finish(self) -> bool:
+        """Close it for who has no event loop (any more), and tell whether its own is gone: for the fixtures."""
+        return self._life.finish(partial(self._close, self._parts.timeouts.close), self._parts.give_back)
+
     # The job
 
     async def enqueue(

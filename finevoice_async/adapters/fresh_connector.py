@@ -57,6 +57,12 @@ class FreshConnector(aiohttp.TCPConnector):
             self._calls[asyncio.current_task()] = use
             return connection
 
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close all connections, and forget them."""
+        await super().close(abort_ssl=abort_ssl)
+        self._uses.clear()
+        self._calls.clear()
+
     def _first_use(self, protocol: ResponseHandler) -> _Use:
         """Begin to note a connection's use, and forget those that were closed."""
         self._uses = {known: use for known, use in self._uses.items() if known.is_connected()}

@@ -161,13 +161,23 @@ class SqliteJournal:
         return f"<SqliteJournal {self._path.name} {self._stage.value}, {waiting}>"
 
     def __del__(self) -> None:
-        if self._stage is not _Stage.OPEN or os.getpid() != self._pid:
-            return
+        if self._stage is _Stage.OPEN and os.getpid() == self._pid:
+            words = f"unclosed {self!r}: aclose() it"
+            self._write_out()
+            warnings.warn(words, ResourceWarning, source=self, stacklevel=2)
+
+    def close_at_once(self) -> None:
+        """Write what waits, and close the file, for who has no event loop any more; who waited hears nothing."""
+        if self._stage is _Stage.OPEN and os.getpid() == self._pid:
+            self._executor.shutdown()  # once what is on the thread is done
+            self._write_out()
+
+    def _write_out(self) -> None:
         # Here and now: the thread is idle, or it would hold a reference; and an executor's locks must not be taken in
         # a garbage collection, which may have begun under them.
+        self._stage = _Stage.CLOSED
         self._worker.run(self._queue)
         self._worker.close()
-        warnings.warn(f"unclosed {self!r}: aclose() it", ResourceWarning, source=self, stacklevel=2)
 
     async def open(self) -> None:
         """Open the file and become its only owner. After a failure it may be tried again.
