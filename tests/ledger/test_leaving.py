@@ -15,7 +15,7 @@ from ledger.helpers import QUEUED, REFUSED, UNKNOWN, Connect, Left, Visit, leave
 from parts import told
 from raw_server import Peer, RawServer, Request
 
-from finevoice_async import FineVoiceSession, Retry, SessionClosedError, SubmitUnknownError, TaskStatus
+from finevoice_async import FineVoiceSession, SessionClosedError, SubmitUnknownError, TaskStatus
 from finevoice_async.emulator import Constant, Emulator
 from finevoice_async.engine.inflight import MOST_NAMED
 
@@ -86,28 +86,6 @@ async def test_closed_once_it_may_have_left(visit: Visit, path: Path, no_leaks: 
         await session.aclose(timeout=0)
     assert isinstance(await told(submitting), SubmitUnknownError)
     assert (await the_row(path)).state is UNKNOWN
-
-
-async def test_nothing_is_sent_again_once_closing_began(visit: Visit, path: Path, no_leaks: object) -> None:
-    """A 429 that comes after closing began ends the submission, although another's answer has opened the way."""
-    answers = [(0.0, 429), (1.5, 429), (1.5, 429), (0.4, 200)]
-
-    async def slow(request: Request, peer: Peer) -> None:
-        number = server.count("POST") - 1
-        seconds, status = answers[number] if number < len(answers) else (0.0, 200)
-        await asyncio.sleep(seconds)
-        peer.answer(status, b'{"task_id": "t%d"}' % number if status == 200 else b"{}")
-
-    async with RawServer(slow) as server:
-        session = visit(server.url, retry=Retry(first_delay=0.1, max_delay=0.1))
-        jobs = [asyncio.create_task(session.submit(f"sound {number}")) for number in range(3)]
-        await asyncio.sleep(1.2)
-        sent = server.count("POST")
-        await session.aclose(timeout=10)
-        assert server.count("POST") == sent
-    for job in jobs:
-        if job.exception() is not None:
-            assert isinstance(await told(job), SessionClosedError)
 
 
 # What the log says
