@@ -1,4 +1,4 @@
-"""What a session offers of its journal: what an earlier process left, and how to settle it."""
+"""What a session offers of its journal: what was wished for and what an earlier process left, and how to settle it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
+from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.core.text import shorten
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
+from finevoice_async.engine.life import Life
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
 from finevoice_async.engine.rows import about
@@ -21,11 +22,14 @@ from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
 from finevoice_async.wiring import Wiring
 
+_GOES_ON = (EffectState.QUEUED, EffectState.SENDING, EffectState.SUBMITTED)
+
 
 class Recovery(ABC):
-    """The calls that need a journal. A session opens the parts and makes the handles."""
+    """The calls that are about a journal. A session opens the parts and makes the handles."""
 
     _parts: Wiring
+    _life: Life
     _stream: Callable[..., OutcomeStream]
 
     @abstractmethod
@@ -35,6 +39,44 @@ class Recovery(ABC):
     @abstractmethod
     def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
         """Return a handle."""
+
+    async def find(self, *, key: str | None = None, task_id: str | None = None) -> SfxTask | None:
+        """Return the handle on an effect by its key or its task id; None if neither session nor journal knows it.
+
+        The service is not asked, and nothing is submitted. What an earlier process wished for and never sent is
+        `QUEUED`; it is submitted when it is awaited, or by `recover`.
+
+        Args:
+            key: Your own name for the effect, or the one that `enqueue` made.
+            task_id: The service's id; one of the two is given.
+
+        Raises:
+            InvalidRequestError: It cannot be a key or a task id, or not just one of them was given.
+            JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
+        """
+        if (key is None) == (task_id is None):
+            raise InvalidRequestError("find takes a key or a task_id, one of them.")
+        name = check_key(key)
+        if task_id is not None:
+            check_task_id(task_id)
+        await self._open()
+        inflight = self._parts.inflight
+        for _ in range(3):  # a row may have gone on when it comes: it was queued, then it ran, then it has ended
+            live = inflight.tasks.get(task_id or "") or await self._parts.submitter.find(key=name, task_id=task_id)
+            row = None if live is not None else await self._parts.bookkeeper.row_of(key=name, task_id=task_id)
+            self._life.bind()  # it may have been closed meanwhile
+            if row is not None:
+                live = inflight.of_row(row.id)
+            if live is not None:
+                return self._task_of(live)
+            if row is None or row.state not in _GOES_ON:
+                break
+        if row is None:
+            return None
+        return self._task_of(
+            self._parts.submitter.found(row) if row.state is EffectState.QUEUED else self._parts.poller.pick_up(row)
+        )
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
         """Yield the journal's rows in these states (none named: in any), oldest first.

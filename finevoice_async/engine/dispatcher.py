@@ -13,8 +13,8 @@ import logging
 from finevoice_async.core.failures import Failure
 from finevoice_async.engine.endings import Endings
 from finevoice_async.engine.gate import Gate
-from finevoice_async.engine.records import LAUNCHED, Phase, Result, Submission
-from finevoice_async.engine.sender import UNPAID, Sender
+from finevoice_async.engine.records import LAUNCHED, UNPAID, Phase, Result, Submission
+from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import FineVoiceError, SubmitNotSentError
 from finevoice_async.ports import Slots

@@ -221,6 +221,7 @@ ENDED: Final = Phase.ENDED
 _WAITING: Final = (Phase.BEGINNING, Phase.QUEUED)
 _OVER: Final = (Phase.ANSWERED, Phase.ENDED)
 
+UNPAID = "Nothing was sent and nothing paid."
 STAYS_QUEUED = "Its row stays queued in the journal: recover() sends it later."
 
 Result = TaskRecord | FineVoiceError

@@ -22,6 +22,7 @@ from finevoice_async.engine.records import (
     ANSWERED,
     LAUNCHED,
     OUT,
+    UNPAID,
     News,
     Phase,
     Result,
@@ -43,8 +44,6 @@ from finevoice_async.ports import Clock, Slots, TaskIdTakenError, UnsentCancelle
 
 REDUCED_FOR = 10.0
 """Seconds for which a 429 takes a slot away at least: about one effect's time. Then they come back step by step."""
-
-UNPAID = "Nothing was sent and nothing paid."
 
 
 class Sender:

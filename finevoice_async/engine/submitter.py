@@ -15,14 +15,14 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.dispatcher import Dispatcher
-from finevoice_async.engine.endings import Endings, closed_error
+from finevoice_async.engine.endings import Endings, closed_error, left_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import STAYS_QUEUED, Listener, Phase, Submission, TaskRecord, stay
+from finevoice_async.engine.records import STAYS_QUEUED, UNPAID, Listener, Phase, Submission, TaskRecord, stay
 from finevoice_async.engine.registry import FoundRow, Registry
 from finevoice_async.engine.rows import about, unknown_error
-from finevoice_async.engine.sender import UNPAID, Sender
+from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import (
     FineVoiceError,
@@ -267,9 +267,9 @@ class Submitter:
         if submission.listeners:
             return
         if submission.phase is Phase.QUEUED:
-            self._endings.retire(submission, _left_error())
+            self._endings.retire(submission, left_error())
         elif submission.phase is Phase.HELD:  # at once: whoever comes next with its key begins anew
-            self._dispatcher.call_back(submission, _left_error())
+            self._dispatcher.call_back(submission, left_error())
 
     # Withdrawing
 
@@ -346,7 +346,7 @@ class Submitter:
         if known is not None:
             self._endings.finish(submission, known)
         elif self._closed or not submission.listeners:
-            self._endings.retire(submission, closed_error() if self._closed else _left_error())
+            self._endings.retire(submission, closed_error() if self._closed else left_error())
         else:
             self._dispatcher.enqueue(submission)
 
@@ -394,7 +394,3 @@ class Submitter:
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
         self._endings.give_up([*self._beginning, *self._dispatcher.posts.values()])
-
-
-def _left_error() -> SubmitNotSentError:
-    return SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
