@@ -92,6 +92,8 @@ class Gate:
         Args:
             seen: How many refusals there were when it was wished for.
         """
+        if self._refusal is None:  # as nearly always
+            return None
         if seen != self.refusals or self._brake.turns_away(self._clock.monotonic()):
             return self._refusal
         return None
