@@ -244,7 +244,8 @@ class Retry:
         max_delay: The longest wait between attempts, in seconds.
         max_retry_after: The longest `Retry-After` that is obeyed, in seconds.
         patience: How long a submission is held that costs nothing, in seconds: the service is not reached, or says
-            429. One probe at a time tells when it goes on, for all that wait.
+            429. One probe at a time tells when it goes on, for all that wait. Then whoever waits hears why; what
+            `enqueue` has kept in a journal, or an earlier session, stays queued there.
         resend_unknown: Send a submission again although it may have been accepted and paid for. Costs money.
 
     Raises:
@@ -348,7 +349,8 @@ class Budget:
     """How many submissions may be made: each may cost money.
 
     A submission counts from the moment before it leaves until it is known that it certainly was not accepted. One whose
-    answer was lost, or that a crash cut off, counts as accepted. One of the same effect again is another one.
+    answer was lost, or that a crash cut off, counts as accepted. One of the same effect again is another one. Rows that
+    are pruned from the journal count on. What is beyond it is a `BudgetExceededError`; of `enqueue`, by its task.
 
     Attributes:
         effects: How many, at most.

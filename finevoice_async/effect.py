@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -186,8 +186,14 @@ class SoundEffect:
             JournalError: It was saved, but the journal could not note it.
             ConfigurationError: It is a copy without a session.
         """
+        return await self._save(path, overwrite=overwrite)
+
+    async def _save(
+        self, path: str | os.PathLike[str], *, overwrite: bool, take: Callable[[Path], None] | None = None
+    ) -> Path:
+        """Save it; `take` hears the whole name before the file is there, and may refuse it with an `OSError`."""
         with self._told():
-            return await self._session.save(self._source, path, overwrite=overwrite)
+            return await self._session.save(self._source, path, overwrite=overwrite, take=take)
 
 
 @with_safe_repr

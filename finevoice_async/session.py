@@ -12,7 +12,6 @@ from typing import Any, Self, overload
 import aiohttp
 
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
-from finevoice_async.core.ledger import EffectState, check_key
 from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
 from finevoice_async.effect import Outcome
@@ -20,7 +19,7 @@ from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
 from finevoice_async.engine.stats import Stats
-from finevoice_async.errors import InvalidRequestError, PollError
+from finevoice_async.errors import PollError
 from finevoice_async.outcomes import OutcomeStream
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
@@ -31,8 +30,6 @@ from finevoice_async.wiring import Wiring
 
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
-
-_GOES_ON = (EffectState.QUEUED, EffectState.SENDING, EffectState.SUBMITTED)
 
 
 @with_safe_repr
@@ -66,7 +63,8 @@ class FineVoiceSession(Recovery):
             max_concurrency: How many tasks your plan lets run at once.
             max_queue: How many effects may wait for a slot; beyond it `QueueFullError`. `generate_many` waits instead.
             slots: Slots shared with others, instead of `max_concurrency` of the session's own.
-            journal: A file in which every effect is kept through crashes, or a journal of your own.
+            journal: A file in which every effect is kept through crashes, or a journal of your own. It is of one
+                service: that of the base URL it is opened with first. All of this machine's, as emulators, are one.
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
@@ -133,7 +131,11 @@ class FineVoiceSession(Recovery):
     # Life
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        try:
+            await self._open()
+        except BaseException:
+            await self.aclose()  # nobody else will: what was opened, such as the journal, is given back
+            raise
         return self
 
     async def __aexit__(
@@ -163,6 +165,10 @@ class FineVoiceSession(Recovery):
         for stream in list(self._streams):
             stream.stop()
         await self._parts.aclose(timeout)
+
+    def _finish(self) -> bool:
+        """Close it for who has no event loop (any more), and tell whether its own is gone: for the fixtures."""
+        return self._life.finish(partial(self._close, self._parts.timeouts.close), self._parts.give_back)
 
     # The job
 
@@ -195,15 +201,18 @@ class FineVoiceSession(Recovery):
         """Make many effects; each outcome comes as it ends.
 
         Requests are drawn lazily, at most twice `max_concurrency` beyond what you have taken, so an endless source
-        is fine. A request that fails is an outcome with an `error`. After a refused key or spent credits the rest is
-        not sent, and each gets that error. Leave the loop when you like: what was submitted runs on, nothing more is.
+        is fine. A request that fails is an outcome with an `error`. Once the service has refused the key, or credits
+        are spent, the rest is not sent, and each gets that error.
+        Leave the loop when you like: what was submitted runs on, nothing more is.
 
         Args:
             requests: Requests, prompts, or dicts of fields (and `key`, `owner`, and with a folder `file`; see
                 `SfxItem`), in an iterable or an async iterable.
             ordered: Give outcomes in the order of the requests.
             save_to: A folder, or a callable that gives each effect its path, of the request and the key. Effects are
-                saved while others are made, and given once they are; see `Outcome.path`.
+                saved while others are made, and given once they are; see `Outcome.path`. None is saved over another
+                of the same call: a second item with a `file` is refused unsent, a second effect at one path is an
+                outcome with a `DownloadError`.
             retry_failed: If a key's effect failed at the service, pay for another try.
 
         Raises:
@@ -240,46 +249,6 @@ class FineVoiceSession(Recovery):
         row = await self._bookkeeper.row_of(task_id=task_id)
         self._life.bind()  # it may have been closed meanwhile
         return self._task_of(self._poller.attach(task_id) if row is None else self._poller.pick_up(row, ask_again=True))
-
-    async def find(self, *, key: str | None = None, task_id: str | None = None) -> SfxTask | None:
-        """Return the handle on an effect by its key or its task id; None if neither session nor journal knows it.
-
-        The service is not asked, and nothing is submitted. What an earlier process wished for and never sent is
-        `QUEUED`; it is submitted when it is awaited, or by `recover`.
-
-        Args:
-            key: Your own name for the effect, or the one that `enqueue` made.
-            task_id: The service's id; one of the two is given.
-
-        Raises:
-            InvalidRequestError: It cannot be a key or a task id, or not just one of them was given.
-            PollError: The poller died, so that nobody would see the task end.
-            JournalError: The journal could not be read.
-            SessionClosedError: The session is closed.
-            ConfigurationError: The session belongs to another loop or process.
-        """
-        if (key is None) == (task_id is None):
-            raise InvalidRequestError("find takes a key or a task_id, one of them.")
-        name = check_key(key)
-        if task_id is not None:
-            check_task_id(task_id)
-        await self._open()
-        inflight = self._parts.inflight
-        for _ in range(3):  # a row may have gone on when it comes: it was queued, then it ran, then it has ended
-            live = inflight.tasks.get(task_id or "") or await self._submitter.find(key=name, task_id=task_id)
-            row = None if live is not None else await self._bookkeeper.row_of(key=name, task_id=task_id)
-            self._life.bind()  # it may have been closed meanwhile
-            if row is not None:
-                live = inflight.of_row(row.id)
-            if live is not None:
-                return self._task_of(live)
-            if row is None or row.state not in _GOES_ON:
-                break
-        if row is None:
-            return None
-        return self._task_of(
-            self._submitter.found(row) if row.state is EffectState.QUEUED else self._poller.pick_up(row)
-        )
 
     async def status(self, task_id: str) -> TaskUpdate:
         """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.

@@ -9,7 +9,11 @@ pytest's fixtures are made of it. Without them::
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
+import warnings
+from types import TracebackType
 from typing import TypedDict, Unpack
 
 import aiohttp
@@ -62,7 +66,32 @@ class EmulatorOptions(TypedDict, total=False):
 
 
 class EmulatedService(EmulatorThread):
-    """An emulator in a thread of its own, and the sessions with it."""
+    """An emulator in a thread of its own, and the sessions with it.
+
+    The end of its ``with`` closes those that were used and not closed, unless an event loop runs there.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        super().__init__(emulator)
+        self._sessions: list[FineVoiceSession] = []  # the only mutable state of its own: those that were made
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not _a_loop_runs():
+                self._finish_sessions()
+        finally:
+            super().__exit__(kind, error, trace)
+
+    def _finish_sessions(self) -> None:
+        sessions, self._sessions = self._sessions, []
+        with warnings.catch_warnings():
+            # Where a test's event loop is gone, nobody can close connections any more: they are dropped.
+            warnings.filterwarnings("ignore", "unclosed (transport|<socket)", ResourceWarning)
+            lost = sum(session._finish() for session in sessions)  # noqa: SLF001 - it is there for these fixtures
+            if lost:
+                gc.collect()
 
     def session(self, **options: Unpack[SessionOptions]) -> FineVoiceSession:
         """Return a session with this service, not opened yet: it polls every 10 ms, and gives up soon.
@@ -75,7 +104,18 @@ class EmulatedService(EmulatorThread):
         """
         fast: SessionOptions = {"polling": POLLING, "timeouts": TIMEOUTS, "retry": RETRY}
         chosen: SessionOptions = {"api_key": self.api_key, "base_url": self.url, **fast, **options}
-        return FineVoiceSession(**chosen)
+        session = FineVoiceSession(**chosen)
+        self._sessions.append(session)
+        return session
+
+
+def _a_loop_runs() -> bool:
+    """Tell whether an event loop runs in this thread, so that no other can."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def make_service(**options: Unpack[EmulatorOptions]) -> EmulatedService:

@@ -52,20 +52,28 @@ class Wishes(ABC):
     ) -> SfxTask:
         """Keep the wish for an effect, and return at once: with a journal, once it is on disk.
 
-        It is submitted when its turn comes, whether anybody awaits it or not; `find` finds it by its key. What waits
-        as the session closes stays queued in the journal: `recover` of a later session sends it.
+        It is submitted when its turn comes, whether anybody awaits it or not; `find` finds it by its key. What comes
+        of the submission is told by the task, whatever it is: a spent budget, too, is no error of this call.
+
+        What this session cannot send stays queued in the journal, unless the service refuses it itself: what waits as
+        the session closes, or beyond the budget, or for a service that is away or full for `Retry.patience` seconds,
+        or while the key is refused. Whoever awaits it then hears why. Awaited again it is tried again, and `recover`
+        of a later session sends it. Without a journal it has failed: nothing was sent.
 
         Args:
             request: A prompt, a request, or a dict of its fields.
             key: Your own name for the effect; left out, one is made. Another call with it gives the same effect: with
                 a journal for ever, without one as long as the session lives.
             owner: On whose behalf: effects that wait for a slot take turns by owner.
-            retry_failed: If the key's effect failed at the service, pay for another try.
+            retry_failed: If the key's effect failed at the service, pay for another try: for one, and if that comes
+                to nothing, the effect has failed as before.
             fields: The other fields of `SfxRequest`.
 
         Raises:
             QueueFullError: `max_queue` effects wait already.
-            FineVoiceError: As for `submit`, but what comes of the submission is told by the task.
+            JournalError: The wish could not be kept; nothing was sent.
+            SubmitUnknownError: An earlier submission of the key may have been paid for.
+            FineVoiceError: The session is closed, the poller died, or the key belongs to another request.
         """
         wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
         await self._open()

@@ -141,6 +141,18 @@ def connect(emulator: Emulator) -> SessionMaker:
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a journal is."""
+    return tmp_path / "effects.db"
+
+
+@pytest.fixture(params=["with a journal", "without"])
+def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Options of a session with a journal, and of one without."""
+    return {"journal": tmp_path / "effects.db"} if request.param == "with a journal" else {}
+
+
+@pytest.fixture
 def aioresponses_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adapt aioresponses 0.7.9 to aiohttp 3.14, whose ClientResponse wants a `stream_writer`."""
     real = ClientResponse.__init__

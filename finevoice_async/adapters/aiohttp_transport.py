@@ -24,6 +24,7 @@ from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.secrets import make_concealer
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.ports import UnsentCancelledError
 from finevoice_async.reprs import with_safe_repr
 
 MAX_REPLY: Final = 1024 * 1024
@@ -266,6 +267,8 @@ class AiohttpTransport:
         except BaseException as error:
             sent = _may_be_sent(error, payload, tracker)
             if _must_leave(error):
+                if isinstance(error, asyncio.CancelledError) and payload is not None and not sent:
+                    raise UnsentCancelledError(*error.args) from None
                 raise
             failure = translate(error, sent=sent)
         if response is not None:  # of a reply that broke off, what came is worth more than the reason

@@ -18,7 +18,7 @@ from finevoice_async.cli.posting import Interruption, Posting, look_at
 from finevoice_async.cli.progress import Waiting, accepting
 from finevoice_async.cli.service import connected, host_of
 from finevoice_async.cli.talk import command, count, give, give_json
-from finevoice_async.core.ledger import MOVES, Move
+from finevoice_async.core.ledger import MOVES, Move, given_up
 from finevoice_async.core.tasks import check_task_id
 
 
@@ -115,7 +115,8 @@ async def _move(journal: SqliteJournal, row_id: int, move: Move, *, task_id: str
     row = await journal.row(row_id=row_id)
     if row is None:
         raise InvalidRequestError(f"There is no row {row_id} in the journal. It was not changed.")
-    if not await journal.move(row_id, move, task_id=task_id):
+    why = given_up(row) if move is Move.DISCARD else None
+    if not await journal.move(row_id, move, task_id=task_id, error=why):
         states = " or ".join(sorted(state.value for state in MOVES[move][0]))
         raise InvalidRequestError(
             f"Row {row_id} is {row.state.value}: only what is {states} can be settled so. It was not changed."

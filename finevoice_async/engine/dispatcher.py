@@ -10,10 +10,11 @@ import asyncio
 import contextvars
 import logging
 
+from finevoice_async.core.failures import Failure
 from finevoice_async.engine.endings import Endings
 from finevoice_async.engine.gate import Gate
-from finevoice_async.engine.records import LAUNCHED, Phase, Result, Submission
-from finevoice_async.engine.sender import UNPAID, Sender
+from finevoice_async.engine.records import LAUNCHED, UNPAID, Phase, Result, Submission
+from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import FineVoiceError, SubmitNotSentError
 from finevoice_async.ports import Slots
@@ -37,6 +38,7 @@ class Dispatcher:
         self._idle: asyncio.Future[None] | None = None  # what it sleeps on when there is nothing to do
         self._held_back = False  # somebody waits because as many POSTs are under way as may be
         self._closed = False
+        gate.on_refusal(self._send_home)
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {self._queue.count} waiting, {len(self.posts)} submitting>"
@@ -48,17 +50,26 @@ class Dispatcher:
 
     def enqueue(self, submission: Submission) -> None:
         """Let a submission wait for a slot, or go at once if one is free."""
+        refusal = self._gate.refusal(submission.seen)
+        if refusal is not None:
+            self._endings.retire(submission, self._sender.turned_away(refusal, submission))
+            return
         self._queue.add(submission)
         self._pump()
 
     def launch_at_once(self, submission: Submission) -> bool:
-        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue.count or not self._gate.lets_out(len(self.posts)):
+        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING.
+
+        True also if slots of the caller's own failed, and it has ended.
+        """
+        gate = self._gate
+        if self._queue.count or not gate.lets_out(len(self.posts)) or submission.seen != gate.refusals:
             return False
         try:
             slot = self._slots.try_acquire()
         except FineVoiceError as error:
-            raise submission.told(error) from error.__cause__
+            self._endings.retire(submission, error)
+            return True
         if slot is None:
             return False
         self._launch(submission, slot)
@@ -79,9 +90,7 @@ class Dispatcher:
         if not self._queue.count or self._held_back or self._closed:
             return
         if self._coroutine is None:
-            self._coroutine = asyncio.create_task(
-                self._dispatch(), name="finevoice-dispatcher", context=self._nobodys
-            )
+            self._coroutine = asyncio.create_task(self._dispatch(), name="finevoice-dispatcher", context=self._nobodys)
             self._coroutine.add_done_callback(self._dispatched)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -115,6 +124,11 @@ class Dispatcher:
         submission = self._queue.first()
         if submission is not None:
             self._endings.retire(submission, error)
+
+    def _send_home(self, refusal: Failure) -> None:
+        """The service refuses all of this key's: who waits for a slot need not ask."""
+        for submission in self._queue.all():
+            self._endings.retire(submission, self._sender.turned_away(refusal, submission))
 
     # The POSTs
 

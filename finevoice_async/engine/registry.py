@@ -10,7 +10,7 @@ import attrs
 from finevoice_async.core.ledger import JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Submission, TaskRecord
-from finevoice_async.errors import SubmitUnknownError, TaskFailedError
+from finevoice_async.errors import FineVoiceError, SubmitUnknownError, TaskFailedError
 
 MADE_KEYS = 10_000
 """Settled submissions that are kept by a key which this library made: as many as may wait. Each costs about 1 KB."""
@@ -113,9 +113,21 @@ class Registry:
             del self._by_row[submission.row.id]
 
     def settle(self, submission: Submission) -> None:
-        """Forget a submission that has its result; remember that by its key, if that is this session's to do."""
+        """Forget a submission that has its result; remember that by its key, if that is this session's to do.
+
+        A new try that came to nothing leaves what failed before it: the next one needs a consent of its own.
+        """
         self.discard(submission)
         if submission.key is None or not self._remembers:
+            return
+        before, result = self.settled(submission.key), submission.result
+        if (
+            isinstance(result, FineVoiceError)
+            and not isinstance(result, SubmitUnknownError)
+            and result.task_id is None
+            and before is not None
+            and isinstance(before.result, TaskRecord)
+        ):
             return
         kept = self._settled_made if submission.made_key else self._settled
         kept[submission.key] = submission

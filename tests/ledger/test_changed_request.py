@@ -24,6 +24,7 @@ from ledger.helpers import (
 )
 
 from finevoice_async import EffectState, FineVoiceError, InvalidRequestError, Retry, SfxItem
+from finevoice_async.core.brake import KEY_PAUSE
 from finevoice_async.emulator import Emulator
 
 
@@ -38,6 +39,7 @@ async def test_a_refused_key_takes_another_request(
         emulator.inject("submit.refuse", value=fault)
         with pytest.raises(FineVoiceError):
             await session.generate(prompt, key="k")
+        await asyncio.sleep(KEY_PAUSE)  # after a 401
     if again == "later":
         await session.aclose()
         session = connect(journal=path)
