@@ -111,7 +111,7 @@ class Sender:
         submission.phase = Phase.HELD
         if not submission.listeners:  # they left as it was launched; who leaves from here on calls it off
             raise SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
-        turn = await self._gate.turn(place, again=again)
+        turn = self._gate.refusal(submission.seen) or await self._gate.turn(place, again=again)
         if isinstance(turn, Failure):
             error = self.turned_away(turn, submission)
             if submission.may_be_paid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from fake_journal import FakeJournal
@@ -13,6 +14,7 @@ from finevoice_async.config import Retry
 from finevoice_async.core.brake import KEY_PAUSE
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.wire import Reply
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import AuthenticationError, FineVoiceError, InsufficientCreditsError, SubmitUnknownError
 
@@ -102,6 +104,28 @@ async def test_while_its_row_is_written(status: int, kind: type[FineVoiceError])
         assert isinstance(await told(first), kind)
         assert isinstance(await told(second), kind)
         assert transport.prompts == ["first"]
+
+
+@STATUSES
+async def test_as_its_slot_comes(status: int, kind: type[FineVoiceError]) -> None:
+    """Who gets a slot in the very step of the refusal is no probe: it was wished for before."""
+
+    class Giving(FakeTransport):
+        async def post(self, path: str, body: bytes, **options: Any) -> Reply:
+            reply = await super().post(path, body, **options)
+            slots.let_go()
+            await asyncio.sleep(0)
+            return reply
+
+    slots = FakeSlots(2)
+    async with assemble(Giving(says(status)), slots=slots) as parts:
+        first = parts.start()
+        await asyncio.sleep(0.05)
+        slots.held = True
+        others = [parts.start(SfxRequest(f"{number}")) for number in range(3)]
+        for job in (first, *others):
+            assert isinstance(await told(job), kind)
+        assert len(parts.transport.posts) == 1
 
 
 async def test_who_is_held_goes_home() -> None:
