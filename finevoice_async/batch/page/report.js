@@ -1,0 +1,211 @@
+"use strict";
+(() => {
+  const find = document.getElementById("find");
+  const sort = document.getElementById("sort");
+  const list = document.getElementById("list");
+  const shown = document.getElementById("shown");
+  const nothing = document.getElementById("nothing");
+  const said = document.getElementById("said");
+  const rows = Array.from(list.children, (element, order) => ({
+    element,
+    order, // as the page came: problems first, then by key
+    states: element.dataset.states.split(" "),
+    care: element.dataset.care === "1",
+    key: element.querySelector("h3").textContent,
+    text: null, // what is searched, once anybody searches
+    shown: true,
+  }));
+
+  // Filtering and sorting
+
+  const folded = (text) => text.normalize("NFKC").toLowerCase();
+
+  function textOf(row) {
+    if (row.text === null) {
+      const parts = row.element.querySelectorAll("h3, p:not(.facts), .facts a");
+      row.text = folded(Array.from(parts, (part) => part.textContent).join("\n"));
+    }
+    return row.text;
+  }
+
+  function filter() {
+    const words = folded(find.value).split(/\s+/).filter(Boolean);
+    const state = document.querySelector("input[name=state]:checked").value;
+    let count = 0;
+    for (const row of rows) {
+      const fits = state === "" || (state === "care" ? row.care : row.states.includes(state));
+      const show = fits && (words.length === 0 || words.every((word) => textOf(row).includes(word)));
+      count += show;
+      if (show !== row.shown) {
+        row.shown = show;
+        row.element.hidden = !show;
+      }
+    }
+    const number = (value) => value.toLocaleString("en");
+    shown.textContent =
+      count === rows.length ? `${number(count)} shown` : `${number(count)} of ${number(rows.length)} shown`;
+    nothing.hidden = count > 0 || rows.length === 0;
+  }
+
+  const compareKeys = new Intl.Collator(undefined, { numeric: true }).compare;
+
+  function arrange() {
+    const by = sort.value;
+    const value = (row) => (row.element.dataset[by] === "" ? -Infinity : Number(row.element.dataset[by]));
+    const orders = {
+      care: (a, b) => a.order - b.order,
+      key: (a, b) => compareKeys(a.key, b.key),
+    };
+    const compare = orders[by] ?? ((a, b) => (value(a) === value(b) ? a.order - b.order : value(b) - value(a)));
+    list.append(...[...rows].sort(compare).map((row) => row.element));
+  }
+
+  find.addEventListener("input", filter);
+  sort.addEventListener("change", arrange);
+  for (const input of document.querySelectorAll("input[name=state]")) input.addEventListener("change", filter);
+  find.form.addEventListener("submit", (event) => event.preventDefault());
+  document.getElementById("all").addEventListener("click", () => {
+    find.form.reset();
+    arrange();
+    filter();
+    find.focus();
+  });
+
+  // Playing: a player is made when it is wanted first, and only one plays at a time
+
+  const players = new Map(); // by button
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
+  let playing = null; // the button
+
+  function show(button) {
+    const audio = players.get(button);
+    const share = audio.duration > 0 ? audio.currentTime / audio.duration : 0;
+    button.parentElement.style.setProperty("--at", `${share * 100}%`);
+    if (playing === button && !isCalm.matches) requestAnimationFrame(() => show(button));
+  }
+
+  function stopped(button) {
+    button.setAttribute("aria-pressed", "false");
+    if (playing === button) playing = null;
+  }
+
+  function playerOf(button) {
+    if (players.has(button)) return players.get(button);
+    const audio = document.createElement("audio");
+    audio.preload = "none";
+    audio.src = button.dataset.src;
+    audio.addEventListener("pause", () => stopped(button));
+    audio.addEventListener("timeupdate", () => show(button));
+    audio.addEventListener("ended", () => {
+      stopped(button);
+      audio.currentTime = 0;
+      button.parentElement.classList.remove("playing");
+    });
+    button.after(audio);
+    players.set(button, audio);
+    return audio;
+  }
+
+  async function toggle(button) {
+    const audio = playerOf(button);
+    if (playing === button) {
+      audio.pause();
+      return;
+    }
+    if (playing !== null) players.get(playing).pause();
+    playing = button;
+    button.setAttribute("aria-pressed", "true");
+    button.parentElement.classList.add("playing");
+    try {
+      await audio.play();
+      show(button);
+    } catch (error) {
+      if (error.name === "AbortError") return; // it was paused before it began
+      stopped(button);
+      button.parentElement.classList.remove("playing");
+      complain(button);
+    }
+  }
+
+  function complain(button) {
+    const words = "This browser cannot play the file, or it is not there.";
+    const player = button.parentElement;
+    if (player.nextElementSibling?.dataset.unplayed !== "1") {
+      const line = document.createElement("p");
+      line.className = "why";
+      line.dataset.unplayed = "1";
+      line.textContent = words;
+      player.after(line);
+    }
+    said.textContent = words;
+  }
+
+  function seek(button, seconds) {
+    const audio = players.get(button);
+    if (audio?.duration > 0) {
+      audio.currentTime = Math.min(Math.max(seconds, 0), audio.duration);
+      show(button);
+    }
+  }
+
+  // Copying
+
+  async function copy(button) {
+    const text = button.dataset.copy;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // Without a secure address or leave to write: as it was done before.
+      const code = button.parentElement.querySelector("code");
+      getSelection().selectAllChildren(code);
+      if (!document.execCommand("copy")) return;
+    }
+    button.textContent = "Copied";
+    said.textContent = `Copied: ${text}`;
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  }
+
+  document.addEventListener("click", (event) => {
+    const play = event.target.closest(".play");
+    const copied = event.target.closest(".copy");
+    const wave = event.target.closest(".playing .wave");
+    if (play) toggle(play);
+    if (copied) copy(copied);
+    if (wave) {
+      const box = wave.getBoundingClientRect();
+      const button = wave.parentElement.querySelector(".play");
+      seek(button, ((event.clientX - box.left) / box.width) * players.get(button).duration);
+    }
+  });
+
+  // Keys: / finds, Escape clears, up and down go from player to player, left and right move within a sound
+
+  function neighbour(button, step) {
+    const all = Array.from(list.querySelectorAll(".effect:not([hidden]) .play"));
+    return all[button === null ? 0 : all.indexOf(button) + step];
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const at = event.target;
+    const button = at.closest?.(".play") ?? null;
+    if (event.key === "/" && !at.matches("input[type=search], select")) {
+      event.preventDefault();
+      find.focus();
+      find.select();
+    } else if (at === find && event.key === "Escape") {
+      find.value = "";
+      filter();
+    } else if ((button && ["ArrowDown", "ArrowUp"].includes(event.key)) || (at === find && event.key === "ArrowDown")) {
+      const next = neighbour(button, event.key === "ArrowUp" ? -1 : 1);
+      event.preventDefault();
+      (next ?? (event.key === "ArrowUp" ? find : button))?.focus();
+    } else if (button && ["ArrowLeft", "ArrowRight"].includes(event.key) && players.has(button)) {
+      event.preventDefault();
+      seek(button, players.get(button).currentTime + (event.key === "ArrowLeft" ? -1 : 1));
+    }
+  });
+
+  find.form.hidden = false;
+  for (const button of document.querySelectorAll(".copy")) button.hidden = false;
+})();
