@@ -1,0 +1,1 @@
+"""Batches: what a manifest asks for, what came of it, and how it sounds."""
