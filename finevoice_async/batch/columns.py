@@ -28,7 +28,7 @@ MAX_TAKES: Final = 100
 _TRUE: Final = ("true", "yes", "1", "on")
 _FALSE: Final = ("false", "no", "0", "off")
 
-assert FIELDS <= set(COLUMNS)  # noqa: S101 - a field that is added has to be a column, too
+assert set(COLUMNS) >= FIELDS  # noqa: S101 - a field that is added has to be a column, too
 
 
 class CellError(ValueError):
@@ -45,7 +45,7 @@ _BY_PLAIN: Final = {_plain(name): name for name in (*COLUMNS, "prompt_suffix")}
 def find_column(name: str, allowed: Iterable[str] = COLUMNS) -> str | None:
     """Return the column that a name means: `source_url`, `sourceUrl` and `Source URL` are one."""
     found = _BY_PLAIN.get(_plain(name))
-    return found if found in allowed else None
+    return found if found is not None and found in allowed else None
 
 
 def unknown(name: str, allowed: Iterable[str] = COLUMNS, what: str = "column") -> str:

@@ -60,6 +60,7 @@ class LockRecord:
 Records = Mapping[TakeId, LockRecord]
 
 _REQUIRED: Final[dict[str, type]] = {"key": str, "take": int, "request": str, "file": str, "sha256": str}
+_LONGEST: Final = 1e6  # seconds; of what says more, nothing is kept
 _TEXTS: Final = ("task_id", "media_type")
 
 
@@ -114,7 +115,9 @@ def _parse(text: bytes) -> LockRecord | str:
     kept |= {name: data[name] for name in _TEXTS if isinstance(data.get(name), str)}
     kept.setdefault("task_id", None)
     seconds, silent = data.get("seconds"), data.get("silent")
-    kept["seconds"] = float(seconds) if type(seconds) in (int, float) and 0 <= seconds < 1e9 else None
+    kept["seconds"] = None
+    if isinstance(seconds, int | float) and type(seconds) is not bool and 0 <= seconds < _LONGEST:
+        kept["seconds"] = float(seconds)
     kept["silent"] = silent if type(silent) is bool else None
     return LockRecord(**kept)
 

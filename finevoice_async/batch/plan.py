@@ -1,8 +1,8 @@
 """What is to be done for a manifest: pure, from its rows, and what lock, journal and folder say of them.
 
-A row wants so many takes of its request. Takes that were made for that request count, wherever they stand; takes for an
-earlier request never do, and stay. So a row of which there are only earlier ones has *changed*: it is paid for where the
-caller says so. Once one take of the new request has begun, the caller has said so.
+A row wants so many takes of its request. Takes that were made for that request count, wherever they stand; takes
+for an earlier request never do, and stay. So a row of which there are only earlier ones has *changed*: it is paid for
+where the caller says so. Once one take of the new request has begun, the caller has said so.
 """
 
 from __future__ import annotations
@@ -86,10 +86,8 @@ class PlanEntry:
         key: The row's key.
         take: Which take of it.
         stem: Where its file goes, below the folder, without its suffix.
-        request: What is asked for; None of what is orphaned.
-        request_hash: The same as the lock tells it; of what was made already, what it was made for.
-        line: Where the row stands in the manifest.
-        owner: On whose behalf.
+        row: The manifest's row; None of what is orphaned.
+        request_hash: What it is, or was, made for, as the lock tells it.
         file: The file that is concerned, if there is one.
         task_id: The service's id, once known.
         record: What the lock says of it.
@@ -102,10 +100,8 @@ class PlanEntry:
     key: str
     take: int
     stem: str
-    request: SfxRequest | None = None
+    row: ManifestRow | None = None
     request_hash: str = ""
-    line: int | None = None
-    owner: str | None = None
     file: str | None = None
     task_id: str | None = None
     record: LockRecord | None = None
@@ -117,6 +113,11 @@ class PlanEntry:
     def journal_key(self) -> str:
         """What it is called in the journal."""
         return journal_key(self.key, self.take)
+
+    @property
+    def request(self) -> SfxRequest | None:
+        """What is asked for."""
+        return None if self.row is None else self.row.request
 
 
 @attrs.frozen
@@ -166,7 +167,7 @@ def make_plan(
         manifest: The rows.
         known: For each key its takes by number.
         holds: Tells which file lies at a stem already.
-        want_silent: Silent takes count as none, so many of a sound.
+        want_silent: How many more takes a sound gets in place of silent ones, at most.
     """
     entries: list[PlanEntry] = []
     named: set[str] = set()
@@ -198,6 +199,7 @@ class _RowPlan:
         self._hash = row.request_hash
 
     def entries(self) -> list[PlanEntry]:
+        """Return the takes that are known, then those that are to be made."""
         made: list[PlanEntry] = []
         current = earlier = silent = 0
         for take, known in sorted(self._takes.items()):
@@ -212,7 +214,10 @@ class _RowPlan:
                 earlier += 1
                 if entry.state in (PlanState.UNKNOWN, PlanState.UNSAVED):
                     made.append(entry)
-        missing = self._row.takes - current + min(silent, self._want_silent, max(current - 0, 0))
+        missing = max(self._row.takes - current, 0)
+        heard = current - silent + missing
+        more = min(self._row.takes - heard, self._want_silent - max(current - self._row.takes, 0))
+        missing += max(more, 0)
         state = PlanState.CHANGED if earlier and not current else PlanState.NEW
         return made + self._wanted(missing, state)
 
@@ -290,10 +295,8 @@ class _RowPlan:
             key=row.key,
             take=take,
             stem=stem,
-            request=row.request,
+            row=row,
             request_hash=self._hash,
-            line=row.line,
-            owner=row.owner,
             file=file,
             task_id=task_id,
             record=record,

@@ -73,7 +73,7 @@ def stem(template: str, *, key: str, take: int, prompt: str | None, row: int) ->
 
     A take after the first whose number the template does not show gets it at the end.
     """
-    values = {"key": key, "take": take, "prompt": slug(prompt or "") or "effect", "row": row}
+    values: dict[str, str | int] = {"key": key, "take": take, "prompt": slug(prompt or "") or "effect", "row": row}
     parts = parse(template)
     filled = ["".join(_fill(piece, values) for piece in part) for part in parts]
     *folders, name = filled
