@@ -23,7 +23,11 @@ from finevoice_async.batch.checks import decibels
 from finevoice_async.batch.report_data import EffectReport, Outline, ReportData
 from finevoice_async.batch.report_time import make_time_line
 from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.text import sentence
 from finevoice_async.engine.part_file import PartFile
+
+AT_FIRST: Final = 150
+"""Effects that are laid out before anybody scrolls: thousands at once would make each letter of a search slow."""
 
 _HALF: Final = 20  # units of a waveform's drawing above and below its middle
 _PITCH: Final = 2  # units from one stroke to the next
@@ -42,13 +46,14 @@ _TONES: Final = {
 
 
 def render(data: ReportData) -> str:
-    """Return the page."""
+    """Return the page: what needs a look comes first, all else in the order in which it was given."""
     script, style = _part("report.js"), _part("report.css")
     policy = "; ".join(
         [
             "default-src 'none'",
             f"script-src '{_hash(script)}'",
             f"style-src '{_hash(style)}'",
+            "img-src data:",  # the empty icon, without which a browser asks for one
             "media-src 'self' file:",  # opened from a disk, a page's own origin is none that 'self' could name
             "base-uri 'none'",
             "form-action 'none'",
@@ -65,6 +70,7 @@ def render(data: ReportData) -> str:
             policy=policy,
             script=Markup(script),  # noqa: S704 - a file of this package
             style=Markup(style),  # noqa: S704 - a file of this package
+            at_first=AT_FIRST,
             EffectState=EffectState,
         )
     )
@@ -85,8 +91,8 @@ def write(page: str, path: Path) -> None:
         part.discard()
 
 
-def _order(effect: EffectReport) -> tuple[bool, str]:
-    return not effect.needs_care, effect.key
+def _order(effect: EffectReport) -> bool:
+    return not effect.needs_care
 
 
 def _part(name: str) -> str:
@@ -121,6 +127,8 @@ def _environment() -> Environment:
         "size": _size,
         "steps": _steps,
         "order": _number,
+        "told": _told,
+        "rough": _rough,
     }
     environment.filters.update(filters)
     return environment
@@ -170,6 +178,13 @@ def _span(length: timedelta | float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in units[first : first + 2] if number or first == 3)
 
 
+def _rough(seconds: float) -> str:
+    """Return a length of sound in one unit."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
@@ -180,6 +195,11 @@ def _clock(moment: datetime) -> str:
 
 def _percent(share: float) -> str:
     return f"{share * 100:.2f}%"
+
+
+def _told(words: str) -> str:
+    """Return words as a sentence."""
+    return sentence(words[:1].upper() + words[1:])
 
 
 def _size(number: float) -> str:

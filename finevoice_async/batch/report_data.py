@@ -78,7 +78,7 @@ class EffectReport:
         negative_prompt: What should not.
         source: The image or video that it was made for.
         asked_seconds: How long it was asked to be.
-        takes: What came of it.
+        takes: What came of it; nothing yet, if there are none.
     """
 
     key: str
@@ -95,7 +95,7 @@ class EffectReport:
 
     @property
     def states(self) -> list[EffectState]:
-        """The states of its takes, each once."""
+        """The states of its takes, each once; none if nothing was begun."""
         return list(dict.fromkeys(take.state for take in self.takes))
 
 
@@ -107,7 +107,7 @@ class ReportData:
         title: Its heading.
         made_at: The moment that it shows.
         effects: The effects, in any order.
-        paid: Submissions that the service accepted, earlier ones of the same effect included; None if nobody knows.
+        paid: Submissions that the service accepted, earlier ones of the same effect included.
         perhaps_paid: Submissions of which nobody knows whether it did.
         command: The command line to go on with.
         settle_command: The command line that shows what may be paid for.
@@ -117,7 +117,7 @@ class ReportData:
     title: str
     made_at: datetime
     effects: Sequence[EffectReport]
-    paid: int | None = None
+    paid: int = 0
     perhaps_paid: int = 0
     command: str | None = None
     settle_command: str | None = None
@@ -133,6 +133,11 @@ class ReportData:
         """How many effects have a take in each state that there is, in the order of an effect's life."""
         found = Counter(state for effect in self.effects for state in effect.states)
         return {state: found[state] for state in EffectState if found[state]}
+
+    @property
+    def not_begun(self) -> int:
+        """How many effects have no take yet."""
+        return sum(not effect.takes for effect in self.effects)
 
     @property
     def needing_care(self) -> int:

@@ -26,6 +26,8 @@ _SAVING: Final = timedelta(seconds=5)
 longer than this before another one's end may have had its slot."""
 _MOST_POINTS: Final = 500
 
+Span = tuple[datetime, datetime]
+
 
 @attrs.frozen(kw_only=True)
 class Bar:
@@ -91,7 +93,7 @@ class TimeLine:
 @attrs.frozen
 class _Task:
     began: datetime
-    ended: datetime  # or the last moment that is known
+    ended: datetime  # or the last moment of its run
     take: TakeReport
     name: str
 
@@ -99,7 +101,7 @@ class _Task:
 class _Axis:
     """Where a moment is drawn."""
 
-    def __init__(self, busy: Sequence[tuple[datetime, datetime]]) -> None:
+    def __init__(self, busy: Sequence[Span]) -> None:
         lengths = [end - begin for begin, end in busy]
         total = sum(lengths, timedelta())
         room = 1 - _PAUSE_WIDTH * (len(busy) - 1)
@@ -121,23 +123,17 @@ class _Axis:
 
 def make_time_line(takes: Sequence[tuple[str, TakeReport]]) -> TimeLine | None:
     """Return the time line of takes and the names of their effects; None if no time is known of any."""
-    known = [(name, take) for name, take in takes if take.submitted_at is not None]
+    known = [
+        _Task(take.submitted_at, max(take.ended_at or take.submitted_at, take.submitted_at), take, name)
+        for name, take in takes
+        if take.submitted_at is not None
+    ]
     if not known:
         return None
-    moments = [moment for _, take in known for moment in (take.submitted_at, take.ended_at) if moment is not None]
-    last = max(moments)
-    tasks = sorted(
-        (
-            _Task(take.submitted_at, max(take.ended_at or last, take.submitted_at), take, name)
-            for name, take in known
-            if take.submitted_at is not None
-        ),
-        key=lambda task: (task.began, task.ended),
-    )
-    busy = _busy_spans(tasks)
+    tasks, busy = _placed_in_time(known)
     axis = _Axis(busy)
     slots, bars = _bars(tasks, axis)
-    ends = sorted(take.ended_at for _, take in known if take.ended_at is not None)
+    ends = sorted(task.ended for task in known if task.take.ended_at is not None)
     return TimeLine(
         began=busy[0][0],
         ended=busy[-1][1],
@@ -152,9 +148,25 @@ def make_time_line(takes: Sequence[tuple[str, TakeReport]]) -> TimeLine | None:
     )
 
 
-def _busy_spans(tasks: Sequence[_Task]) -> list[tuple[datetime, datetime]]:
+def _placed_in_time(known: Sequence[_Task]) -> tuple[list[_Task], list[Span]]:
+    """Return the tasks in their order, and the spans in which anything ran.
+
+    A task of which no end is known may have been left by a run of long ago: it is drawn to the end of that run.
+    """
+    tasks = sorted(known, key=lambda task: (task.began, task.ended))
+    busy = _busy_spans(tasks)
+    placed, at = [], 0
+    for task in tasks:
+        while task.began > busy[at][1]:
+            at += 1
+        is_open = task.take.ended_at is None
+        placed.append(attrs.evolve(task, ended=busy[at][1]) if is_open else task)
+    return placed, busy
+
+
+def _busy_spans(tasks: Sequence[_Task]) -> list[Span]:
     """Return the spans in which anything ran, with short gaps between them closed."""
-    spans: list[tuple[datetime, datetime]] = []
+    spans: list[Span] = []
     for task in tasks:
         if spans and task.began <= spans[-1][1]:
             spans[-1] = spans[-1][0], max(spans[-1][1], task.ended)

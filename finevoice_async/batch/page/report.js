@@ -6,46 +6,81 @@
   const shown = document.getElementById("shown");
   const nothing = document.getElementById("nothing");
   const said = document.getElementById("said");
-  const rows = Array.from(list.children, (element, order) => ({
+  const more = document.getElementById("more");
+  const step = Number(list.dataset.step); // how many are laid out at once
+  let rows = Array.from(list.children, (element, order) => ({
     element,
-    order, // as the page came: problems first, then by key
+    order, // as the page came: problems first
     states: element.dataset.states.split(" "),
     care: element.dataset.care === "1",
     key: element.querySelector("h3").textContent,
-    text: null, // what is searched, once anybody searches
-    shown: true,
+    text: null, // what is searched, once it was read
+    fits: true,
   }));
+  let limit = step; // of those that fit, how many are shown
 
   // Filtering and sorting
 
-  const folded = (text) => text.normalize("NFKC").toLowerCase();
+  const folded = (text) => text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ");
 
   function textOf(row) {
     if (row.text === null) {
       const parts = row.element.querySelectorAll("h3, p:not(.facts), .facts a");
-      row.text = folded(Array.from(parts, (part) => part.textContent).join("\n"));
+      row.text = folded(Array.from(parts, (part) => part.textContent).join(" "));
     }
     return row.text;
   }
 
+  // Reading thousands of rows takes a moment: done while nobody waits for it.
+  const idle = window.requestIdleCallback ?? ((work) => setTimeout(() => work({ timeRemaining: () => 10 }), 50));
+  let unread = 0;
+  function readOn(deadline) {
+    while (unread < rows.length && deadline.timeRemaining() > 1) textOf(rows[unread++]);
+    if (unread < rows.length) idle(readOn);
+  }
+  idle(readOn);
+
   function filter() {
-    const words = folded(find.value).split(/\s+/).filter(Boolean);
+    const words = folded(find.value).trim();
     const state = document.querySelector("input[name=state]:checked").value;
-    let count = 0;
     for (const row of rows) {
       const fits = state === "" || (state === "care" ? row.care : row.states.includes(state));
-      const show = fits && (words.length === 0 || words.every((word) => textOf(row).includes(word)));
-      count += show;
-      if (show !== row.shown) {
-        row.shown = show;
-        row.element.hidden = !show;
-      }
+      row.fits = fits && (words === "" || textOf(row).includes(words));
     }
+    limit = step;
+    layOut();
     const number = (value) => value.toLocaleString("en");
+    const found = rows.filter((row) => row.fits).length;
     shown.textContent =
-      count === rows.length ? `${number(count)} shown` : `${number(count)} of ${number(rows.length)} shown`;
-    nothing.hidden = count > 0 || rows.length === 0;
+      found === rows.length ? `${number(found)} in all` : `${number(found)} of ${number(rows.length)} found`;
+    nothing.hidden = found > 0 || rows.length === 0;
   }
+
+  function layOut() {
+    let count = 0;
+    for (const row of rows) {
+      count += row.fits;
+      const hidden = !row.fits || count > limit;
+      if (row.element.hidden !== hidden) row.element.hidden = hidden;
+    }
+    more.hidden = count <= limit;
+  }
+
+  function showMore() {
+    limit += step;
+    layOut();
+    nearEnd.unobserve(more); // seen anew, it tells again if there is still room
+    nearEnd.observe(more);
+  }
+
+  const nearEnd = new IntersectionObserver(
+    (entries) => {
+      if (entries.some((entry) => entry.isIntersecting)) showMore();
+    },
+    { rootMargin: "1000px" },
+  );
+  nearEnd.observe(more);
+  more.addEventListener("click", showMore);
 
   const compareKeys = new Intl.Collator(undefined, { numeric: true }).compare;
 
@@ -57,7 +92,10 @@
       key: (a, b) => compareKeys(a.key, b.key),
     };
     const compare = orders[by] ?? ((a, b) => (value(a) === value(b) ? a.order - b.order : value(b) - value(a)));
-    list.append(...[...rows].sort(compare).map((row) => row.element));
+    rows = [...rows].sort(compare);
+    list.append(...rows.map((row) => row.element));
+    limit = step;
+    layOut();
   }
 
   find.addEventListener("input", filter);
@@ -206,6 +244,5 @@
     }
   });
 
-  find.form.hidden = false;
-  for (const button of document.querySelectorAll(".copy")) button.hidden = false;
+  if (innerWidth < 600) document.querySelector("details")?.removeAttribute("open");
 })();
