@@ -43,7 +43,7 @@ class Stopping:
         Raises:
             asyncio.CancelledError: It was cancelled.
         """
-        work = self._job = asyncio.create_task(job, name="finevoice-batch")
+        self._job = work = asyncio.create_task(job, name="finevoice-batch")
         try:
             await asyncio.wait([work])
         except asyncio.CancelledError:
