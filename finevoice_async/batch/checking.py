@@ -68,7 +68,8 @@ class Checker:
 
     def take(self, row: ManifestRow) -> None:
         """Check a row against those before it."""
-        self._once(self._keys, row.key, row, f"the key {shorten(row.key)}")
+        if not self._once(self._keys, row.key, row, f"the key {shorten(row.key)}"):
+            return
         for take in range(1, row.takes + 1):
             self._take_stem(row.stem(take), row)
 

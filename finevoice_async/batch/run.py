@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import anyio
 import attrs
 
+from finevoice_async.batch.lock import update_lock
 from finevoice_async.batch.lock_writer import LockWriter
 from finevoice_async.batch.manifest import Manifest
 from finevoice_async.batch.plan import Plan, PlanEntry, PlanState
@@ -77,7 +78,7 @@ async def run_batch(
         JournalError: The journal could not be read.
         SessionClosedError: The session is closed.
     """
-    folder = Path(os.path.abspath(out))  # noqa: PTH100 - resolve() would follow links
+    folder = Path(out)
     survey = Survey(manifest, folder, hashes)
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
@@ -110,7 +111,20 @@ async def run_batch(
         is_stopped=work.is_stopped,
         lock_error=lock_error,
     )
-    await anyio.to_thread.run_sync(_fill, report, plan, work, options)
+    await anyio.to_thread.run_sync(_fill, report, plan, work.results, options)
+    return report
+
+
+def report_only(survey: Survey, plan: Plan, options: BatchOptions) -> BatchReport:
+    """Say how a manifest stands of which nothing is to be made or fetched, and bring its lock up to date. Blocks.
+
+    Raises:
+        ManifestError: The lock cannot be read.
+        OSError: It could not be written.
+    """
+    report = BatchReport(manifest=survey.manifest.name, out=survey.out, lock_path=survey.manifest.lock_path(survey.out))
+    update_lock(report.lock_path, {record.id: record for record in survey.unlocked})
+    _fill(report, plan, {}, options)
     return report
 
 
@@ -188,9 +202,9 @@ class _Takes:
                 )
 
 
-def _fill(report: BatchReport, plan: Plan, work: Work, options: BatchOptions) -> None:
+def _fill(report: BatchReport, plan: Plan, made: Mapping[tuple[str, int], BatchResult], options: BatchOptions) -> None:
     """Put the results into the order of the manifest, and say of the others how they stand."""
-    results = dict(work.results)
+    results = dict(made)
     for entry in plan.entries:
         if entry.state is PlanState.ORPHANED:
             report.orphaned.append(entry)

@@ -205,6 +205,9 @@ class Source:
             here, line = line, first + reader.line_num
             if columns is None:
                 columns = self._header(cells, here)
+                if not {"prompt", "source_url"} & set(columns):
+                    self._told(here, "the first line must name the columns, with prompt or source_url among them")
+                    return
             elif any(cell.strip() for cell in cells):
                 yield _csv_row(here, cells, columns, decimal_comma=delimiter == ";")
 
@@ -217,8 +220,6 @@ class Source:
             elif column is not None and column in columns:
                 self._told(line, f"two columns are {column}")
             columns.append(column)
-        if not {"prompt", "source_url"} & set(columns):
-            self._told(line, "the first line must name the columns, with prompt or source_url among them")
         return columns
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from finevoice_async.cli.batch_commands import add_to as add_batch_commands
 from finevoice_async.cli.exits import EPILOG, WRONG_USE, words
 from finevoice_async.cli.runner import finish
 from finevoice_async.cli.spans import parse_span
@@ -286,3 +287,6 @@ def resume(
 
     job = run(file, out, base_url=base_url, given_url=_typed(base_url), as_json=as_json)
     finish(job, as_json=as_json, debug=debug)
+
+
+add_batch_commands(app)

@@ -10,6 +10,7 @@
 | 5 | unknown: the request may have been accepted and paid for |
 | 6 | the result could not be fetched or saved; or there is no place for it, which is found before anything is sent |
 | 7 | the journal failed |
+| 8 | `--frozen`: something would have been paid for |
 | 130 | interrupted with Ctrl-C |
 | 143 | terminated (SIGTERM) |
 """
@@ -19,12 +20,12 @@ from __future__ import annotations
 from finevoice_async import errors
 from finevoice_async.cli.talk import plain
 
-OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, INTERRUPTED = 1, 2, 4, 5, 6, 130
+OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 8, 130
 
 EPILOG = (
     "Exit codes: 0 done, 1 another failure, 2 wrong use (nothing was sent), 3 refused by the service, 4 not reached, "
     "failed or not done in time, 5 unknown and perhaps paid, 6 not fetched or not saved, 7 the journal failed, "
-    "130 Ctrl-C, 143 SIGTERM."
+    "8 frozen and something would be paid for, 130 Ctrl-C, 143 SIGTERM."
 )
 
 
@@ -33,7 +34,7 @@ class OutputError(errors.FineVoiceError):
 
 
 _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
-    ((errors.InvalidRequestError, errors.ConfigurationError), WRONG_USE),
+    ((errors.InvalidRequestError, errors.ConfigurationError, errors.ManifestError), WRONG_USE),
     (
         (
             errors.AuthenticationError,
