@@ -23,7 +23,7 @@ from finevoice_async.batch.finish import FORMATS, finished_path
 from finevoice_async.batch.lock import LockRecord, TakeId, read_lock
 from finevoice_async.batch.manifest import read_manifest
 from finevoice_async.batch.report_data import IN_DOUBT, EffectReport, ReportData, TakeReport
-from finevoice_async.batch.rows import split_key
+from finevoice_async.batch.rows import hash_request, split_key
 from finevoice_async.batch.survey import JOURNAL_NAME
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
@@ -84,6 +84,7 @@ def read_folder(
     now: datetime,
     page: str | os.PathLike[str] | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    lock: str | os.PathLike[str] | None = None,
     journal: str | os.PathLike[str] | None = None,
     on_counted: OnCounted | None = None,
 ) -> ReportData:
@@ -93,8 +94,9 @@ def read_folder(
         out: The folder of the files.
         now: The moment that the report is of.
         page: Where the page will be: links are relative to it. By default it is in the folder.
-        manifest: The list of sounds, whose lock is beside it; by default whichever lock in the folder, or beside it,
-            names files of the folder.
+        manifest: The list of sounds, whose lock is beside it.
+        lock: The lock, whose manifest is beside it. By default, and without a manifest, whichever lock in the folder,
+            or beside it, names files of the folder.
         journal: The journal; by default that in the folder.
         on_counted: Is told how many files are about to be measured, which takes a while.
 
@@ -103,11 +105,13 @@ def read_folder(
     """
     folder = Path(out)
     known = _Gathered()
-    _take_in_lock(known, folder, None if manifest is None else Path(manifest))
+    if manifest is not None:
+        lock = f"{os.fspath(manifest)}{LOCK_SUFFIX}"
+    _take_in_lock(known, folder, None if lock is None else Path(lock))
     _take_in_journal(known, folder / JOURNAL_NAME if journal is None else Path(journal), must_exist=journal is not None)
     if not known.takes and not known.requests:
-        words = "; ".join(known.notes) or f"there is neither a lock of it nor {JOURNAL_NAME} in it"
-        raise ManifestError(f"Nothing of a batch is known of {folder}: {words}.")
+        words = " ".join([f"Nothing of a batch is known of {folder}.", *known.notes])
+        raise ManifestError(f"{words} A report shows what a lock or a journal tells of a folder.")
     files = {
         (key, number): path
         for key, takes in known.takes.items()
@@ -150,41 +154,41 @@ def _command(known: _Gathered, folder: Path) -> str | None:
 # What is known
 
 
-def _take_in_lock(known: _Gathered, folder: Path, manifest: Path | None) -> None:
+def _take_in_lock(known: _Gathered, folder: Path, lock: Path | None) -> None:
     """Take in the lock, and the manifest beside it."""
-    if manifest is not None:
-        known.manifest = manifest
-        try:
-            records: Mapping[TakeId, LockRecord] = read_lock(manifest.with_name(manifest.name + LOCK_SUFFIX))
-        except ManifestError as error:
-            records = {}
-            known.notes.append(one_line(str(error)))
-    else:
-        records = _find_lock(known, folder)
+    found = _find_lock(folder) if lock is None else lock
+    if found is None:
+        return
+    try:
+        records = read_lock(found)
+    except ManifestError as error:
+        records = {}
+        known.notes.append(one_line(str(error)))
     for record in records.values():
         known.take(record.key, record.take).record = record
-    if known.manifest is not None:
+    manifest = found.with_name(found.name.removesuffix(LOCK_SUFFIX))
+    if not manifest.is_file():
+        return  # it was read from standard input, or is elsewhere
+    known.manifest = manifest if lock is not None else _shortest(manifest)
+    try:
+        known.requests = {row.key: row.request for row in read_manifest(manifest)}
+    except ManifestError as error:
+        known.notes.append(one_line(str(error)))
+
+
+def _find_lock(folder: Path) -> Path | None:
+    """Return the lock that is of this folder: in it, or beside it with files that lie in it."""
+    inside = sorted(folder.glob(f"*{LOCK_SUFFIX}"))
+    if inside:
+        return inside[0]
+    for path in sorted(folder.absolute().parent.glob(f"*{LOCK_SUFFIX}")):
         try:
-            known.requests = {row.key: row.request for row in read_manifest(known.manifest)}
-        except ManifestError as error:
-            known.notes.append(one_line(str(error)))
-
-
-def _find_lock(known: _Gathered, folder: Path) -> Mapping[TakeId, LockRecord]:
-    """Return the records of the lock that is of this folder: in it, or beside it with files that lie in it."""
-    for place in (folder, folder.absolute().parent):
-        for path in sorted(place.glob(f"*{LOCK_SUFFIX}")):
-            try:
-                records = read_lock(path)
-            except ManifestError as error:
-                if place == folder:
-                    known.notes.append(one_line(str(error)))
-                continue  # other programs have locks, too
-            if records and (place == folder or any((folder / each.file).is_file() for each in records.values())):
-                manifest = _shortest(path.with_name(path.name.removesuffix(LOCK_SUFFIX)))
-                known.manifest = manifest if manifest.is_file() else None
-                return records
-    return {}
+            records = read_lock(path)
+        except ManifestError:
+            continue  # other programs have locks, too
+        if any((folder / record.file).is_file() for record in records.values()):
+            return path
+    return None
 
 
 def _shortest(path: Path) -> Path:
@@ -198,12 +202,12 @@ def _take_in_journal(known: _Gathered, path: Path, *, must_exist: bool) -> None:
     """Take in the journal; without one, what the lock names counts as paid for once."""
     if not path.is_file() and not must_exist:
         known.paid = sum(len(takes) for takes in known.takes.values())
-        known.notes.append("There is no journal here: when things were made, and what failed, is not known")
+        known.notes.append("There is no journal here: when things were made, and what failed, nobody knows.")
         return
     try:
         with read_journal(path) as journal:
             rows = list(_rows(journal))
-            past = journal.past_task_ids([row.id for row in rows]) if len(rows) <= _PAGE else _past(journal, rows)
+            past = _past(journal, rows)
     except JournalError as error:
         known.paid = sum(len(takes) for takes in known.takes.values())
         known.notes.append(one_line(str(error)))
@@ -296,6 +300,7 @@ def _effect(
                 place,
                 # Silent, and there is a later one that can be heard: it was made in its place.
                 rejected=number in silent and max(heard, default=0) > number,
+                wanted=known.requests.get(key),
             )
             for number, take in sorted(takes.items())
         ],
@@ -303,13 +308,23 @@ def _effect(
 
 
 def _take(
-    number: int, take: _Known, path: Path | None, look: _Looked | None, place: Path, *, rejected: bool
+    number: int,
+    take: _Known,
+    path: Path | None,
+    look: _Looked | None,
+    place: Path,
+    *,
+    rejected: bool,
+    wanted: SfxRequest | None,
 ) -> TakeReport:
     row, record = take.row, take.record
+    made_for = record.request if record is not None else None if row is None else hash_request(row.request)
     state = EffectState.SAVED if row is None else row.state
     is_there = look is not None and look.sha256 is not None
     expected = record.sha256 if record is not None else None if row is None else row.sha256
     notes = [] if look is None or look.check.note is None else [look.check.note]
+    if made_for is not None and wanted is not None and made_for != hash_request(wanted):
+        notes.append("made for an earlier wording of the request")
     if is_there and look is not None and expected not in (None, look.sha256):
         notes.append("changed since it was saved")
     problems = () if look is None else look.check.problems
