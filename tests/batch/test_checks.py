@@ -46,7 +46,7 @@ def test_what_is_measured(tmp_path: Path, bits: int) -> None:
     assert found.peak_db == pytest.approx(-6.02, abs=0.1)
     assert found.rms_db == pytest.approx(-11.07, abs=0.2)
     assert (found.problems, found.note) == ((), None)
-    assert not (found.silent or found.clipped or found.wrong_length)
+    assert (found.silent, found.clipped, found.wrong_length) == (False, False, False)
 
 
 @pytest.mark.usefixtures("way")

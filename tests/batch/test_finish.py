@@ -36,24 +36,24 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
-def test_formats(door: Path, format: str) -> None:
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg"])
+def test_formats(door: Path, form: str) -> None:
     """The copy stands beside its original in the format that was asked for; nothing else is left."""
     before = sha256(door)
-    made = finish(door, format=format)
-    assert made == door.with_name(f"door.finished.{format}") == finished_path(door, format)
-    assert soundfile.info(made).format == format.upper()
+    made = finish(door, format=form)
+    assert made == door.with_name(f"door.finished.{form}") == finished_path(door, form)
+    assert soundfile.info(made).format == form.upper()
     assert check_file(made, 2.5).problems == ()
     assert left(door.parent) == sorted(["door.wav", made.name])
     assert sha256(door) == before
 
 
 @pytest.mark.parametrize("bits", [16, 24])
-@pytest.mark.parametrize("format", ["wav", "flac"])
-def test_a_mere_copy_is_exact(tmp_path: Path, bits: int, format: str) -> None:
+@pytest.mark.parametrize("form", ["wav", "flac"])
+def test_a_mere_copy_is_exact(tmp_path: Path, bits: int, form: str) -> None:
     """Without trimming and levelling, the samples of a lossless copy are those of the original, in their width."""
     original = put(tmp_path / "a.wav", wav(tone(1, peak=1.0), tone(1, hertz=99), bits=bits))
-    made = finish(original, format=format)
+    made = finish(original, format=form)
     was, _ = soundfile.read(original, dtype="int32")
     came, rate = soundfile.read(made, dtype="int32")
     assert (was == came).all()
@@ -96,27 +96,27 @@ def test_nothing_to_trim(tmp_path: Path) -> None:
     assert (soundfile.read(finish(original, trim=True))[0] == soundfile.read(original)[0]).all()
 
 
-@pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg"])
 @pytest.mark.parametrize("peak_db", [0.0, -1.0, -20.0])
-def test_the_peak(door: Path, format: str, peak_db: float) -> None:
+def test_the_peak(door: Path, form: str, peak_db: float) -> None:
     """The loudest sample comes to lie where it was asked for; that of a lossy copy not above."""
-    found = check_file(finish(door, format=format, peak_db=peak_db))
+    found = check_file(finish(door, format=form, peak_db=peak_db))
     assert found.peak_db is not None
     assert found.peak_db <= peak_db + 0.001
-    assert found.peak_db > peak_db - (0.01 if format != "ogg" else 1.0)
+    assert found.peak_db > peak_db - (0.01 if form != "ogg" else 1.0)
     assert not found.clipped
 
 
-@pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
-def test_too_loud_is_made_softer(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg"])
+def test_too_loud_is_made_softer(tmp_path: Path, form: str) -> None:
     """What is above full scale is made softer as a whole, not cut."""
     original = put(tmp_path / "a.wav", float_wav(tone(1, peak=2.0), tone(1, peak=1.0)))
-    found = check_file(finish(original, format=format))
+    found = check_file(finish(original, format=form))
     assert found.peak is not None
     assert found.peak <= 1.0
     assert not found.clipped
-    if format != "ogg":
-        came, _ = soundfile.read(finish(original, format=format))
+    if form != "ogg":
+        came, _ = soundfile.read(finish(original, format=form))
         assert np.abs(came).max(axis=0) == pytest.approx([1.0, 0.5], abs=0.001)
 
 
@@ -138,16 +138,16 @@ def test_no_numbers(tmp_path: Path) -> None:
 # Its place
 
 
-@pytest.mark.parametrize("format", ["wav", "flac", "ogg"])
-def test_the_same_bytes(door: Path, format: str) -> None:
+@pytest.mark.parametrize("form", ["wav", "flac", "ogg"])
+def test_the_same_bytes(door: Path, form: str) -> None:
     """The same original and settings give the same bytes; a second run finds them and writes nothing."""
-    made = finish(door, format=format, trim=True, peak_db=-1)
+    made = finish(door, format=form, trim=True, peak_db=-1)
     first, when = made.read_bytes(), made.stat().st_mtime_ns
     time.sleep(0.002)
-    finish(door, format=format, trim=True, peak_db=-1)
+    finish(door, format=form, trim=True, peak_db=-1)
     assert made.stat().st_mtime_ns == when
     made.unlink()
-    assert finish(door, format=format, trim=True, peak_db=-1).read_bytes() == first
+    assert finish(door, format=form, trim=True, peak_db=-1).read_bytes() == first
 
 
 def test_the_numbers_of_ogg_pages(door: Path) -> None:

@@ -48,12 +48,18 @@
       row.fits = fits && (words === "" || textOf(row).includes(words));
     }
     limit = step;
+    backToTop();
     layOut();
     const number = (value) => value.toLocaleString("en");
     const found = rows.filter((row) => row.fits).length;
     shown.textContent =
       found === rows.length ? `${number(found)} in all` : `${number(found)} of ${number(rows.length)} found`;
     nothing.hidden = found > 0 || rows.length === 0;
+  }
+
+  function backToTop() {
+    const above = find.form.getBoundingClientRect().bottom - list.getBoundingClientRect().top;
+    if (above > 0) scrollBy({ top: -above, behavior: "instant" });
   }
 
   function layOut() {
@@ -95,6 +101,7 @@
     rows = [...rows].sort(compare);
     list.append(...rows.map((row) => row.element));
     limit = step;
+    backToTop();
     layOut();
   }
 
