@@ -25,19 +25,27 @@ class Parsed(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: dict[str, list[str]] = {}
-        self._open: list[str] = []
+        self._open: list[tuple[str, int]] = []  # which element of its kind
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Take an element."""
         self.elements.append((tag, dict(attrs)))
-        self.texts.setdefault(tag, []).append("")
-        self._open.append(tag)
+        texts = self.texts.setdefault(tag, [])
+        texts.append("")
+        if tag not in ("meta", "link", "input", "br", "img"):
+            self._open.append((tag, len(texts) - 1))
+
+    def handle_endtag(self, tag: str) -> None:
+        """Take an element's end."""
+        if any(name == tag for name, _ in self._open):
+            while self._open.pop()[0] != tag:
+                pass
 
     def handle_data(self, data: str) -> None:
         """Take a text."""
-        if self._open:
-            self.texts[self._open[-1]][-1] += data
+        for tag, number in self._open:
+            self.texts[tag][number] += data
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
         """Return the attributes of all elements of a kind."""
