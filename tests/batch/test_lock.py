@@ -46,6 +46,7 @@ RECORDS = st.builds(
 LOCKS = st.lists(RECORDS, max_size=6).map(lambda records: {each.id: each for each in records})
 
 
+@settings(deadline=None)
 @given(LOCKS)
 def test_what_is_written_is_read(records: dict[tuple[str, int], LockRecord]) -> None:
     """Whatever the keys hold, a lock is read as it was written, and its bytes do not depend on the order."""
@@ -55,6 +56,7 @@ def test_what_is_written_is_read(records: dict[tuple[str, int], LockRecord]) -> 
     assert len(content.split(b"\n")) == len(records) + 1
 
 
+@settings(deadline=None)
 @given(LOCKS, LOCKS, LOCKS)
 def test_merging(
     one: dict[tuple[str, int], LockRecord],
@@ -68,6 +70,7 @@ def test_merging(
     assert merge(one, two).keys() == one.keys() | two.keys()
 
 
+@settings(deadline=None)
 @given(LOCKS, LOCKS, st.booleans())
 def test_what_git_could_not_merge(
     one: dict[tuple[str, int], LockRecord], two: dict[tuple[str, int], LockRecord], with_base: bool

@@ -36,17 +36,20 @@ def faults(folder: Path, name: str, content: str | bytes, **options: Any) -> lis
 
 
 DOOR = SfxRequest("Door, creaking", negative_prompt="music", duration=2.5)
+SHARED = 'negative_prompt="music"\nduration=2.5\ntakes=3'
 FORMATS = [
-    ("a.csv", "key,prompt,negative_prompt,duration,takes\nd,\"Door, creaking\",music,2.5,3\n"),
+    ("a.csv", 'key,prompt,negative_prompt,duration,takes\nd,"Door, creaking",music,2.5,3\n'),
     ("a.csv", "\ufeffKey;Prompt;negativePrompt;Duration;Takes;;\r\nd;Door, creaking;music;2,5;3;;\r\n;;;;;;\r\n"),
     ("a.csv", 'sep=;\nkey;prompt;negative prompt;duration;takes\nd;"Door, creaking";music;2,5;3\n'),
     ("a.tsv", "key\tprompt\tnegative_prompt\tduration\ttakes\nd\tDoor, creaking\tmusic\t2.5\t3\n"),
-    ("a.jsonl", '\n{"key": "d", "prompt": "Door, creaking", "negative_prompt": "music", "duration": 2.5, "takes": 3}\n'),
+    (
+        "a.jsonl",
+        '\n{"key": "d", "prompt": "Door, creaking", "negative_prompt": "music", "duration": 2.5, "takes": 3}\n',
+    ),
     ("a", '{"key": "d", "prompt": "Door, creaking", "negativePrompt": "music", "duration": 2.5, "takes": 3}'),
-    ("a.toml", '[[sound]]\nkey = "d"\nprompt = "Door, creaking"\nnegative_prompt = "music"\nduration = 2.5\ntakes = 3\n'),
-    ("a", '[defaults]\nprompt_suffix = ", creaking"\nnegative_prompt = "music"\nduration = 2.5\ntakes = 3\n'
-          '[[sound]]\nkey = "d"\nprompt = "Door"\n'),
-]  # fmt: skip
+    ("a.toml", '[[sound]]\nkey="d"\nprompt="Door, creaking"\nnegative_prompt="music"\nduration=2.5\ntakes=3\n'),
+    ("a", f'[defaults]\nprompt_suffix=", creaking"\n{SHARED}\n[[sound]]\nkey="d"\nprompt="Door"\n'),
+]
 
 
 @pytest.mark.parametrize(("name", "content"), FORMATS)

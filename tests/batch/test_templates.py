@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finevoice_async.batch.templates import TemplateError, is_inside, parse, stem, stem_of_file
@@ -40,6 +40,7 @@ def test_what_names_no_file_below(template: str) -> None:
         parse(template)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300), st.text(max_size=300), st.integers(1, 100))
 def test_whatever_the_key_holds(key: str, prompt: str, take: int) -> None:
     """A name stays in its folder, and its file is found by its stem."""
