@@ -17,6 +17,6 @@ def polling(_: Memory) -> Polling:
 
 
 if __name__ == "__main__":
-    Memory.polling = polling  # type: ignore[method-assign]  # this program's own process
+    Memory.polling = polling  # type: ignore[method-assign,assignment]  # this program's own process
     sys.argv[0] = "finevoice"
     main()
