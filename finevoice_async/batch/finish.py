@@ -37,7 +37,8 @@ _LEAD: Final = 0.01  # seconds that stay before the first sound and after the la
 _FADE: Final = 0.01  # seconds, within that lead: a cut does not click, and no sound is touched
 _MOST_SAMPLES: Final = 1 << 28  # all channels together: an effect has 30 s, and all of it is held in memory
 _OGG_BLOCK: Final = 1 << 14  # frames
-_OGG_PASSES: Final = 4  # a lossy coder comes out louder than it was fed: fed a little less, until it fits
+_OGG_MARGIN: Final = 0.998
+_OGG_PASSES: Final = 8  # a lossy coder comes out louder than it was fed: fed a little less, until it fits
 
 
 class FinishError(FineVoiceError):
@@ -205,7 +206,7 @@ def _encode_ogg(samples: NDArray[np.float64], rate: int, soundfile: Any) -> byte
         loudest = float(np.abs(came).max()) if len(came) else 0.0
         if loudest <= wanted:
             break
-        factor *= wanted / loudest
+        factor *= wanted / loudest * _OGG_MARGIN
     return _with_serial(made.getvalue(), _serial_of(samples))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -233,6 +234,9 @@ class BatchReport:
 
     def write_html(self, path: str | os.PathLike[str]) -> Path:
         """Write a page on which every sound can be heard, and return where it is. Blocks."""
-        from finevoice_async.batch.report import render
+        from finevoice_async.batch.report import render, write
+        from finevoice_async.batch.report_folder import read_folder
 
-        return render(self, Path(path))
+        page = Path(path)
+        write(render(read_folder(self.out, now=datetime.now(UTC), page=page, lock=self.lock_path)), page)
+        return page

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from finevoice_async.cli.batch_commands import add_to as add_batch_commands
 from finevoice_async.cli.exits import EPILOG, WRONG_USE, words
+from finevoice_async.cli.report import add_to as add_report_command
 from finevoice_async.cli.runner import finish
 from finevoice_async.cli.spans import parse_span
 from finevoice_async.cli.talk import give_json, say
@@ -290,3 +291,4 @@ def resume(
 
 
 add_batch_commands(app)
+add_report_command(app)
