@@ -68,14 +68,14 @@ class Checker:
 
     def take(self, row: ManifestRow) -> None:
         """Check a row against those before it."""
-        if not self._once(self._keys, row.key, row, f"the key {shorten(row.key)}"):
+        if not self._once(self._keys, row.key, row, "key", row.key):
             return
         for take in range(1, row.takes + 1):
             self._take_stem(row.stem(take), row)
 
     def _take_stem(self, stem: str, row: ManifestRow) -> None:
         plain = folded(stem)
-        if not self._once(self.stems, plain, row, f"the file {shorten(stem)}"):
+        if not self._once(self.stems, plain, row, "file", stem):
             return
         above = plain.rpartition("/")[0]
         while above:
@@ -97,12 +97,15 @@ class Checker:
         elif (self._folder.out / held).is_dir() and "." not in held.rpartition("/")[2]:
             self._faults.add(row.line, f"{shorten(held)} is a folder already, so no file can be called so")
 
-    def _once(self, seen: dict[int, int | None], text: str, row: ManifestRow, what: str) -> bool:
+    def _once(self, seen: dict[int, int | None], text: str, row: ManifestRow, what: str, name: str) -> bool:
         mark = hash(text)
         if mark not in seen:
             seen[mark] = row.line
             return True
-        self._faults.add(row.line, f"{what} is that of {_where(seen[mark])}, too; for more of one sound there is takes")
+        self._faults.add(
+            row.line,
+            f"the {what} {shorten(name)} is that of {_where(seen[mark])}, too; for more of one sound there is takes",
+        )
         return False
 
     def end(self) -> None:

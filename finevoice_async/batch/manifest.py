@@ -16,11 +16,11 @@ from finevoice_async.batch.rows import ManifestRow, make_row
 from finevoice_async.batch.sources import Format, Source
 
 STDIN: Final = "-"
-_PACK: Final = 1000  # rows that are unpacked together
+_PACK: Final = 200  # rows that are packed together: some milliseconds, in which no other thread runs
 
 
 class PackedRows:
-    """Rows in little room, a thousand to a pack: 100,000 of them take some megabytes."""
+    """Rows in little room, some hundreds to a pack: 100,000 of them take some megabytes."""
 
     def __init__(self) -> None:
         # All mutable state:

@@ -15,8 +15,8 @@ from finevoice_async.batch.templates import stem_of_file
 from finevoice_async.core import media
 from finevoice_async.core.filenames import suffix_of
 
-BYTES_A_SECOND: Final = 96_000
-"""Of audio as it is delivered: 48 kHz, 16 bits, one channel. MP3 has a sixth of that, two channels twice as much."""
+BYTES_A_SECOND: Final = 16_000
+"""Of audio at least, as MP3 of 128 kbit/s: what does not fit even so cannot fit. WAV has up to twelve times as many."""
 
 USUAL_SECONDS: Final = 5.0
 """Of a sound whose length is left to the service."""
@@ -86,7 +86,7 @@ class Folder:
             return None  # what is wrong with it `trouble` says
         if needed <= free:
             return None
-        return f"not enough disk: about {_megabytes(needed)} are needed, {_megabytes(free)} are free"
+        return f"not enough disk: at least {_megabytes(needed)} are needed, {_megabytes(free)} are free"
 
 
 def size_of(duration: float | None) -> float:
@@ -95,4 +95,4 @@ def size_of(duration: float | None) -> float:
 
 
 def _megabytes(count: float) -> str:
-    return f"{count / 1e6:,.0f} MB"
+    return f"{count / 1e6:,.1f} MB"

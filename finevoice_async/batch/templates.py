@@ -73,8 +73,10 @@ def stem(template: str, *, key: str, take: int, prompt: str | None, row: int) ->
 
     A take after the first whose number the template does not show gets it at the end.
     """
-    values: dict[str, str | int] = {"key": key, "take": take, "prompt": slug(prompt or "") or "effect", "row": row}
     parts = parse(template)
+    values: dict[str, str | int] = {"key": key, "take": take, "row": row}
+    if "{prompt" in template:  # it costs more than all the rest, and few use it
+        values["prompt"] = slug(prompt or "") or "effect"
     filled = ["".join(_fill(piece, values) for piece in part) for part in parts]
     *folders, name = filled
     name = bare(safe_name(name))

@@ -7,16 +7,19 @@ import json
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, Served, served, start
+from commands import PATIENCE, Served, served
 
+import finevoice_async
 from finevoice_async import EffectState
 from finevoice_async.adapters.journal_reader import read_journal
 
+COMMAND = Path(__file__).with_name("hasty_command.py")
 ROWS, PLAN = 200, 10
 BUDGET = 210
 FAULTS = {"submit.lose_reply": 0.02, "submit.bad_gateway": 0.02, "download.cut": 0.1, "poll.error_500": 0.02}
@@ -26,6 +29,7 @@ FAULTS = {"submit.lose_reply": 0.02, "submit.bad_gateway": 0.02, "download.cut":
 def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the command learns out of the home of whoever runs the tests."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(finevoice_async.__file__).parents[1]))  # programs run this very package
     monkeypatch.chdir(tmp_path)
 
 
@@ -33,6 +37,12 @@ def write_manifest(rows: int) -> None:
     """Write a list of so many sounds."""
     lines = [json.dumps({"key": f"s{i:04}", "prompt": f"sound {i}", "duration": 0.1}) for i in range(rows)]
     Path("m.jsonl").write_text("\n".join(lines))
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start the command."""
+    words = [sys.executable, str(COMMAND), *arguments]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run_until(service: Served, *arguments: str, more: int, number: int) -> subprocess.Popen[str]:
