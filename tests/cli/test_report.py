@@ -35,7 +35,7 @@ def test_after_a_batch(run: Any, made: Path) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script>alert(1)" not in page
     assert "finevoice batch sounds.csv --out out" in page
-    assert 'class="times"' in page
+    assert 'class="times few"' in page
 
 
 def test_what_needs_a_look_is_said(run: Any, made: Path) -> None:
