@@ -176,6 +176,7 @@ def test_cut_off(tmp_path: Path) -> None:
     found = check(tmp_path, wav(tone(4))[: 2 * RATE * 2 + 44], 4)
     assert found.seconds == 2.0
     assert found.problems == ("the WAV file ends after 32044 of 64044 bytes", "it lasts 2.0 s, 4 s were asked for")
+    assert not check(tmp_path, wav([*silence(2), *tone(2)])[: 2 * RATE], 4).silent  # nobody knows what would come
 
 
 @pytest.mark.usefixtures("way")
@@ -249,6 +250,22 @@ def test_other_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: st
     unread = check_file(put(path, content), 2)
     assert (unread.problems, unread.seconds, unread.silent) == ((), None, False)
     assert unread.note == "not measured: It takes the audio extra: pip install 'finevoice-async[audio]'"
+
+
+@pytest.mark.parametrize("missing", [0, 1, 40, 2000])
+def test_an_ogg_file_that_is_cut(tmp_path: Path, missing: int) -> None:
+    """Each page says how long it is: of the last one no byte may be missing, nor of what is cut in its head."""
+    import soundfile
+
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, tone(2), RATE)
+    content = path.read_bytes()
+    cut = content[: len(content) - missing]
+    head_only = content[: content.rindex(b"OggS") + 20]
+    found = check_file(put(path, cut))
+    assert found.problems[:1] == (("the Ogg file ends inside a page",) if missing else ())
+    assert not found.silent
+    assert check_file(put(path, head_only)).problems[0] == "the Ogg file ends inside a page"
 
 
 def test_what_nothing_here_reads(tmp_path: Path) -> None:
