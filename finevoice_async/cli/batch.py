@@ -31,7 +31,7 @@ from finevoice_async.batch import (
     read_manifest,
     run_batch,
 )
-from finevoice_async.batch.run import report_only, select
+from finevoice_async.batch.run import select, settle
 from finevoice_async.batch.survey import JOURNAL_NAME, Hashes, Survey
 from finevoice_async.cli import exits
 from finevoice_async.cli.batch_view import BatchView
@@ -94,6 +94,8 @@ async def batch(job: Job) -> int:
             "--budget needs --price-per-effect: the service publishes no prices, your account shows yours. Nothing was "
             "sent."
         )
+    if job.options.finish is not None:
+        job.options.finish.check()
     try:
         return await _Batch(job).run()
     except ManifestError as error:
@@ -133,7 +135,7 @@ class _Batch:
         if make or fetch:
             report, code = await self._make(manifest, len(make) + len(fetch), spent, mark)
         else:
-            report, code = await anyio.to_thread.run_sync(report_only, survey, plan, job.options), 0
+            report, code = await settle(survey, plan, job.options), 0
         if report is None:
             return code
         self._tell(report, bool(changed))
@@ -272,6 +274,8 @@ class _Batch:
             say(f"finevoice: {exits.words(report.stopped_by)}")
         if report.lock_error is not None:
             say(f"finevoice: {exits.words(report.lock_error)}")
+        for record, error in report.unfinished:
+            say(f"{plain(record.key)}: {exits.words(error)}")
         for result in report.existing:
             if result.note is not None:
                 say(f"{plain(result.key)}: {plain(str(result.path))}: {result.note}")

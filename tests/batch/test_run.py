@@ -293,7 +293,7 @@ async def test_silent_ones(project: Project, monkeypatch: pytest.MonkeyPatch) ->
     def silence(path: Path, asked: float | None) -> AudioCheck:
         return AudioCheck(seconds=0.1, silent=path.name in ("a.wav", "a-2.wav", "b.wav"))
 
-    monkeypatch.setattr("finevoice_async.batch.work.check_file", silence)
+    monkeypatch.setattr("finevoice_async.batch.keeping.check_file", silence)
     manifest = project.want("a", "b", "c")
     report = await project.run(manifest, reroll_silent=1)
     assert (sorted(keys(report.saved)), report.paid) == ([("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1)], 5)
