@@ -21,7 +21,7 @@ def finisher(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Collection[str]
     """Stand in for what needs the extra: a copy is its settings; tells what was made, and what might be replaced."""
     made: list[tuple[str, Collection[str]]] = []
 
-    def finish(path: Path, *, format: str | None, trim: bool, peak_db: float | None, replaces: Collection[str]) -> Path:
+    def finish(path: Path, *, format: str, trim: bool, peak_db: float | None, replaces: Collection[str]) -> Path:  # noqa: A002 - as it is called
         target = path.with_suffix(f".finished.{format}")
         if path.name == "b.wav":
             raise FinishError("It is broken.")
