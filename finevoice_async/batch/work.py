@@ -166,10 +166,10 @@ class Work:
     async def _fetch_all(self, entries: list[PlanEntry]) -> None:
         for entry in entries:
             await self._fetching.acquire()
-            if self.is_stopped and entry.state is PlanState.MISSING:  # costs nothing, and can wait
+            if self.is_stopped and entry.state is PlanState.MISSING:  # it can wait; what runs is finished
                 self._fetching.release()
-                return
-            self._group.create_task(self._fetch(entry))
+            else:
+                self._group.create_task(self._fetch(entry))
 
     async def _fetch(self, entry: PlanEntry) -> None:
         try:

@@ -124,7 +124,10 @@ class _Batch:
         if job.dry_run:
             tell_plan(plan, make, manifest, purse=job.purse, seconds=self._seconds(make), as_json=job.as_json)
             return 0
-        changed = [entry for entry in plan.entries if entry.state is PlanState.CHANGED and entry not in make]
+        changed: list[PlanEntry] = []
+        if not job.options.remake:
+            others, _ = select(plan, attrs.evolve(job.options, remake=True, limit=None))
+            changed = [entry for entry in others if entry.state is PlanState.CHANGED]
         if job.frozen and (make or changed):
             return self._refuse_to_pay(make, changed)
         mark = RunMark(job.out)
@@ -228,7 +231,7 @@ class _Batch:
         if is_spent and report.not_begun:
             report.stopped_by = BudgetExceededError(
                 f"The budget of {count(job.purse.most or 0, 'submission')} was spent before this run was cut off. "
-                "Nothing more was sent."
+                "Nothing more was sent; the next run has a budget of its own."
             )
         if stopping.asked.is_set() and (report.not_begun or report.failed):
             return report, stopping.code
