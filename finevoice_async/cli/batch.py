@@ -106,6 +106,8 @@ class _Batch:
     """One run of the command."""
 
     def __init__(self, job: Job) -> None:
+        if job.frozen:  # whatever comes of what is fetched, nothing is paid for
+            job = attrs.evolve(job, options=attrs.evolve(job.options, limit=0, reroll_silent=0))
         self._job = job
         self._hashes = Hashes()
         self._polling = Memory(job.base_url, emulator=job.emulator).polling()
@@ -120,7 +122,7 @@ class _Batch:
         job = self._job
         manifest = await anyio.to_thread.run_sync(lambda: read_manifest(job.manifest, out=job.out))
         survey, plan = await anyio.to_thread.run_sync(self._preview, manifest)
-        make, fetch = select(plan, job.options)
+        make, fetch = select(plan, job.options if not job.frozen else attrs.evolve(job.options, limit=None))
         if job.dry_run:
             tell_plan(plan, make, manifest, purse=job.purse, seconds=self._seconds(make), as_json=job.as_json)
             return 0

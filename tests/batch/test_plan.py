@@ -113,6 +113,16 @@ def test_what_is_orphaned() -> None:
     ]
 
 
+def test_a_new_take_takes_nobodys_name() -> None:
+    """The file of another sound is no place for a new take, also where it is not made yet."""
+    rows = PackedRows()
+    rows.add(ManifestRow(number=1, line=1, key="a", request=RAIN))
+    rows.add(ManifestRow(number=2, line=2, key="b", request=RAIN, file="A-2.wav"))
+    both = Manifest("m", None, rows, frozenset(hash(name) for name in ("a", "a-2")))
+    entries = make_plan(both, {"a": {1: locked(OLD)}}, lambda _: None).entries
+    assert [(entry.state, entry.key, entry.stem) for entry in entries] == [(S.CHANGED, "a", "a-3"), (S.NEW, "b", "A-2")]
+
+
 KNOWN = st.one_of(
     st.builds(
         locked,
