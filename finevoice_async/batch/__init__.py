@@ -7,6 +7,7 @@
         report = await run_batch(session, manifest, "sounds")
 """
 
+from finevoice_async.batch.copies import Finish
 from finevoice_async.batch.manifest import Manifest, read_manifest
 from finevoice_async.batch.plan import Plan, PlanEntry, PlanState
 from finevoice_async.batch.results import BatchReport, BatchResult, BatchUpdate, ResultKind
@@ -19,6 +20,7 @@ __all__ = [
     "BatchReport",
     "BatchResult",
     "BatchUpdate",
+    "Finish",
     "Manifest",
     "ManifestError",
     "ManifestFault",

@@ -38,7 +38,8 @@ class LockRecord:
         sha256: Of the file, in hexadecimal.
         media_type: What kind of audio it is.
         seconds: How long it is.
-        silent: It was found to be silent; None if it was not checked.
+        silent: It was found to be silent; None if it was not.
+        finished_sha256: Of its finished copy, if one was made.
     """
 
     key: str
@@ -50,6 +51,7 @@ class LockRecord:
     media_type: str | None = None
     seconds: float | None = None
     silent: bool | None = None
+    finished_sha256: str | None = None
 
     @property
     def id(self) -> TakeId:
@@ -61,7 +63,8 @@ Records = Mapping[TakeId, LockRecord]
 
 _REQUIRED: Final[dict[str, type]] = {"key": str, "take": int, "request": str, "file": str, "sha256": str}
 _LONGEST: Final = 1e6  # seconds; of what says more, nothing is kept
-_TEXTS: Final = ("task_id", "media_type")
+_TEXTS: Final = ("task_id", "media_type", "finished_sha256")
+_SELDOM: Final = ("silent", "finished_sha256")  # written only where they say something
 
 
 def format_lock(records: Records) -> bytes:
@@ -71,8 +74,9 @@ def format_lock(records: Records) -> bytes:
 
 def _format(record: LockRecord) -> bytes:
     fields = attrs.asdict(record)
-    if record.silent is None:
-        del fields["silent"]
+    for name in _SELDOM:
+        if fields[name] is None:
+            del fields[name]
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
 
 from finevoice_async.batch.checks import AudioCheck
-from finevoice_async.batch.lock import LockRecord, update_lock
+from finevoice_async.batch.lock import LockRecord, TakeId, update_lock
 from finevoice_async.batch.plan import PlanEntry, PlanState
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import (
@@ -129,7 +129,7 @@ def as_it_is(entry: PlanEntry, out: Path) -> BatchResult | None:
     return BatchResult.of(entry, kind, path=None if entry.file is None else out / entry.file)
 
 
-def _shown(values: list[object]) -> str:
+def _shown(values: Sized) -> str:
     return f"<{len(values)}>"
 
 
@@ -149,6 +149,8 @@ class BatchReport:
         stopped_by: Why the run stopped before its end, if an error did it.
         is_stopped: It was asked to stop before its end.
         lock_error: Why the lock could not be written.
+        records: What the run has put into the lock.
+        unfinished: Sounds whose finished copies could not be made, and why.
     """
 
     manifest: str
@@ -161,6 +163,8 @@ class BatchReport:
     stopped_by: FineVoiceError | None = None
     is_stopped: bool = False
     lock_error: FineVoiceError | None = None
+    records: dict[TakeId, LockRecord] = attrs.field(factory=dict, repr=_shown)
+    unfinished: list[tuple[LockRecord, FineVoiceError]] = attrs.field(factory=list, repr=_shown)
 
     def of_kind(self, kind: ResultKind) -> list[BatchResult]:
         """Return the sounds that came to this."""
@@ -210,7 +214,11 @@ class BatchReport:
             return JOURNAL_FAILED
         if isinstance(self.stopped_by, AuthenticationError | InsufficientCreditsError):
             return REFUSED
-        if self.lock_error is not None or any(isinstance(each.error, DownloadError) for each in self.failed):
+        if (
+            self.lock_error is not None
+            or self.unfinished
+            or any(isinstance(each.error, DownloadError) for each in self.failed)
+        ):
             return NOT_SAVED
         if self.failed or self.stopped_by is not None or (self.is_stopped and self.not_begun):
             return NOT_DONE
@@ -229,7 +237,8 @@ class BatchReport:
             OSError: It could not be written.
         """
         target = self.lock_path if path is None else Path(path)
-        update_lock(target, {result.record.id: result.record for result in self.results if result.record is not None})
+        known = {result.record.id: result.record for result in self.results if result.record is not None}
+        update_lock(target, {**known, **self.records})
         return target
 
     def write_html(self, path: str | os.PathLike[str]) -> Path:

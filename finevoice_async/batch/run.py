@@ -12,7 +12,9 @@ from typing import Final
 import anyio
 import attrs
 
-from finevoice_async.batch.lock import update_lock
+from finevoice_async.batch.copies import Finish, make_copies
+from finevoice_async.batch.finish import FinishError
+from finevoice_async.batch.lock import LockRecord
 from finevoice_async.batch.lock_writer import LockWriter
 from finevoice_async.batch.manifest import Manifest
 from finevoice_async.batch.plan import Plan, PlanEntry, PlanState
@@ -37,6 +39,7 @@ class BatchOptions:
         only: Leave all others alone whose key, and whose file, does not match this pattern of a shell.
         max_failures: Stop after so many that came to nothing.
         reroll_silent: Make at most so many more takes of a sound in place of silent ones, which stay.
+        finish: Make finished copies of all sounds that are there.
     """
 
     remake: bool = False
@@ -45,6 +48,7 @@ class BatchOptions:
     only: str | None = None
     max_failures: int | None = None
     reroll_silent: int = 0
+    finish: Finish | None = None
 
 
 async def run_batch(
@@ -75,10 +79,13 @@ async def run_batch(
 
     Raises:
         ManifestError: There is no place for the files, or the lock cannot be read. Nothing was sent.
+        ConfigurationError: Finished copies cannot be made. Nothing was sent.
         JournalError: The journal could not be read.
         SessionClosedError: The session is closed.
     """
     folder = Path(out)
+    if options.finish is not None:
+        options.finish.check()
     survey = Survey(manifest, folder, hashes)
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
@@ -96,9 +103,11 @@ async def run_batch(
         next_take=_Takes(plan, survey).another,
         on_update=on_update,
     )
-    lock_error = None
+    unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
         await work.run(fetch, make, stop)
+        if options.finish is not None:
+            unfinished = await make_copies(_there(plan, work.saved, options), folder, options.finish, lock)
     finally:
         lock_error = await lock.aclose()
     report = BatchReport(
@@ -110,21 +119,43 @@ async def run_batch(
         stopped_by=work.stopped_by,
         is_stopped=work.is_stopped,
         lock_error=lock_error,
+        records=lock.mine,
+        unfinished=[*unfinished],
     )
     await anyio.to_thread.run_sync(_fill, report, plan, work.results, options)
     return report
 
 
-def report_only(survey: Survey, plan: Plan, options: BatchOptions) -> BatchReport:
-    """Say how a manifest stands of which nothing is to be made or fetched, and bring its lock up to date. Blocks.
+def _there(plan: Plan, saved: list[BatchResult], options: BatchOptions) -> list[LockRecord]:
+    """Return the sounds that are there, as they should be."""
+    before = [entry.record for entry in plan.entries if entry.state is PlanState.DONE and _is_meant(entry, options)]
+    return [record for record in (*before, *(each.record for each in saved)) if record is not None]
+
+
+async def settle(survey: Survey, plan: Plan, options: BatchOptions) -> BatchReport:
+    """Do what takes no session: bring the lock up to date, and make finished copies.
 
     Raises:
-        ManifestError: The lock cannot be read.
-        OSError: It could not be written.
+        ConfigurationError: Finished copies cannot be made.
     """
-    report = BatchReport(manifest=survey.manifest.name, out=survey.out, lock_path=survey.manifest.lock_path(survey.out))
-    update_lock(report.lock_path, {record.id: record for record in survey.unlocked})
-    _fill(report, plan, {}, options)
+    lock = LockWriter(survey.manifest.lock_path(survey.out))
+    lock.mine.update({record.id: record for record in survey.unlocked})
+    unfinished: list[tuple[LockRecord, FinishError]] = []
+    try:
+        if options.finish is not None:
+            options.finish.check()
+            unfinished = await make_copies(_there(plan, [], options), survey.out, options.finish, lock)
+    finally:
+        lock_error = await lock.aclose()
+    report = BatchReport(
+        manifest=survey.manifest.name,
+        out=survey.out,
+        lock_path=lock.path,
+        lock_error=lock_error,
+        records=lock.mine,
+        unfinished=[*unfinished],
+    )
+    await anyio.to_thread.run_sync(_fill, report, plan, {}, options)
     return report
 
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-import anyio
 import attrs
 
-from finevoice_async.batch.checks import AudioCheck, check_file
-from finevoice_async.batch.lock import LockRecord
+from finevoice_async.batch.keeping import describe, patiently, save
 from finevoice_async.batch.lock_writer import LockWriter
 from finevoice_async.batch.plan import PlanEntry, PlanState
 from finevoice_async.batch.results import BatchResult, BatchUpdate, OnUpdate, ResultKind
-from finevoice_async.core import media
-from finevoice_async.core.filenames import suffix_of
 from finevoice_async.core.tasks import TaskStatus
-from finevoice_async.effect import SoundEffect
 from finevoice_async.errors import (
     AuthenticationError,
     BudgetExceededError,
@@ -45,8 +39,6 @@ from finevoice_async.task import SfxTask
 
 log = logging.getLogger("finevoice_async")
 
-T = TypeVar("T")
-
 AHEAD: Final = 64
 """Sounds that may wait to be submitted: so many slots that come free at once wait for nobody."""
 
@@ -55,8 +47,6 @@ IN_HAND: Final = 2000
 
 FETCHING: Final = 64
 """Sounds paid for earlier that are asked for at once."""
-
-_TRIES: Final = 3  # of a wait or a save whose failure costs nothing; each tries several times itself
 
 _STOPS: Final = (
     AuthenticationError,
@@ -166,15 +156,20 @@ class Work:
         except FineVoiceError as error:
             log.warning("%r could not be taken back; it is not sent by this run: %s", task.key, error)
 
+    @property
+    def saved(self) -> list[BatchResult]:
+        """What was saved so far."""
+        return [result for result in self.results.values() if result.kind is ResultKind.SAVED]
+
     # Coming
 
     async def _fetch_all(self, entries: list[PlanEntry]) -> None:
         for entry in entries:
             await self._fetching.acquire()
-            if self.is_stopped and entry.state is PlanState.MISSING:  # costs nothing, and can wait
+            if self.is_stopped and entry.state is PlanState.MISSING:  # it can wait; what runs is finished
                 self._fetching.release()
-                return
-            self._group.create_task(self._fetch(entry))
+            else:
+                self._group.create_task(self._fetch(entry))
 
     async def _fetch(self, entry: PlanEntry) -> None:
         try:
@@ -257,24 +252,9 @@ class Work:
         Raises:
             FineVoiceError: It was not made, or not saved.
         """
-        effect = await _patiently(task.wait, PollError)
-        path = await _patiently(lambda: self._save(entry, effect), DownloadError)
-        try:
-            digest, check = await anyio.to_thread.run_sync(_look_at, path, _asked(entry))
-        except OSError as error:
-            raise _storage_error(entry, effect.task_id, error) from error
-        kind = media.of_suffix(suffix_of(path.name))
-        record = LockRecord(
-            key=entry.key,
-            take=entry.take,
-            request=entry.request_hash,
-            task_id=effect.task_id,
-            file=path.relative_to(self._out).as_posix(),
-            sha256=digest,
-            media_type=effect.media_type or (None if kind is None else kind.media_type),
-            seconds=None if check.seconds is None else round(check.seconds, 3),
-            silent=True if check.silent else None,
-        )
+        effect = await patiently(task.wait, PollError)
+        path = await patiently(lambda: save(entry, effect, self._out), DownloadError)
+        record, check = await describe(entry, effect, path, self._out)
         self._lock.put(record)
         note = "; ".join([*check.problems, *([effect.note] if effect.note else [])]) or None
         result = BatchResult.of(
@@ -283,37 +263,6 @@ class Work:
         self._put(entry, result)
         if check.silent:
             self._reroll(entry)
-
-    async def _save(self, entry: PlanEntry, effect: SoundEffect) -> Path:
-        """Save a sound where it belongs. What lies there already is never replaced.
-
-        Raises:
-            DownloadError: It could not be fetched or stored, or something else is in its place.
-        """
-        target = self._out / entry.stem
-        try:
-            await anyio.to_thread.run_sync(_make_folder, target.parent)
-            return await effect.save(target, overwrite=False)
-        except OSError as error:
-            raise _storage_error(entry, effect.task_id, error) from error
-        except DownloadError as error:
-            there = target.with_name(f"{target.name}{effect.suffix}")
-            if not isinstance(error.__cause__, FileExistsError) or not await self._is_it(effect, there):
-                raise
-            await effect.acknowledge()
-            return there
-
-    async def _is_it(self, effect: SoundEffect, path: Path) -> bool:
-        """Tell whether a file is this very sound: a crash came between its saving and the note of it."""
-        digest = hashlib.sha256()
-        async with aclosing(effect.stream()) as pieces:
-            async for piece in pieces:
-                digest.update(piece)
-        try:
-            there, _ = await anyio.to_thread.run_sync(_look_at, path, None)
-        except OSError:
-            return False
-        return there == digest.hexdigest()
 
     def _reroll(self, entry: PlanEntry) -> None:
         """Make another take in the place of a silent one, if that is allowed and nothing has stopped."""
@@ -374,43 +323,3 @@ class Work:
             self._on_update(update)
         except Exception:
             log.exception("on_update failed; the batch goes on")
-
-
-async def _patiently(do: Callable[[], Awaitable[T]], kind: type[FineVoiceError]) -> T:
-    """Do what costs nothing once more if it fails in a way that passes.
-
-    Raises:
-        FineVoiceError: It fails in another way, or again and again.
-    """
-    for _ in range(_TRIES - 1):
-        try:
-            return await do()
-        except kind as error:
-            if isinstance(error.__cause__, OSError):  # a disk does not get better by waiting
-                raise
-    return await do()
-
-
-def _asked(entry: PlanEntry) -> float | None:
-    return None if entry.request is None else entry.request.duration
-
-
-def _look_at(path: Path, asked: float | None) -> tuple[str, AudioCheck]:
-    """Return a file's SHA-256 and what it was found to be."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest, check_file(path, asked)
-
-
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-
-
-def _storage_error(entry: PlanEntry, task_id: str | None, error: OSError) -> DownloadError:
-    return DownloadError(
-        f"The result of task {task_id} could not be kept as {entry.stem}: {error.strerror or type(error).__name__}. It "
-        "is kept at the service; run the batch again.",
-        task_id=task_id,
-        key=entry.key,
-        request=entry.request,
-    )

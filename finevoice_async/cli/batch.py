@@ -31,7 +31,7 @@ from finevoice_async.batch import (
     read_manifest,
     run_batch,
 )
-from finevoice_async.batch.run import report_only, select
+from finevoice_async.batch.run import select, settle
 from finevoice_async.batch.survey import JOURNAL_NAME, Hashes, Survey
 from finevoice_async.cli import exits
 from finevoice_async.cli.batch_view import BatchView
@@ -94,6 +94,8 @@ async def batch(job: Job) -> int:
             "--budget needs --price-per-effect: the service publishes no prices, your account shows yours. Nothing was "
             "sent."
         )
+    if job.options.finish is not None:
+        job.options.finish.check()
     try:
         return await _Batch(job).run()
     except ManifestError as error:
@@ -104,6 +106,8 @@ class _Batch:
     """One run of the command."""
 
     def __init__(self, job: Job) -> None:
+        if job.frozen:  # whatever comes of what is fetched, nothing is paid for
+            job = attrs.evolve(job, options=attrs.evolve(job.options, limit=0, reroll_silent=0))
         self._job = job
         self._hashes = Hashes()
         self._polling = Memory(job.base_url, emulator=job.emulator).polling()
@@ -118,11 +122,14 @@ class _Batch:
         job = self._job
         manifest = await anyio.to_thread.run_sync(lambda: read_manifest(job.manifest, out=job.out))
         survey, plan = await anyio.to_thread.run_sync(self._preview, manifest)
-        make, fetch = select(plan, job.options)
+        make, fetch = select(plan, job.options if not job.frozen else attrs.evolve(job.options, limit=None))
         if job.dry_run:
             tell_plan(plan, make, manifest, purse=job.purse, seconds=self._seconds(make), as_json=job.as_json)
             return 0
-        changed = [entry for entry in plan.entries if entry.state is PlanState.CHANGED and entry not in make]
+        changed: list[PlanEntry] = []
+        if not job.options.remake:
+            others, _ = select(plan, attrs.evolve(job.options, remake=True, limit=None))
+            changed = [entry for entry in others if entry.state is PlanState.CHANGED]
         if job.frozen and (make or changed):
             return self._refuse_to_pay(make, changed)
         mark = RunMark(job.out)
@@ -133,7 +140,7 @@ class _Batch:
         if make or fetch:
             report, code = await self._make(manifest, len(make) + len(fetch), spent, mark)
         else:
-            report, code = await anyio.to_thread.run_sync(report_only, survey, plan, job.options), 0
+            report, code = await settle(survey, plan, job.options), 0
         if report is None:
             return code
         self._tell(report, bool(changed))
@@ -226,7 +233,7 @@ class _Batch:
         if is_spent and report.not_begun:
             report.stopped_by = BudgetExceededError(
                 f"The budget of {count(job.purse.most or 0, 'submission')} was spent before this run was cut off. "
-                "Nothing more was sent."
+                "Nothing more was sent; the next run has a budget of its own."
             )
         if stopping.asked.is_set() and (report.not_begun or report.failed):
             return report, stopping.code
@@ -272,6 +279,8 @@ class _Batch:
             say(f"finevoice: {exits.words(report.stopped_by)}")
         if report.lock_error is not None:
             say(f"finevoice: {exits.words(report.lock_error)}")
+        for record, error in report.unfinished:
+            say(f"{plain(record.key)}: {exits.words(error)}")
         for result in report.existing:
             if result.note is not None:
                 say(f"{plain(result.key)}: {plain(str(result.path))}: {result.note}")

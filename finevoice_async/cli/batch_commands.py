@@ -80,6 +80,14 @@ def batch(
     reroll_silent: Annotated[
         int, typer.Option(min=0, max=20, metavar="N", help="At most N more takes of a sound that came silent.")
     ] = 0,
+    format: Annotated[  # noqa: A002 - as it is typed
+        str | None,
+        typer.Option("--format", metavar="wav|flac|ogg", help="Make finished copies in this format, beside the files."),
+    ] = None,
+    trim: Annotated[bool, typer.Option("--trim", help="Make finished copies without silence at both ends.")] = False,
+    peak: Annotated[
+        float | None, typer.Option("--peak", min=-120, max=0, metavar="DB", help="Make finished copies so loud.")
+    ] = None,
     max_failures: Annotated[int | None, typer.Option(min=1, help="Stop after so many failures.")] = None,
     frozen: Annotated[bool, typer.Option("--frozen", help="Exit with 8 rather than pay for anything: for CI.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before paying.")] = False,
@@ -98,7 +106,7 @@ def batch(
 
     --max-effects and --budget hold for a run, and go on with it where it was cut off.
     """
-    from finevoice_async.batch import BatchOptions
+    from finevoice_async.batch import BatchOptions, Finish
     from finevoice_async.cli.batch import Job
     from finevoice_async.cli.batch import batch as run
     from finevoice_async.cli.runs import Purse
@@ -113,6 +121,7 @@ def batch(
             only=only,
             max_failures=max_failures,
             reroll_silent=reroll_silent,
+            finish=Finish(format=format, trim=trim, peak_db=peak) if format or trim or peak is not None else None,
         ),
         purse=Purse(max_effects=max_effects, budget=budget, price=price_per_effect),
         concurrency=concurrency,

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from batch_project import Project
 
-from finevoice_async import Budget, BudgetExceededError, ManifestError, SubmitUnknownError
+from finevoice_async import (
+    Budget,
+    BudgetExceededError,
+    EffectState,
+    FineVoiceSession,
+    ManifestError,
+    SubmitUnknownError,
+)
 from finevoice_async.batch import BatchUpdate, ResultKind
 
 pytestmark = pytest.mark.real_time
@@ -207,6 +214,36 @@ async def test_a_stop(project: Project) -> None:
     assert (len(again.existing), len(again.saved), project.paid) == (len(report.saved), len(report.not_begun), 30)
 
 
+async def test_a_stop_while_wishes_are_kept(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop that comes while wishes are being written takes them back, too."""
+    stop = asyncio.Event()
+    enqueue = FineVoiceSession.enqueue
+
+    async def keep_slowly(self: FineVoiceSession, *arguments: Any, **options: Any) -> Any:
+        task = await enqueue(self, *arguments, **options)
+        stop.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return task
+
+    monkeypatch.setattr(FineVoiceSession, "enqueue", keep_slowly)
+    report = await project.run(project.want(*"abcdefghij"), stop=stop, max_concurrency=1)
+    assert report.paid == len(report.saved) == project.paid <= 1
+    assert len(report.not_begun) == 10 - report.paid
+    assert not report.failed
+
+
+async def test_what_the_service_has_forgotten(project: Project) -> None:
+    """A lost file whose task is not known any more is told as such: it was paid for, and nothing is paid again."""
+    manifest = project.want("a")
+    await project.run(manifest)
+    shutil.rmtree(project.out)
+    project.service.inject("poll.not_found", times=1000)
+    report = await project.run(manifest)
+    assert (len(report.failed), report.unknown, report.paid, report.exit_code) == (1, [], 0, 4)
+    assert report.failed[0].task_id in project.service.ledger.accepted
+
+
 async def test_cancelled(project: Project) -> None:
     """A cancelled batch ends at once; what runs is fetched by the next one, and nothing is paid twice."""
     project.service.service_time = 0.5
@@ -242,6 +279,8 @@ async def test_a_crash_between_file_and_note(project: Project, monkeypatch: pyte
     (project.out / "a.wav").write_bytes(content)
     report = await project.run(manifest, journal=project.folder / "j.db")
     assert (keys(report.saved), report.paid, project.files) == ([("a", 1)], 0, ["a.wav"])
+    async with project.service.session(journal=project.folder / "j.db") as session:
+        assert [row.state async for row in session.rows()] == [EffectState.SAVED]
     assert (await project.run(manifest, journal=project.folder / "j.db")).exit_code == 0
 
 
@@ -293,7 +332,7 @@ async def test_silent_ones(project: Project, monkeypatch: pytest.MonkeyPatch) ->
     def silence(path: Path, asked: float | None) -> AudioCheck:
         return AudioCheck(seconds=0.1, silent=path.name in ("a.wav", "a-2.wav", "b.wav"))
 
-    monkeypatch.setattr("finevoice_async.batch.work.check_file", silence)
+    monkeypatch.setattr("finevoice_async.batch.keeping.check_file", silence)
     manifest = project.want("a", "b", "c")
     report = await project.run(manifest, reroll_silent=1)
     assert (sorted(keys(report.saved)), report.paid) == ([("a", 1), ("a", 2), ("b", 1), ("b", 2), ("c", 1)], 5)
