@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -74,6 +74,18 @@ def put_page(folder: Path, shown: ReportData) -> Path:
     return page
 
 
+def mixed() -> ReportData:
+    """Return effects of several states."""
+    return data(
+        effect("rain on tin", take(seconds=2.0, peak=0.9, file="r.wav"), prompt="Heavy rain"),
+        effect("door 10", take(seconds=5.0, peak=0.1, file="d10.wav")),
+        effect("door 9", take(seconds=1.0, peak=0.5, file="d9.wav", problems=["it is silent"])),
+        effect("bell", take(EffectState.FAILED, reason="The service said no", task_id="p1-FEED")),
+        effect("Straße 鐘", take(EffectState.UNKNOWN, task_id=None)),
+        effect("later", takes=()),
+    )
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Give the system's Chromium; without one, skip where that may be, and fail where all must run."""
@@ -124,3 +136,7 @@ class Watched:
             self.page.wait_for_timeout(20)
             deadline -= 20
             assert deadline > 0, expression
+
+
+Show = Callable[..., Watched]
+"""Shows a page from the disk; options are those of a context of the browser's."""
