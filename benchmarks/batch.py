@@ -66,7 +66,6 @@ def serve(pipe: Connection, *, faulty: bool) -> None:
 
 def work(url: str, key: str, folder: str, budget: int, began: Connection | None = None) -> None:
     """Run the batch until it is done, or until Ctrl-C."""
-
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background has it ignored
 
     async def main() -> None:

@@ -272,11 +272,11 @@ class ManifestError(FineVoiceError):
         left_out: How many more there are.
     """
 
-    _paid_without_id = False
+    _paid_without_id = _paid_with_id = False
     _unpaid = "The list of sounds has mistakes in it, so nothing was ordered."
 
-    def __init__(self, message: str, faults: Sequence[ManifestFault] = (), left_out: int = 0) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, faults: Sequence[ManifestFault] = (), left_out: int = 0, **known: Any) -> None:
+        super().__init__(message, **known)
         self.faults = tuple(faults)
         self.left_out = left_out
 

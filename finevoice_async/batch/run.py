@@ -90,9 +90,9 @@ async def run_batch(
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
     await _take_in_journal(session, survey)
-    plan = await anyio.to_thread.run_sync(lambda: survey.plan(want_silent=options.reroll_silent))
-    make, fetch = select(plan, options)
-    await _free_keys(session, make)
+    todo = await anyio.to_thread.run_sync(_Todo, survey, options)
+    plan = todo.plan
+    await _free_keys(session, todo.stale)
     lock = LockWriter(manifest.lock_path(folder))
     lock.mine.update({record.id: record for record in survey.unlocked})
     work = Work(
@@ -100,12 +100,12 @@ async def run_batch(
         folder,
         lock,
         limits=Limits(max_failures=options.max_failures, reroll_silent=options.reroll_silent),
-        next_take=_Takes(plan, survey).another,
+        next_take=todo.takes.another,
         on_update=on_update,
     )
     unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
-        await work.run(fetch, make, stop)
+        await work.run(todo.fetch, todo.make, stop)
         if options.finish is not None:
             unfinished = await make_copies(_there(plan, work.saved, options), folder, options.finish, lock)
     finally:
@@ -191,9 +191,18 @@ async def _take_in_journal(session: FineVoiceSession, survey: Survey) -> None:
     await anyio.to_thread.run_sync(survey.add_rows, rows)
 
 
-async def _free_keys(session: FineVoiceSession, make: list[PlanEntry]) -> None:
+class _Todo:
+    """What a run has to do. Worked out in a thread: there may be 100,000 sounds."""
+
+    def __init__(self, survey: Survey, options: BatchOptions) -> None:
+        self.plan = survey.plan(want_silent=options.reroll_silent)
+        self.make, self.fetch = select(self.plan, options)
+        self.stale = {entry.journal_key for entry in self.make if entry.frees}
+        self.takes = _Takes(self.plan, survey)
+
+
+async def _free_keys(session: FineVoiceSession, names: set[str]) -> None:
     """Give up what an earlier run has wished for and never sent, where the manifest wants something else by now."""
-    names = {entry.journal_key for entry in make if entry.frees}
     if not names:
         return
     stale = [row async for row in _queued(session) if row.key in names]
