@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from finevoice_async.cli import helps
+from finevoice_async.cli.batch_commands import add_to as add_batch_commands
 from finevoice_async.cli.exits import EPILOG
 from finevoice_async.cli.group import Commands
+from finevoice_async.cli.report import add_to as add_report_command
 from finevoice_async.cli.runner import finish
 from finevoice_async.cli.spans import parse_span
 from finevoice_async.cli.talk import as_text, version
@@ -283,3 +285,7 @@ def resume(
 
     job = run(file, out, base_url=base_url, given_url=_typed(base_url), as_json=as_json)
     finish(job, as_json=as_json, debug=debug)
+
+
+add_batch_commands(app)
+add_report_command(app)

@@ -9,7 +9,7 @@ import sys
 from finevoice_async import errors
 from finevoice_async.cli.talk import UnwrittenError, plain
 
-OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, INTERRUPTED = 1, 2, 4, 5, 6, 130
+OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 8, 130
 
 EPILOG = "\n".join(
     [
@@ -23,6 +23,7 @@ EPILOG = "\n".join(
         "  5    unknown and perhaps paid",
         "  6    made, but not fetched or not saved; the id is shown",
         "  7    the journal failed",
+        "  8    frozen, and something would have been paid for",
         "  130  Ctrl-C",
         "  143  SIGTERM",
     ]
@@ -35,7 +36,7 @@ class OutputError(errors.ConfigurationError):
 
 
 _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
-    ((errors.InvalidRequestError, errors.ConfigurationError), WRONG_USE),
+    ((errors.InvalidRequestError, errors.ConfigurationError, errors.ManifestError), WRONG_USE),
     (
         (
             errors.AuthenticationError,

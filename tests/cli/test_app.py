@@ -16,7 +16,7 @@ from finevoice_async import errors
 from finevoice_async.cli import exits
 from finevoice_async.cli.spans import parse_span
 
-COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume")
+COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume", "plan", "batch", "report")
 
 
 def test_help_is_for_newcomers(run: Any) -> None:
