@@ -89,7 +89,7 @@ async def test_a_newer_file_is_refused(path: Path, no_leaks: object) -> None:
     sql(path, "PRAGMA user_version = 5", "UPDATE effects SET state = 'sending'")
     with pytest.raises(JournalError, match=r"newer finevoice_async \(schema 5, here 4\)"):
         await opened(path)
-    assert sql(path, "PRAGMA user_version") == [(4,)]
+    assert sql(path, "PRAGMA user_version") == [(5,)]
     assert sql(path, "SELECT state FROM effects") == [("sending",)]
 
 
