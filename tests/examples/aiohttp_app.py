@@ -1,0 +1,149 @@
+"""Sounds for a web app with aiohttp: ask, watch, listen.
+
+    pip install finevoice-async
+    export FINEVOICE_API_KEY=...       # or the two lines that `finevoice emulator` prints in a second terminal
+    python aiohttp_app.py              # on http://localhost:8080
+
+    curl -d '{"prompt": "Rain on a tin roof", "duration": 3}' localhost:8080/sounds    # gives the key
+    curl localhost:8080/sounds/KEY             # status, place in line, seconds to go
+    curl -N localhost:8080/sounds/KEY/events   # the same, as it changes
+    curl -O -J localhost:8080/sounds/KEY/audio
+
+Its journal is the file sounds.db: keys answer after a restart, and what was waiting is made then.
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from finevoice_async import (
+    FineVoiceError,
+    FineVoiceSession,
+    InvalidRequestError,
+    QueueFullError,
+    SessionClosedError,
+    SfxRequest,
+    SfxTask,
+    TaskTimeoutError,
+)
+
+log = logging.getLogger("sounds")
+SESSION = web.AppKey("SESSION", FineVoiceSession)
+ONE = "/sounds/{key:[0-9a-f]{32}}"  # a key as enqueue() makes them: nothing else from outside gets any further
+MAX_PROMPT = 1000
+routes = web.RouteTableDef()
+
+
+@routes.post("/sounds")
+async def order(request: web.Request) -> web.Response:
+    """Keep the wish for a sound, and give its key at once."""
+    try:
+        body = await request.json()
+        prompt, duration = body["prompt"], body.get("duration", 5)
+        # Field by field, never enqueue(**body): the body is a stranger's, and would set the key and the owner, too.
+        if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
+            raise ValueError(f"the prompt must be a text of at most {MAX_PROMPT} characters")
+        wanted = SfxRequest(prompt, duration=duration)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # InvalidRequestError is a ValueError
+        return web.json_response({"error": f"This cannot be asked for: {error}"}, status=400)
+    task = await request.app[SESSION].enqueue(wanted, owner=request.remote)  # clients take turns
+    place = str(request.app.router["sound"].url_for(key=str(task.key)))
+    return web.json_response(view(task), status=202, headers={"Location": place})
+
+
+@routes.get(ONE, name="sound")
+async def look(request: web.Request) -> web.Response:
+    """Tell how a sound is doing."""
+    return web.json_response(view(await find(request)))
+
+
+@routes.get(ONE + "/events")
+async def watch(request: web.Request) -> web.StreamResponse:
+    """Send how a sound is doing, each second and at its end, as server-sent events."""
+    task = await find(request)
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    with suppress(SessionClosedError):  # the server stops: the browser asks again, and the next one knows the key
+        async with aclosing(life(task)) as events:
+            async for event in events:
+                await response.write(f"data: {json.dumps(event)}\n\n".encode())
+    return response
+
+
+@routes.get(ONE + "/audio")
+async def listen(request: web.Request) -> web.StreamResponse:
+    """Wait for a sound, and pass it on while it comes."""
+    effect = await (await find(request))  # a client who leaves stops this wait; the sound is made all the same
+    async with aclosing(effect.stream()) as pieces:
+        first = await anext(pieces)  # what goes wrong until here is still an answer of its own: 502
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": effect.media_type or "application/octet-stream",
+                "Content-Disposition": f"inline; filename*=UTF-8''{quote(effect.file_name)}",
+                "X-Content-Type-Options": "nosniff",  # it comes from elsewhere, and must never be taken for a page
+            }
+        )
+        await response.prepare(request)
+        await response.write(first)
+        async for piece in pieces:  # what goes wrong now cuts the answer, so that nobody takes it for whole
+            await response.write(piece)
+    await effect.acknowledge()
+    return response
+
+
+async def find(request: web.Request) -> SfxTask:
+    """Return the sound that the address names; 404 if there is none."""
+    task = await request.app[SESSION].find(key=request.match_info["key"])
+    if task is None:
+        raise web.HTTPNotFound
+    return task
+
+
+async def life(task: SfxTask) -> AsyncIterator[dict[str, Any]]:
+    """Yield how a sound is doing: each second, and at its end."""
+    while True:
+        yield view(task)
+        if task.done():
+            return
+        try:
+            await task.wait(timeout=1)
+        except TaskTimeoutError:
+            continue
+        except SessionClosedError:
+            raise
+        except FineVoiceError as error:
+            yield view(task) | {"error": error.user_message}
+            return
+
+
+def view(task: SfxTask) -> dict[str, Any]:
+    """Return what a client may know of a sound."""
+    seconds = task.estimate()
+    return {
+        "key": task.key,
+        "status": task.status.value,
+        "position": task.position,
+        "seconds": None if seconds is None else round(seconds.median),
+    }
+
+
+@web.middleware
+async def failures(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Answer what went wrong with words for people; the log gets all of it."""
+    try:
+        response: web.StreamResponse = await handler(request)
+    except FineVoiceError as error:
+        log.warning("%s: %s", request.rel_url, error)
+        if isinstance(error, InvalidRequestError):
+            status = 400
+        else:
+            status = 503 if isinstance(error, QueueFullError | SessionClosedError) else 502
+        return web.json_response({"error": error.user_message}, status=status)
+    return response
