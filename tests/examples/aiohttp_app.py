@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import quote
@@ -61,7 +61,8 @@ async def order(request: web.Request) -> web.Response:
 @routes.get(ONE, name="sound")
 async def look(request: web.Request) -> web.Response:
     """Tell how a sound is doing."""
-    return web.json_response(view(await find(request)))
+    async with aclosing(life(await find(request))) as events:
+        return web.json_response(await anext(events))
 
 
 @routes.get(ONE + "/events")
@@ -92,8 +93,11 @@ async def listen(request: web.Request) -> web.StreamResponse:
         )
         await response.prepare(request)
         await response.write(first)
-        async for piece in pieces:  # what goes wrong now cuts the answer, so that nobody takes it for whole
-            await response.write(piece)
+        try:
+            async for piece in pieces:
+                await response.write(piece)
+        except FineVoiceError as error:  # too late for a status: cut off, so that nobody takes it for whole
+            raise ConnectionError(str(error)) from error
     await effect.acknowledge()
     return response
 
@@ -106,21 +110,20 @@ async def find(request: web.Request) -> SfxTask:
     return task
 
 
-async def life(task: SfxTask) -> AsyncIterator[dict[str, Any]]:
-    """Yield how a sound is doing: each second, and at its end."""
-    while True:
-        yield view(task)
-        if task.done():
-            return
-        try:
-            await task.wait(timeout=1)
-        except TaskTimeoutError:
-            continue
-        except SessionClosedError:
-            raise
-        except FineVoiceError as error:
-            yield view(task) | {"error": error.user_message}
-            return
+async def life(task: SfxTask) -> AsyncGenerator[dict[str, Any], None]:
+    """Yield how a sound is doing: each second until its end, and then what came of it."""
+    try:
+        while not task.done():
+            yield view(task)
+            with suppress(TaskTimeoutError):
+                await task.wait(timeout=1)
+        await task
+    except SessionClosedError:
+        raise
+    except FineVoiceError as error:
+        yield view(task) | {"ended": True, "error": error.user_message}
+    else:
+        yield view(task) | {"ended": True}
 
 
 def view(task: SfxTask) -> dict[str, Any]:
@@ -147,3 +150,41 @@ async def failures(request: web.Request, handler: Any) -> web.StreamResponse:
             status = 503 if isinstance(error, QueueFullError | SessionClosedError) else 502
         return web.json_response({"error": error.user_message}, status=status)
     return response
+
+
+async def sessions(app: web.Application) -> AsyncIterator[None]:
+    """Open the session with the app, and go on with what an earlier run left."""
+    async with FineVoiceSession(journal=os.environ.get("SOUNDS_JOURNAL", "sounds.db")) as session:
+        app[SESSION] = session
+        going_on = asyncio.create_task(go_on(session))
+        yield
+        going_on.cancel()
+        await asyncio.wait([going_on])
+
+
+async def go_on(session: FineVoiceSession) -> None:
+    """Make what an earlier run left waiting; log what only a person can settle."""
+    with suppress(SessionClosedError):
+        async for outcome in session.recover():
+            if outcome.error is not None:
+                log.warning("left by an earlier run: %s", outcome.error)
+
+
+async def stop(app: web.Application) -> None:
+    """Close the session before the server waits for its open streams: they end now, not after a minute."""
+    await app[SESSION].aclose()
+
+
+def make_app() -> web.Application:
+    """Return the app."""
+    app = web.Application(middlewares=[failures], client_max_size=64 * 1024)
+    app.add_routes(routes)
+    app.cleanup_ctx.append(sessions)
+    app.on_shutdown.append(stop)
+    return app
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    port = int(os.environ.get("PORT", "8080"))
+    web.run_app(make_app(), host="localhost", port=port, handler_cancellation=True)  # who leaves waits no more
