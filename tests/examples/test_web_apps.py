@@ -121,7 +121,7 @@ def test_nobody_sets_what_is_the_apps(
     if answer.status_code == 202:
         assert events(client, answer.json()["key"])[-1]["status"] == "completed"
         assert answer.json()["key"] != "mine"
-    assert all("source_url" not in str(task.request) for task in service.ledger.accepted.values())
+    assert all(task.request.source_url is None for task in service.ledger.accepted.values())
 
 
 def test_a_failed_sound(app: tuple[Program, EmulatedService, httpx.Client]) -> None:
