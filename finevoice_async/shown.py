@@ -55,7 +55,9 @@ def as_html(effect: Arrived, name: str, media_type: str | None) -> str:
         )
     kind = html.escape(media_type or "audio/*")
     data = base64.b64encode(sound).decode()
-    return f'<figure><audio controls src="data:{kind};base64,{data}"></audio><figcaption>{caption}</figcaption></figure>'
+    return (
+        f'<figure><audio controls src="data:{kind};base64,{data}"></audio><figcaption>{caption}</figcaption></figure>'
+    )
 
 
 def _sound(effect: Arrived) -> bytes | None:

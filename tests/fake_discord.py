@@ -102,11 +102,11 @@ class FakeDiscord:
 
     async def _sync(self, request: web.Request) -> web.Response:
         self.commands = await request.json()
-        return web.json_response([{**each, "id": "5", "application_id": APPLICATION, "version": "1"} for each in self.commands])
+        return _json([{**each, "id": "5", "application_id": APPLICATION, "version": "1"} for each in self.commands])
 
     async def _callback(self, request: web.Request) -> web.Response:
         self.callbacks[request.match_info["token"]] = await request.json()
-        return web.json_response({"interaction": {"id": request.match_info["id"], "type": 2}})
+        return _json({"interaction": {"id": request.match_info["id"], "type": 2}})
 
     async def _message(self, request: web.Request) -> web.Response:
         fields: dict[str, Any] = {}
@@ -121,12 +121,16 @@ class FakeDiscord:
                 else:
                     fields = json.loads(await part.text())
         self.sent.append((request.match_info["place"], fields, files))
-        return web.json_response(_MESSAGE | {"content": fields.get("content") or ""})
+        return _json(_MESSAGE | {"content": fields.get("content") or ""})
+
+
+def _json(data: object) -> web.Response:
+    return web.Response(body=json.dumps(data).encode(), content_type="application/json")  # as there, without a charset
 
 
 def _always(data: dict[str, Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def answer(request: web.Request) -> web.Response:
-        return web.json_response(data)
+        return _json(data)
 
     return answer
 

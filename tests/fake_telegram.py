@@ -45,7 +45,12 @@ class FakeTelegram:
         self._count += 1
         author = {"id": user, "is_bot": False, "first_name": f"User {user}"}
         entity = {"type": "bot_command", "offset": 0, "length": len(text.split()[0])}
-        message = _message(user) | {"message_id": number or self._count, "from": author, "text": text, "entities": [entity]}
+        message = _message(user) | {
+            "message_id": number or self._count,
+            "from": author,
+            "text": text,
+            "entities": [entity],
+        }
         self._updates.put_nowait({"update_id": self._count, "message": message})
 
     async def _answer(self, request: web.Request) -> web.Response:

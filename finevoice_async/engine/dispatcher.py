@@ -79,9 +79,7 @@ class Dispatcher:
         if not self._queue.count or self._held_back or self._closed:
             return
         if self._coroutine is None:
-            self._coroutine = asyncio.create_task(
-                self._dispatch(), name="finevoice-dispatcher", context=self._nobodys
-            )
+            self._coroutine = asyncio.create_task(self._dispatch(), name="finevoice-dispatcher", context=self._nobodys)
             self._coroutine.add_done_callback(self._dispatched)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)

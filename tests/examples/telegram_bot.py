@@ -88,7 +88,7 @@ async def stop(session: FineVoiceSession) -> None:
 def in_line(task: SfxTask) -> str:
     """Say how long it will take."""
     place, estimate = task.position, task.estimate()
-    about = f", about {estimate.median:.0f} s" if estimate is not None else ""
+    about = f", about {max(estimate.median, 1):.0f} s" if estimate is not None else ""
     if place is None:
         return f"Your sound is being made{about}."
     return f"Your sound is {PLACES[place - 1] if place <= len(PLACES) else f'number {place}'} in line{about}."

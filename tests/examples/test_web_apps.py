@@ -171,7 +171,10 @@ def test_a_client_who_leaves(app: tuple[Program, EmulatedService, httpx.Client])
 def test_a_restart(name: str, tmp_path: Path) -> None:
     """SIGTERM ends open streams at once and the process cleanly; the next one knows the keys, and makes what waited."""
     with make_service(service_time=2.5) as service:
-        with web_app(name, tmp_path, service) as program, httpx.Client(base_url=program.url, timeout=PATIENCE) as client:
+        with (
+            web_app(name, tmp_path, service) as program,
+            httpx.Client(base_url=program.url, timeout=PATIENCE) as client,
+        ):
             keys = [order(client) for _ in range(7)]  # two more than run at once
             with client.stream("GET", f"/sounds/{keys[-1]}/events") as answer:
                 lines = answer.iter_lines()
@@ -184,7 +187,10 @@ def test_a_restart(name: str, tmp_path: Path) -> None:
                 assert "ended" not in "".join(lines), "a browser asks again"
             assert "Traceback" not in program.said
         service.service_time = 0.1
-        with web_app(name, tmp_path, service) as program, httpx.Client(base_url=program.url, timeout=PATIENCE) as client:
+        with (
+            web_app(name, tmp_path, service) as program,
+            httpx.Client(base_url=program.url, timeout=PATIENCE) as client,
+        ):
             assert all(events(client, key)[-1]["status"] == "completed" for key in keys), program.said
             assert client.get(f"/sounds/{keys[-1]}/audio").content[:4] == b"RIFF"
         assert len(service.ledger.accepted) == len(keys)
