@@ -44,16 +44,11 @@ routes = web.RouteTableDef()
 @routes.post("/sounds")
 async def order(request: web.Request) -> web.Response:
     """Keep the wish for a sound, and give its key at once."""
-    try:
-        body = await request.json()
-        prompt, duration = body["prompt"], body.get("duration", 5)
-        # Field by field, never enqueue(**body): the body is a stranger's, and would set the key and the owner, too.
-        if not isinstance(prompt, str) or len(prompt) > MAX_PROMPT:
-            raise ValueError(f"the prompt must be a text of at most {MAX_PROMPT} characters")
-        wanted = SfxRequest(prompt, duration=duration)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:  # InvalidRequestError is a ValueError
-        return web.json_response({"error": f"This cannot be asked for: {error}"}, status=400)
-    task = await request.app[SESSION].enqueue(wanted, owner=request.remote)  # clients take turns
+    wish = read_wish(await request.text())
+    if wish is None:
+        words = f"This cannot be asked for: prompt is a text of up to {MAX_PROMPT} characters, duration up to 30 s."
+        return web.json_response({"error": words}, status=400)
+    task = await request.app[SESSION].enqueue(wish, owner=request.remote)  # clients take turns
     place = str(request.app.router["sound"].url_for(key=str(task.key)))
     return web.json_response(view(task), status=202, headers={"Location": place})
 
@@ -100,6 +95,19 @@ async def listen(request: web.Request) -> web.StreamResponse:
             raise ConnectionError(str(error)) from error
     await effect.acknowledge()
     return response
+
+
+def read_wish(body: str) -> SfxRequest | None:
+    """Return what a stranger asks for, field by field; None if it cannot be.
+
+    Never `enqueue(**body)`: a body would set the key, the owner, and a link that the service follows.
+    """
+    try:
+        fields = json.loads(body)
+        wish = SfxRequest(fields["prompt"], duration=fields.get("duration", 5))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # InvalidRequestError is a ValueError
+        return None
+    return wish if wish.prompt is not None and len(wish.prompt) <= MAX_PROMPT else None
 
 
 async def find(request: web.Request) -> SfxTask:

@@ -1,4 +1,4 @@
-"""A Discord bot that makes sounds: /sound prompt:"rain on a tin roof" seconds:5
+"""A Discord bot that makes sounds, on /sound prompt:"rain on a tin roof" seconds:5 and the like.
 
     pip install finevoice-async discord.py
     export FINEVOICE_API_KEY=...       # or the two lines that `finevoice emulator` prints in a second terminal

@@ -1,4 +1,4 @@
-"""A Telegram bot that makes sounds: /sound rain on a tin roof
+"""A Telegram bot that makes sounds, on `/sound rain on a tin roof` and the like.
 
     pip install finevoice-async "aiogram>=3.31"
     export FINEVOICE_API_KEY=...       # or the two lines that `finevoice emulator` prints in a second terminal

@@ -150,7 +150,7 @@ async def test_discord_stops(finevoice_emulator: EmulatedService, tmp_path: Path
 
 
 async def test_telegram(finevoice_emulator: EmulatedService, tmp_path: Path) -> None:
-    """It says how long it takes, sends the file under a name for people, and pays once for a message that comes twice."""
+    """It says how long it takes, sends the file named for people, and pays once for a message that comes twice."""
     async with telegram_bot(tmp_path, finevoice_emulator) as (program, telegram):
         telegram.message(7, "/sound Rain on a tin roof", number=100)
         await until(lambda: len(telegram.sent) == 2, program)

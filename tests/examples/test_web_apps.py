@@ -157,7 +157,7 @@ def test_a_download_that_fails(app: tuple[Program, EmulatedService, httpx.Client
 
 def test_a_client_who_leaves(app: tuple[Program, EmulatedService, httpx.Client]) -> None:
     """Leaving the events, or the audio before it is there, stops that waiting only: the sound is made."""
-    program, service, client = app
+    program, _, client = app
     key = order(client)
     with client.stream("GET", f"/sounds/{key}/events") as answer:
         next(answer.iter_lines())
