@@ -41,6 +41,7 @@ PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <title>Sounds</title>
+<link rel="icon" href="data:,">
 <h1>Sounds</h1>
 <form id="form"><input id="prompt" size="40" value="Rain on a tin roof" required> <button>Make it</button></form>
 <ol id="sounds"></ol>

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import json
 import random
 import tracemalloc
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from programs import EXAMPLES
+from programs import load
 
 from finevoice_async import EffectState, FineVoiceSession, SfxTask, SoundEffect
 from finevoice_async.engine.records import Submission, TaskRecord
@@ -25,16 +23,6 @@ from finevoice_async.testing import EmulatedService
 WAVES = (200, 60, 60)  # clients at once; the first fills caches
 MOST_GROWTH = 64 * 1024
 """Bytes that may be left of a wave, which handles 3 MB of sound: caches of links and the like, up to their bounds."""
-
-
-def load(name: str) -> ModuleType:
-    """Import a program of the examples."""
-    spec = importlib.util.spec_from_file_location(name.removesuffix(".py"), EXAMPLES / name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 async def client(http: aiohttp.ClientSession, number: int, keys: list[str], heard: list[int]) -> None:

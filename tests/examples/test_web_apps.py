@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
-from programs import PATIENCE, Program, web_app
+from fastapi import Request, Response
+from programs import PATIENCE, Program, load, web_app
 
 from finevoice_async.testing import EmulatedService, make_service
 
@@ -195,3 +197,20 @@ def test_a_restart(name: str, tmp_path: Path) -> None:
             assert client.get(f"/sounds/{keys[-1]}/audio").content[:4] == b"RIFF"
         assert len(service.ledger.accepted) == len(keys)
         assert service.ledger.most_running <= 5
+
+
+@pytest.mark.real_time
+async def test_a_cancelled_order(finevoice_emulator: EmulatedService, tmp_path: Path) -> None:
+    """FastAPI: a middleware that cancels for a client who has left does not cut the wish off half-way."""
+    program = load("fastapi_app.py")
+    request = Request({"type": "http", "client": ("127.0.0.1", 1)})
+    async with finevoice_emulator.session(journal=tmp_path / "sounds.db") as session:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await program.order(program.Wish(prompt="rain"), session, request, Response())
+        (row,) = [row async for row in session.rows()]
+        assert row.key is not None
+        task = await session.find(key=row.key)
+        assert task is not None
+        assert (await task).key == row.key
+    assert len(finevoice_emulator.ledger.accepted) == 1
