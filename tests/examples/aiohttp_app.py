@@ -7,7 +7,7 @@
     curl -d '{"prompt": "Rain on a tin roof", "duration": 3}' localhost:8080/sounds    # gives the key
     curl localhost:8080/sounds/KEY             # status, place in line, seconds to go
     curl -N localhost:8080/sounds/KEY/events   # the same, as it changes
-    curl -O -J localhost:8080/sounds/KEY/audio
+    curl -o rain.wav localhost:8080/sounds/KEY/audio
 
 Its journal is the file sounds.db: keys answer after a restart, and what was waiting is made then.
 """
@@ -66,7 +66,8 @@ async def watch(request: web.Request) -> web.StreamResponse:
     task = await find(request)
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
-    with suppress(SessionClosedError):  # the server stops: the browser asks again, and the next one knows the key
+    # Closed: the server stops; the browser asks again, and the next one knows the key. Reset: the client has left.
+    with suppress(SessionClosedError, ConnectionResetError):
         async with aclosing(life(task)) as events:
             async for event in events:
                 await response.write(f"data: {json.dumps(event)}\n\n".encode())
@@ -87,13 +88,17 @@ async def listen(request: web.Request) -> web.StreamResponse:
             }
         )
         await response.prepare(request)
-        await response.write(first)
         try:
+            await response.write(first)
             async for piece in pieces:
                 await response.write(piece)
+            await effect.acknowledge()
+        except ConnectionResetError:
+            log.info("a client left before it had all of %s", effect.file_name)
         except FineVoiceError as error:  # too late for a status: cut off, so that nobody takes it for whole
-            raise ConnectionError(str(error)) from error
-    await effect.acknowledge()
+            log.warning("%s: %s", request.rel_url, error)
+            if request.transport is not None:
+                request.transport.abort()
     return response
 
 
