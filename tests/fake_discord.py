@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from aiohttp import BodyPartReader, WSMsgType, web
+from aiohttp import WSMsgType, web
+from forms import read_form
 
 APPLICATION = "1000"
 ME = {"id": "1001", "username": "sounds", "discriminator": "0000", "avatar": None, "bot": True}
@@ -43,7 +44,7 @@ class FakeDiscord:
 
     def make_app(self) -> web.Application:
         """Return it as an app."""
-        app, api = web.Application(), "/api/v10"
+        app, api = web.Application(client_max_size=16 * 1024**2), "/api/v10"
         app.add_routes(
             [
                 web.get("/gateway", self._gateway),
@@ -109,17 +110,13 @@ class FakeDiscord:
         return _json({"interaction": {"id": request.match_info["id"], "type": 2}})
 
     async def _message(self, request: web.Request) -> web.Response:
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any]
         files: dict[str, bytes] = {}
         if request.content_type == "application/json":
             fields = await request.json()
         else:
-            async for part in await request.multipart():
-                assert isinstance(part, BodyPartReader)
-                if part.filename:
-                    files[part.filename] = bytes(await part.read())
-                else:
-                    fields = json.loads(await part.text())
+            form, files = await read_form(request)
+            fields = json.loads(form["payload_json"])
         self.sent.append((request.match_info["place"], fields, files))
         return _json(_MESSAGE | {"content": fields.get("content") or ""})
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from aiohttp import web
+from forms import read_form
 
 TOKEN = "42:TEST"
 
@@ -36,7 +37,7 @@ class FakeTelegram:
 
     def make_app(self) -> web.Application:
         """Return it as an app."""
-        app = web.Application()
+        app = web.Application(client_max_size=16 * 1024**2)
         app.router.add_post(f"/bot{TOKEN}/{{method}}", self._answer)
         return app
 
@@ -54,12 +55,8 @@ class FakeTelegram:
         self._updates.put_nowait({"update_id": self._count, "message": message})
 
     async def _answer(self, request: web.Request) -> web.Response:
-        method, fields, files = request.match_info["method"], {}, {}
-        for name, value in (await request.post()).items():
-            if isinstance(value, web.FileField):
-                files[value.filename] = value.file.read()
-            else:
-                fields[name] = str(value)
+        method = request.match_info["method"]
+        fields, files = await read_form(request)
         result: Any = True
         if method == "getMe":
             result = {"id": 42, "is_bot": True, "first_name": "Sounds", "username": "sounds_bot"}
