@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from finevoice_async.cli import helps
 from finevoice_async.cli.exits import EPILOG
 from finevoice_async.cli.runner import finish
 from finevoice_async.config import BASE_URL_VARIABLE
@@ -52,7 +53,7 @@ def plan(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show what `batch` would do with a list of sounds, and pay for: nothing is sent, and no key is needed."""
+    """Run the command."""
     from finevoice_async.cli.plan import show_plan
     from finevoice_async.cli.runs import Purse
 
@@ -99,13 +100,7 @@ def batch(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make all sounds of a list that are not there yet. Run it again after anything: it does what is left.
-
-    A journal in the folder and MANIFEST.lock beside the list see to it that nothing is paid for twice. The lock belongs
-    into version control.
-
-    --max-effects and --budget hold for a run, and go on with it where it was cut off.
-    """
+    """Run the command."""
     from finevoice_async.batch import BatchOptions, Finish
     from finevoice_async.cli.batch import Job
     from finevoice_async.cli.batch import batch as run
@@ -139,5 +134,5 @@ def batch(
 
 def add_to(app: typer.Typer) -> None:
     """Add both commands."""
-    app.command(epilog=EPILOG)(plan)
-    app.command(epilog=EPILOG)(batch)
+    app.command(help=helps.PLAN, epilog=EPILOG)(plan)
+    app.command(help=helps.BATCH, epilog=EPILOG)(batch)

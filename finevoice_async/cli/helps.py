@@ -82,3 +82,38 @@ one effect each. What is perhaps paid is never sent again by this: see `finevoic
 Example:
   finevoice resume fx.db --out effects
 """
+
+PLAN = """Show what `batch` would do with a list, and pay for. It costs nothing.
+
+Nothing is sent, and no key is needed. All rows of the list are checked, and all faults are shown together.
+
+\b
+Examples:
+  finevoice plan sounds.csv --out sfx
+  finevoice plan sounds.csv --out sfx --price-per-effect 0.05
+"""
+
+BATCH = """Make all sounds of a list that are not there yet.
+
+Each new sound costs one effect; on a terminal you are asked before the first. Run it again after anything: it does what
+is left. A journal in the folder and a lock file beside the list see to it that nothing is paid for twice; the lock
+belongs into version control. Nothing in the folder is ever replaced.
+
+\b
+Examples:
+  finevoice batch sounds.csv --out sfx --emulator  # free
+  finevoice batch sounds.csv --out sfx --max-effects 100
+  finevoice batch sounds.csv --out sfx --frozen    # CI: never pays
+  finevoice report sfx                             # one page to hear all
+
+--max-effects and --budget hold for a run, and go on with it where it was cut off.
+"""
+
+REPORT = """Make a page to hear and compare a batch's sounds. It costs nothing.
+
+What needs a look comes first. The page needs no network and no server: open it in a browser, also while a batch runs.
+
+\b
+Example:
+  finevoice report sfx
+"""

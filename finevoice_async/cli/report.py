@@ -10,6 +10,7 @@ import anyio.to_thread
 import typer
 
 from finevoice_async import ConfigurationError
+from finevoice_async.cli import helps
 from finevoice_async.cli.exits import EPILOG, OutputError
 from finevoice_async.cli.runner import finish
 from finevoice_async.cli.talk import count, give, give_json, plain, say
@@ -34,10 +35,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and what is logged.")] = False,
 ) -> None:
-    """Write a page on which all sounds of a batch can be heard, found and compared; what needs a look comes first.
-
-    It needs no network and no server: open the file in a browser. Also while a batch runs; nothing is sent.
-    """
+    """Run the command."""
     page = folder / PAGE_NAME if output is None else output
     job = make_report(folder, page, manifest=manifest, journal=journal, as_json=as_json)
     finish(job, as_json=as_json, debug=debug, idle="No page was written.", free=True)
@@ -45,7 +43,7 @@ def report(
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=EPILOG)(report)
+    app.command(help=helps.REPORT, epilog=EPILOG)(report)
 
 
 async def make_report(folder: Path, page: Path, *, manifest: Path | None, journal: Path | None, as_json: bool) -> int:

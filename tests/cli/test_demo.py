@@ -69,14 +69,14 @@ def test_goes_on_after_a_failed_download(
     run: Any, tmp_path: Path, quick_emulator: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A result that cannot be saved is told, the others are saved, and the exit code says that one is missing."""
-    save = SoundEffect.save
+    save = SoundEffect._save
 
     async def fail_once(effect: SoundEffect, *arguments: Any, **options: Any) -> Path:
         if effect.request is not None and effect.request.prompt == "Footsteps on gravel":
             raise DownloadError("the disk is full")
         return await save(effect, *arguments, **options)
 
-    monkeypatch.setattr(SoundEffect, "save", fail_once)
+    monkeypatch.setattr(SoundEffect, "_save", fail_once)
     result = run("demo", "--out", "out")
     assert result.exit_code == 1
     assert "  failed  Footsteps on gravel: the disk is full" in result.stdout

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from commands import COLUMNS
 
-COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume")
+COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume", "plan", "batch", "report")
 
 
 @pytest.fixture(autouse=True)

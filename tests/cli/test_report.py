@@ -91,9 +91,9 @@ def test_nothing_is_known(run: Any, tmp_path: Path, as_json: list[str]) -> None:
 
 
 def test_it_cannot_be_written(run: Any, made: Path) -> None:
-    """A page that cannot be written is an error with its own code."""
+    """A page that cannot be written is wrong use: the place is the caller's."""
     result = run("report", "out", "-o", "out/door.wav/report.html")
-    assert result.exit_code == 6
+    assert result.exit_code == 2
     assert "The page out/door.wav/report.html cannot be written" in result.stderr
 
 
