@@ -146,8 +146,8 @@ class Answers:
         if record.trouble is not None or record.missing_since is not None or record.linkless:
             return None  # it was not the schedule that set its time
         gap = self._schedule.gap(record.last_age, record.duration, busy=self._slots.waiting > 0)
-        planned = record.born + record.last_age + max(gap - self.tick / 2, self._shortest)
-        return moved(record.due, planned, now, self._rng.random(), self.tick)
+        gap = max(gap - self.tick / 2, self._shortest)
+        return moved(record.due, record.born + record.last_age, gap, now, self._rng.random(), self.tick)
 
     # Answers
 

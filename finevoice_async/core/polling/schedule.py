@@ -327,7 +327,7 @@ def jittered(gap: float, u: float) -> float:
     return gap * (1 + JITTER * (u - 0.5))
 
 
-def moved(due: float, planned: float, now: float, u: float, tick: float) -> float | None:
+def moved(due: float, asked: float, gap: float, now: float, u: float, tick: float) -> float | None:
     """Return where the due time of a waiting task goes when it is planned anew, None if it stays.
 
     It is brought forward to the new plan, or to some moment of the next few ticks if that has passed. It is put off to
@@ -336,14 +336,16 @@ def moved(due: float, planned: float, now: float, u: float, tick: float) -> floa
 
     Args:
         due: When it was to be polled, not before `now`.
-        planned: When it would be by what is known now.
-        now: The time.
+        asked: When it was polled last, or submitted.
+        gap: How long after that it would be polled by what is known now, without jitter.
+        now: The time. All are seconds of one clock.
         u: Drawn evenly from 0 to 1.
-        tick: The poller's tick, in seconds. A gain of two ticks or less is not worth the move.
+        tick: The poller's tick. Two of them are not worth the move, and jitter is no new plan.
     """
-    if planned < due - 2 * tick:
+    planned, slack = asked + gap, 2 * tick + gap * JITTER / 2
+    if planned < due - slack:
         return min(max(planned, now + 3 * tick * u), due)
-    if planned > due + 2 * tick:
+    if planned > due + slack:
         return due + (planned - due) * u
     return None
 
