@@ -116,6 +116,18 @@ async def test_a_round_moves_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
         parts.inflight.close()
 
 
+async def test_all_are_moved_by_and_by() -> None:
+    """The poller goes on with those whose turn has not come, tick after tick, though nothing is due."""
+    async with assemble(polling=Polling()) as parts:
+        records = await _crowd(parts, 2 * REPLANNED + 7)
+        await asyncio.sleep(0.5)
+        parts.answers._schedule.finished(5.0, 6.0)
+        parts.poller._wake_up()
+        await asyncio.sleep(0.5)
+        assert _moved(records) == len(records)
+        parts.inflight.close()
+
+
 async def test_news_wake_the_poller() -> None:
     """When one is found ended, the others are asked within some ticks, not when they were due."""
     async with assemble(polling=Polling()) as parts:
