@@ -3,6 +3,7 @@
 import logging
 
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.core.fields import SfxDict, SfxFields, SfxItem, SourceType
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
@@ -18,6 +19,7 @@ from finevoice_async.errors import (
     InsufficientCreditsError,
     InvalidRequestError,
     JournalError,
+    ManifestError,
     PollError,
     QueueFullError,
     RateLimitError,
@@ -47,6 +49,7 @@ __all__ = [
     "InvalidRequestError",
     "JournalError",
     "JournalRow",
+    "ManifestError",
     "Outcome",
     "PollError",
     "Polling",
@@ -55,9 +58,13 @@ __all__ = [
     "RequestRejectedError",
     "Retry",
     "SessionClosedError",
+    "SfxDict",
+    "SfxFields",
+    "SfxItem",
     "SfxRequest",
     "SfxTask",
     "SoundEffect",
+    "SourceType",
     "Stats",
     "SubmitNotSentError",
     "SubmitUnknownError",

@@ -119,9 +119,15 @@ def _yes_or_no(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
         raise _refuse(owner, field, value, "True or False")
 
 
-def _as_time(value: Any) -> Any:
+def _as_count(value: int) -> Any:
+    """Do the same where the caller gives a whole number: a checker takes this type for the option's."""
+    return _as_number(value)
+
+
+def _as_time(value: timedelta | None) -> Any:
     """Return a time as a plain one, anything else as it is, for the rule to refuse."""
-    return timedelta.__add__(timedelta(), value) if issubclass(type(value), timedelta) else value
+    plain: Any = value
+    return timedelta.__add__(timedelta(), plain) if issubclass(type(plain), timedelta) else plain
 
 
 def _optional_time(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
@@ -197,9 +203,33 @@ class Polling:
             raise ConfigurationError(f"Polling.min_gap ({self.min_gap}) must not be above max_gap ({self.max_gap}).")
 
     @classmethod
-    def fixed(cls, interval: float = 2.5, **options: Any) -> Polling:
-        """Ask every `interval` seconds. The vendor advises 2 to 3."""
-        return cls(interval=interval, **options)
+    def fixed(
+        cls,
+        interval: float = 2.5,
+        *,
+        min_gap: float = 0.5,
+        max_gap: float = 30.0,
+        budget: float = 50.0,
+        state: Mapping[str, Any] | None = None,
+        grace: float = 30.0,
+        failures: int = 8,
+        concurrency: int = 16,
+    ) -> Polling:
+        """Ask every `interval` seconds. The vendor advises 2 to 3.
+
+        The other options are those that do not concern the learned schedule, with the same defaults. A `state` is
+        kept for a later session that learns.
+        """
+        return cls(
+            interval=interval,
+            min_gap=min_gap,
+            max_gap=max_gap,
+            budget=budget,
+            state=state,
+            grace=grace,
+            failures=failures,
+            concurrency=concurrency,
+        )
 
 
 @with_safe_repr
@@ -214,7 +244,8 @@ class Retry:
         max_delay: The longest wait between attempts, in seconds.
         max_retry_after: The longest `Retry-After` that is obeyed, in seconds.
         patience: How long a submission is held that costs nothing, in seconds: the service is not reached, or says
-            429. One probe at a time tells when it goes on, for all that wait.
+            429. One probe at a time tells when it goes on, for all that wait. Then whoever waits hears why; what
+            `enqueue` has kept in a journal, or an earlier session, stays queued there.
         resend_unknown: Send a submission again although it may have been accepted and paid for. Costs money.
 
     Raises:
@@ -318,7 +349,8 @@ class Budget:
     """How many submissions may be made: each may cost money.
 
     A submission counts from the moment before it leaves until it is known that it certainly was not accepted. One whose
-    answer was lost, or that a crash cut off, counts as accepted. One of the same effect again is another one.
+    answer was lost, or that a crash cut off, counts as accepted. One of the same effect again is another one. Rows that
+    are pruned from the journal count on. What is beyond it is a `BudgetExceededError`; of `enqueue`, by its task.
 
     Attributes:
         effects: How many, at most.
@@ -328,5 +360,5 @@ class Budget:
         ConfigurationError: A value is out of its range.
     """
 
-    effects: int = attrs.field(converter=_as_number, validator=_count)  # no default: nobody else knows it
+    effects: int = attrs.field(converter=_as_count, validator=_count)  # no default: nobody else knows it
     per: timedelta | None = attrs.field(default=None, converter=_as_time, validator=_optional_time)

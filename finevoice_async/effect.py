@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
+from finevoice_async import shown
 from finevoice_async.core import media
+from finevoice_async.core.filenames import safe_name, slug
 from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
@@ -86,6 +88,17 @@ class SoundEffect:
         return self._media.suffix if self._media is not None else ""
 
     @property
+    def file_name(self) -> str:
+        """A file's name for people: words of the prompt and the suffix; safe in every file system, but not unique."""
+        words = slug(self.request.prompt or "") if self.request is not None else ""
+        return safe_name((words or "effect") + self.suffix)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a player with the sound in it, once it was read or saved."""
+        prompt = self.request.prompt if self.request is not None else None
+        return shown.as_html(self._arrived, prompt or self.key or self.task_id or "effect", self.media_type)
+
+    @property
     def note(self) -> str | None:
         """What is to be said of the name that it was saved under: its suffix contradicts what came."""
         return self._arrived.note
@@ -128,7 +141,7 @@ class SoundEffect:
             raise
 
     async def read(self) -> bytes:
-        """Download the audio into memory.
+        """Download the audio into memory. A notebook shows a player for those that were read last.
 
         Raises:
             DownloadError: It could not be fetched whole, or is no audio.
@@ -136,7 +149,9 @@ class SoundEffect:
             ConfigurationError: It is a copy without a session.
         """
         with self._told():
-            return await self._session.read(self._source)
+            sound = await self._session.read(self._source)
+        shown.keep(self._arrived, sound)
+        return sound
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Download the audio piece by piece.
@@ -186,8 +201,16 @@ class SoundEffect:
             JournalError: It was saved, but the journal could not note it.
             ConfigurationError: It is a copy without a session.
         """
+        return await self._save(path, overwrite=overwrite)
+
+    async def _save(
+        self, path: str | os.PathLike[str], *, overwrite: bool, take: Callable[[Path], None] | None = None
+    ) -> Path:
+        """Save it; `take` hears the whole name before the file is there, and may refuse it with an `OSError`."""
         with self._told():
-            return await self._session.save(self._source, path, overwrite=overwrite)
+            file = await self._session.save(self._source, path, overwrite=overwrite, take=take)
+        shown.keep(self._arrived, file)
+        return file
 
 
 @with_safe_repr

@@ -19,12 +19,16 @@
     ├── PollError                             the task's state could not be learned; the task may still run
     ├── DownloadError                         the result exists but could not be fetched or stored
     ├── JournalError                          the journal could not be opened, read or written
+    ├── ManifestError                         a batch's manifest, its lock or its folder has faults; nothing was sent
     └── SessionClosedError                    the session was closed meanwhile
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
 
 if TYPE_CHECKING:
     from finevoice_async.core.requests import SfxRequest
@@ -76,16 +80,16 @@ class FineVoiceError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         self.task_id = task_id
         self.key = key
         self.request = request
         self.status = status
         self.code = code
-        self.body = None if body is None else body[:MAX_BODY]
+        self.body: str | None = None if body is None else body[:MAX_BODY]
         self.request_id = request_id
         self.retry_after = retry_after
-        self.paid = self._paid_without_id if task_id is None else self._paid_with_id
+        self.paid: bool | None = self._paid_without_id if task_id is None else self._paid_with_id
 
     @property
     def user_message(self) -> str:
@@ -240,6 +244,41 @@ class JournalError(FineVoiceError):
 
     _unpaid = "The program cannot keep its notes right now, so nothing was ordered."
     _paid = "Your sound was ordered, but the program could not keep a note of it."
+
+
+@attrs.frozen
+class ManifestFault:
+    """One thing that is wrong with a batch.
+
+    Attributes:
+        file: The manifest, its lock, or the folder.
+        line: The line in it, from 1; None if it is about the whole file.
+        what: What is wrong.
+    """
+
+    file: str
+    line: int | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}" if self.line is None else f"{self.file}:{self.line}: {self.what}"
+
+
+class ManifestError(FineVoiceError):
+    """A batch's manifest, its lock or its folder has faults. Nothing was sent.
+
+    Attributes:
+        faults: All of them, in the order of the file; of very many the first.
+        left_out: How many more there are.
+    """
+
+    _paid_without_id = _paid_with_id = False
+    _unpaid = "The list of sounds has mistakes in it, so nothing was ordered."
+
+    def __init__(self, message: str, faults: Sequence[ManifestFault] = (), left_out: int = 0, **known: Any) -> None:
+        super().__init__(message, **known)
+        self.faults = tuple(faults)
+        self.left_out = left_out
 
 
 class SessionClosedError(FineVoiceError):

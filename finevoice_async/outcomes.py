@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
-from finevoice_async.core.requests import SfxRequest, as_request, check_many
+from finevoice_async.core.requests import RequestLike, SfxRequest, as_request, check_many
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.effect import Outcome, SoundEffect
 from finevoice_async.engine.downloads import Downloader
@@ -22,19 +22,16 @@ from finevoice_async.engine.endings import closed_error
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
     ENDED,
-    STAYS_QUEUED,
     News,
     Result,
     Submission,
     TaskRecord,
     Watcher,
-    unknown_error,
 )
+from finevoice_async.engine.rows import unknown_error
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import (
-    AuthenticationError,
     FineVoiceError,
-    InsufficientCreditsError,
     InvalidRequestError,
     SessionClosedError,
 )
@@ -42,14 +39,8 @@ from finevoice_async.saving import Saver, SaveTo, check_file
 
 log = logging.getLogger("finevoice_async")
 
-RequestLike = SfxRequest | str | Mapping[str, Any]
-"""What `generate_many` takes: a request, a prompt, or a dict of fields (and `key`, `owner`, `file`)."""
-
 RECOVER_AHEAD: Final = 1000
 """Rows that `recover` picks up beyond what the caller has taken; those that were submitted run anyway."""
-
-_FATAL: Final = (AuthenticationError, InsufficientCreditsError)
-"""Errors that every further submission would meet as well."""
 
 
 class OutcomeStream:
@@ -104,12 +95,12 @@ class OutcomeStream:
         self._downloads = downloads
         self._saver = None if save_to is None else Saver(save_to)
         self._keeps = keeps
+        self._seen = submitter.refusals  # what comes later concerns all that is asked for here
         # All mutable state:
         self._drawn = 0
         self._taken = 0
         self._ready: dict[int, Outcome] = {}  # ended, not taken; by index, in the order of their end
         self._pending: dict[int, _Drawn] = {}  # drawn, not ended; by index
-        self._fatal: FineVoiceError | None = None  # why nothing more is sent
         self._driver: asyncio.Task[None] | None = None
         self._source_error: Exception | None = None  # raised by the caller's own iterable
         self._last: Submission | None = None  # drawn last
@@ -190,12 +181,15 @@ class OutcomeStream:
                 self._resume(drawn, wanted)
             else:
                 request = drawn.read(wanted)
-                self._refuse_after_fatal(request, drawn.key)
                 if self._submitter.is_full:
                     await self._submitter.until_room()
-                    self._refuse_after_fatal(request, drawn.key)
                 submission = self._submitter.submit(
-                    request, drawn.key, drawn.hear, owner=drawn.owner, retry_failed=self._retry_failed
+                    request,
+                    drawn.key,
+                    drawn.hear,
+                    owner=drawn.owner,
+                    retry_failed=self._retry_failed,
+                    seen=self._seen,
                 )
                 drawn.waits_for(submission)
         except FineVoiceError as error:
@@ -222,8 +216,7 @@ class OutcomeStream:
         if row.state is not EffectState.QUEUED:
             self.follow(drawn, self._poller.pick_up(row))
             return
-        self._refuse_after_fatal(row.request, row.key, STAYS_QUEUED)
-        drawn.waits_for(self._submitter.submit_row(row, drawn.hear))
+        drawn.waits_for(self._submitter.submit_row(row, drawn.hear, seen=self._seen))
 
     def check_file(self, file: object) -> str | None:
         """Return the name that an item gives its file.
@@ -236,21 +229,20 @@ class OutcomeStream:
             raise InvalidRequestError("file needs save_to to be a folder. Nothing was sent.")
         return name
 
-    def _refuse_after_fatal(self, request: SfxRequest, key: str | None, more: str = "") -> None:
-        if self._fatal is not None:
-            raise _for_request(self._fatal, request, key, more)
+    def reserve(self, file: str, index: int, key: str | None) -> None:
+        """Keep the name of a file for an item.
+
+        Raises:
+            InvalidRequestError: An earlier item has it.
+        """
+        if self._saver is not None:
+            self._saver.reserve(file, index, key)
 
     # Ends
 
     def refused(self, drawn: _Drawn, error: FineVoiceError) -> None:
         """A submission came to nothing."""
         self._fail(drawn, error)
-        if isinstance(error, _FATAL) and self._fatal is None:
-            self._fatal = error
-            for other in list(self._pending.values()):  # what has no slot yet would meet it, too
-                if other.submission is not None and other.submission.is_waiting:
-                    told = _for_request(error, other.submission.request, other.key)
-                    self._submitter.leave(other.submission, other.hear, told)
 
     def follow(self, drawn: _Drawn, record: TaskRecord) -> None:
         """A submission came to a task: wait for its end."""
@@ -278,7 +270,7 @@ class OutcomeStream:
         if self._saver is None:
             self._put(outcome)
         else:
-            self._saver.start(effect, drawn.file, partial(self._saved, outcome, effect))
+            self._saver.start(effect, drawn.file, drawn.index, partial(self._saved, outcome, effect))
 
     def _saved(self, outcome: Outcome, effect: SoundEffect, path: Path | None, error: FineVoiceError | None) -> None:
         self._put(attrs.evolve(outcome, path=path, error=error, note=effect.note))
@@ -345,6 +337,8 @@ class _Drawn(Watcher):
                 self.owner = check_key(wanted.pop("owner", None), "owner")
                 self.file = self.stream.check_file(wanted.pop("file", None))
             self.request = as_request(wanted, {})
+            if self.file is not None:
+                self.stream.reserve(self.file, self.index, self.key)
         except FineVoiceError:
             raise
         except (Exception, asyncio.CancelledError) as error:  # nothing is awaited here: it is the item that raises
@@ -382,14 +376,6 @@ class _Drawn(Watcher):
             submitter.leave(self.submission, self.hear)
         elif hasattr(self, "record"):  # else it waits for room, and was not submitted
             poller.unwatch(self)
-
-
-def _for_request(error: FineVoiceError, request: SfxRequest, key: str | None, more: str = "") -> FineVoiceError:
-    error = copy.copy(error)
-    if more:
-        error.add_words(more)
-    error.request, error.key = request, key
-    return error
 
 
 def _bug(cause: BaseException, request: SfxRequest | None) -> FineVoiceError:

@@ -44,6 +44,10 @@ class Clock(Protocol):
         ...
 
 
+class UnsentCancelledError(asyncio.CancelledError):
+    """A POST was cancelled while certainly nothing of it was sent, nor will be: it still resolved a name, say."""
+
+
 class Transport(Protocol):
     """HTTP to the service: one call, one plain reply. It knows nothing of the API and never tries again."""
 
@@ -58,6 +62,7 @@ class Transport(Protocol):
 
         Raises:
             Failure: There is no reply. NOT_SENT or CERTIFICATE: certainly nothing was sent, nor will be.
+            UnsentCancelledError: It was cancelled, where the same is certain.
         """
         ...
 
@@ -196,6 +201,10 @@ class Journal(Protocol):
         The result tells whether it was made. What a task tells of itself (`ledger.OF_TASK`) moves the row only if
         that is the row's task, where one is named. A move to SENDING puts the task id of an earlier submission aside,
         and forgets its links and error.
+
+        What begins anew what came to something (`ledger.KEEPS`; `begin` with RETRY, too) keeps what the row was, and
+        what says that it came to nothing (`ledger.FALLS_BACK`) makes the row what it was, in place of the move's own
+        state and of the `error` that is given.
 
         A row that becomes SENDING, or begins so, keeps when, for `sent_since`, beside the times of its earlier
         submissions. What `ledger.GIVES_BACK` names takes the last one back, if the row was SENDING.

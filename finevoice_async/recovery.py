@@ -1,45 +1,85 @@
-"""What a session offers of its journal: what an earlier process left, and how to settle it."""
+"""What a session offers of its journal: what was wished for and what an earlier process left, and how to settle it."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
-from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow
+from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
 from finevoice_async.core.tasks import check_task_id
+from finevoice_async.core.text import shorten
 from finevoice_async.effect import Outcome
 from finevoice_async.engine.caller import until_known
-from finevoice_async.engine.records import Submission, TaskRecord
-from finevoice_async.engine.registry import FoundRow
-from finevoice_async.errors import InvalidRequestError
+from finevoice_async.engine.life import Life
+from finevoice_async.engine.rows import about
+from finevoice_async.errors import FineVoiceError, InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
 from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
-from finevoice_async.wiring import Wiring
+from finevoice_async.wishes import Wishes
+
+_GOES_ON = (EffectState.QUEUED, EffectState.SENDING, EffectState.SUBMITTED)
 
 
-class Recovery(ABC):
-    """The calls that need a journal. A session opens the parts and makes the handles."""
+class Recovery(Wishes):
+    """The calls that are about a journal. A session opens the parts and makes the handles."""
 
-    _parts: Wiring
+    _life: Life
     _stream: Callable[..., OutcomeStream]
 
-    @abstractmethod
-    async def _open(self) -> None:
-        """Open the session, if it is not open."""
+    async def find(self, *, key: str | None = None, task_id: str | None = None) -> SfxTask | None:
+        """Return the handle on an effect by its key or its task id; None if neither session nor journal knows it.
 
-    @abstractmethod
-    def _task_of(self, source: TaskRecord | Submission | FoundRow) -> SfxTask:
-        """Return a handle."""
+        The service is not asked, and nothing is submitted. What an earlier process wished for and never sent is
+        `QUEUED`; it is submitted when it is awaited, or by `recover`.
+
+        Args:
+            key: Your own name for the effect, or the one that `enqueue` made.
+            task_id: The service's id; one of the two is given.
+
+        Raises:
+            InvalidRequestError: It cannot be a key or a task id, or not just one of them was given.
+            PollError: The poller died, so that nobody would see the task end.
+            JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
+            ConfigurationError: The session belongs to another loop or process.
+        """
+        if (key is None) == (task_id is None):
+            raise InvalidRequestError("find takes a key or a task_id, one of them.")
+        name = check_key(key)
+        if task_id is not None:
+            check_task_id(task_id)
+        await self._open()
+        inflight = self._parts.inflight
+        for _ in range(3):  # a row may have gone on when it comes: it was queued, then it ran, then it has ended
+            live = inflight.tasks.get(task_id or "") or await self._parts.submitter.find(key=name, task_id=task_id)
+            row = None if live is not None else await self._parts.bookkeeper.row_of(key=name, task_id=task_id)
+            self._life.bind()  # it may have been closed meanwhile
+            if row is not None:
+                live = inflight.of_row(row.id)
+            if live is not None:
+                return self._task_of(live)
+            if row is None or row.state not in _GOES_ON:
+                break
+        if row is None:
+            return None
+        return self._task_of(
+            self._parts.submitter.found(row) if row.state is EffectState.QUEUED else self._parts.poller.pick_up(row)
+        )
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
         """Yield the journal's rows in these states (none named: in any), oldest first.
 
         Raises:
-            ConfigurationError: The session has no journal.
+            InvalidRequestError: Something is no `EffectState`.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
+        for state in states:
+            if not isinstance(state, EffectState):
+                raise InvalidRequestError(f"rows takes states such as EffectState.SAVED, not {shorten(state)}.")
         await self._open()
         async for row in self._parts.bookkeeper.rows(*states):
             yield row
@@ -56,8 +96,10 @@ class Recovery(ABC):
             save_to: As for `generate_many`.
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, `save_to` cannot be used, or the session belongs to another
+                loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         await self._open()
         async with self._stream(self._left_behind(), ahead=RECOVER_AHEAD, save_to=save_to) as stream:
@@ -75,8 +117,9 @@ class Recovery(ABC):
         Their task ids are not known (UNKNOWN), or the service does not know them any more (LOST).
 
         Raises:
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
         """
         return [row async for row in self.rows(*MAY_BE_PAID)]
 
@@ -89,31 +132,40 @@ class Recovery(ABC):
             InvalidRequestError: The row is settled or being submitted, or the risk was not accepted.
             FineVoiceError: As for `submit`.
         """
+        _check_row(row)
         if accept_double_charge is not True:
-            raise InvalidRequestError(f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True.")
+            words = f"Row {row.id} may be paid for; to send it again pass accept_double_charge=True."
+            raise about(InvalidRequestError(words), row)
         current = await self._open_row(row)
         take_in = partial(self._parts.submitter.submit_row, current, resend=True)
-        return self._task_of(await until_known(self._parts.submitter, take_in))
+        with _told_of(current):
+            return self._task_of(await until_known(self._parts.submitter, take_in))
 
     async def adopt(self, row: JournalRow, *, task_id: str) -> SfxTask:
         """Settle a row that may have been paid for by naming its task, which you have found in your account.
 
         Raises:
             InvalidRequestError: The row is settled or being submitted, or the id cannot be its task's.
-            ConfigurationError: The session has no journal.
+            PollError: The poller died, so that nobody would see the task end.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
-        check_task_id(task_id)
+        _check_row(row)
+        with _told_of(row):
+            check_task_id(task_id)
         current = await self._open_row(row)
         return self._task_of(self._parts.poller.pick_up(await self._parts.bookkeeper.adopt(current, task_id)))
 
     async def discard(self, row: JournalRow) -> None:
         """Give up a row that may have been paid for, or that was never sent: its key is free again.
 
+        That it may have been paid for stays in the row's `error`. What was never sent, but failed before, is FAILED
+        again.
+
         Raises:
             InvalidRequestError: The row is settled or being submitted.
-            ConfigurationError: The session has no journal.
+            ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
@@ -121,7 +173,26 @@ class Recovery(ABC):
 
     async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
         """Return a row as it is now, if it is the caller's to settle."""
-        await self._open()
+        _check_row(row)
+        with _told_of(row):
+            await self._open()
         current = await self._parts.bookkeeper.to_settle(row, *more)
         self._parts.submitter.check_not_under_way(current)
         return current
+
+
+def _check_row(row: object) -> None:
+    if not isinstance(row, JournalRow):
+        raise InvalidRequestError(f"row must be a JournalRow, as rows() and unknown() give, not {shorten(row)}.")
+
+
+@contextmanager
+def _told_of(row: JournalRow) -> Iterator[None]:
+    """Have errors say which row they are about, and never that it is unpaid where nobody knows."""
+    try:
+        yield
+    except FineVoiceError as error:
+        paid = error.paid
+        about(error, row)
+        error.paid = error.paid if paid is False else paid
+        raise

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import uuid
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import aiohttp
 
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
-from finevoice_async.core.ledger import EffectState, check_key
-from finevoice_async.core.requests import as_request
+from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
-from finevoice_async.effect import Outcome, SoundEffect
-from finevoice_async.engine.caller import until_kept, until_known
+from finevoice_async.effect import Outcome
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
 from finevoice_async.engine.stats import Stats
-from finevoice_async.errors import InvalidRequestError, PollError
-from finevoice_async.outcomes import OutcomeStream, RequestLike
+from finevoice_async.errors import PollError
+from finevoice_async.outcomes import OutcomeStream
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
@@ -33,8 +30,6 @@ from finevoice_async.wiring import Wiring
 
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
-
-_GOES_ON = (EffectState.QUEUED, EffectState.SENDING, EffectState.SUBMITTED)
 
 
 @with_safe_repr
@@ -68,7 +63,8 @@ class FineVoiceSession(Recovery):
             max_concurrency: How many tasks your plan lets run at once.
             max_queue: How many effects may wait for a slot; beyond it `QueueFullError`. `generate_many` waits instead.
             slots: Slots shared with others, instead of `max_concurrency` of the session's own.
-            journal: A file in which every effect is kept through crashes, or a journal of your own.
+            journal: A file in which every effect is kept through crashes, or a journal of your own. It is of one
+                service: that of the base URL it is opened with first. All of this machine's, as emulators, are one.
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
@@ -135,7 +131,11 @@ class FineVoiceSession(Recovery):
     # Life
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        try:
+            await self._open()
+        except BaseException:
+            await self.aclose()  # nobody else will: what was opened, such as the journal, is given back
+            raise
         return self
 
     async def __aexit__(
@@ -154,6 +154,9 @@ class FineVoiceSession(Recovery):
 
         Args:
             timeout: Seconds for the POSTs under way; left out, `Timeouts.close`.
+
+        Raises:
+            ConfigurationError: The session belongs to another loop or process.
         """
         seconds = self._parts.timeouts.close if timeout is None else timeout
         await self._life.close(lambda: self._close(seconds))
@@ -163,103 +166,30 @@ class FineVoiceSession(Recovery):
             stream.stop()
         await self._parts.aclose(timeout)
 
+    def _finish(self) -> bool:
+        """Close it for who has no event loop (any more), and tell whether its own is gone: for the fixtures."""
+        return self._life.finish(partial(self._close, self._parts.timeouts.close), self._parts.give_back)
+
     # The job
 
-    async def enqueue(
+    @overload  # an iterable and an async one apart: else pyright infers nothing for the dicts of a generator expression
+    def generate_many(
         self,
-        request: RequestLike | None = None,
+        requests: AsyncIterable[RequestLike],
         *,
-        key: str | None = None,
-        owner: str | None = None,
+        ordered: bool = False,
+        save_to: SaveTo | None = None,
         retry_failed: bool = False,
-        **fields: Any,
-    ) -> SfxTask:
-        """Keep the wish for an effect, and return at once: with a journal, once it is on disk.
-
-        It is submitted when its turn comes, whether anybody awaits it or not; `find` finds it by its key. What waits
-        as the session closes stays queued in the journal: `recover` of a later session sends it.
-
-        Args:
-            request: A request or a prompt.
-            key: Your own name for the effect; left out, one is made. Another call with it gives the same effect: with
-                a journal for ever, without one as long as the session lives.
-            owner: On whose behalf: effects that wait for a slot take turns by owner.
-            retry_failed: If the key's effect failed at the service, pay for another try.
-            fields: The other fields of `SfxRequest`.
-
-        Raises:
-            QueueFullError: `max_queue` effects wait already.
-            FineVoiceError: As for `submit`, but what comes of the submission is told by the task.
-        """
-        wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
-        await self._open()
-        take_in = partial(
-            self._submitter.submit,
-            wanted,
-            name or uuid.uuid4().hex,
-            owner=whose,
-            retry_failed=retry_failed,
-            made_key=name is None,
-        )
-        return self._task_of(await until_kept(self._submitter, take_in))
-
-    async def submit(
+    ) -> AsyncGenerator[Outcome, None]: ...
+    @overload
+    def generate_many(
         self,
-        request: RequestLike | None = None,
+        requests: Iterable[RequestLike],
         *,
-        key: str | None = None,
-        owner: str | None = None,
+        ordered: bool = False,
+        save_to: SaveTo | None = None,
         retry_failed: bool = False,
-        **fields: Any,
-    ) -> SfxTask:
-        """Take a slot, submit, and return once the task id is known.
-
-        Cancelled before its POST, nothing is sent, unless others wait for the same key. Cancelled while the POST is
-        under way, the POST goes on and its id is kept: see `tasks` and the journal.
-
-        Args:
-            request: A request or a prompt.
-            key: Your own name for the effect: another call with it gives the first one's task. With a journal it
-                holds for ever, without one as long as the session lives.
-            owner: On whose behalf: effects that wait for a slot take turns by owner.
-            retry_failed: If the key's effect failed at the service, pay for another try.
-            fields: The other fields of `SfxRequest`.
-
-        Raises:
-            InvalidRequestError: A field breaks its rule, or the key belongs to another request.
-            QueueFullError: `max_queue` effects wait already.
-            SubmitNotSentError: The service could not be reached; not paid.
-            SubmitUnknownError: It may have been accepted and paid for.
-            AuthenticationError: The key is refused.
-            InsufficientCreditsError: There are no credits.
-            RequestRejectedError: The service refuses this request.
-            RateLimitError: The service says 429 after all patience.
-            PollError: The poller died, so that nobody would see the task end.
-            JournalError: The journal failed; with a task id, after the submission.
-            SessionClosedError: The session is closed.
-            ConfigurationError: The session belongs to another loop or process.
-        """
-        wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
-        await self._open()
-        take_in = partial(self._submitter.submit, wanted, name, owner=whose, retry_failed=retry_failed)
-        return self._task_of(await until_known(self._submitter, take_in, wanted, name))
-
-    async def generate(
-        self,
-        request: RequestLike | None = None,
-        *,
-        key: str | None = None,
-        owner: str | None = None,
-        retry_failed: bool = False,
-        **fields: Any,
-    ) -> SoundEffect:
-        """Submit and wait for the effect.
-
-        Raises:
-            FineVoiceError: As for `submit` and `SfxTask.wait`.
-        """
-        return await (await self.submit(request, key=key, owner=owner, retry_failed=retry_failed, **fields))
-
+    ) -> AsyncGenerator[Outcome, None]: ...
     async def generate_many(
         self,
         requests: Iterable[RequestLike] | AsyncIterable[RequestLike],
@@ -271,19 +201,27 @@ class FineVoiceSession(Recovery):
         """Make many effects; each outcome comes as it ends.
 
         Requests are drawn lazily, at most twice `max_concurrency` beyond what you have taken, so an endless source
-        is fine. A request that fails is an outcome with an `error`. After a refused key or spent credits the rest is
-        not sent, and each gets that error. Leave the loop when you like: what was submitted runs on, nothing more is.
+        is fine. A request that fails is an outcome with an `error`. Once the service has refused the key, or credits
+        are spent, the rest is not sent, and each gets that error.
+        Leave the loop when you like: what was submitted runs on, nothing more is.
 
         Args:
-            requests: Requests, prompts, or dicts of fields (and `key`, `owner`, and with a folder `file`); in an
-                iterable or an async iterable.
+            requests: Requests, prompts, or dicts of fields (and `key`, `owner`, and with a folder `file`; see
+                `SfxItem`), in an iterable or an async iterable.
             ordered: Give outcomes in the order of the requests.
             save_to: A folder, or a callable that gives each effect its path, of the request and the key. Effects are
-                saved while others are made, and given once they are; see `Outcome.path`.
+                saved while others are made, and given once they are; see `Outcome.path`. None is saved over another
+                of the same call: a second item with a `file` is refused unsent, a second effect at one path is an
+                outcome with a `DownloadError`.
             retry_failed: If a key's effect failed at the service, pay for another try.
 
         Raises:
+            InvalidRequestError: The requests are one request in the place of many, or nothing that can be drawn from.
+            ConfigurationError: `save_to` cannot be used; or the session belongs to another loop or process.
+            JournalError: The journal could not be opened.
+            SessionClosedError: The session is closed.
             RuntimeError: The iterable was ended by a cancellation that is not yours.
+            Exception: What the iterable raises, after the outcomes of what was drawn.
         """
         await self._open()
         ahead = 2 * self._parts.max_concurrency
@@ -301,52 +239,16 @@ class FineVoiceSession(Recovery):
 
         Raises:
             InvalidRequestError: It cannot be a task id.
+            PollError: The poller died, so that nobody would see the task end.
             JournalError: The journal could not be read.
             SessionClosedError: The session is closed.
+            ConfigurationError: The session belongs to another loop or process.
         """
         check_task_id(task_id)
         await self._open()
         row = await self._bookkeeper.row_of(task_id=task_id)
         self._life.bind()  # it may have been closed meanwhile
         return self._task_of(self._poller.attach(task_id) if row is None else self._poller.pick_up(row, ask_again=True))
-
-    async def find(self, *, key: str | None = None, task_id: str | None = None) -> SfxTask | None:
-        """Return the handle on an effect by its key or its task id; None if neither session nor journal knows it.
-
-        The service is not asked, and nothing is submitted. What an earlier process wished for and never sent is
-        `QUEUED`; it is submitted when it is awaited, or by `recover`.
-
-        Args:
-            key: Your own name for the effect, or the one that `enqueue` made.
-            task_id: The service's id; one of the two is given.
-
-        Raises:
-            InvalidRequestError: It cannot be a key or a task id, or not just one of them was given.
-            JournalError: The journal could not be read.
-            SessionClosedError: The session is closed.
-        """
-        if (key is None) == (task_id is None):
-            raise InvalidRequestError("find takes a key or a task_id, one of them.")
-        name = check_key(key)
-        if task_id is not None:
-            check_task_id(task_id)
-        await self._open()
-        inflight = self._parts.inflight
-        for _ in range(3):  # a row may have gone on when it comes: it was queued, then it ran, then it has ended
-            live = inflight.tasks.get(task_id or "") or await self._submitter.find(key=name, task_id=task_id)
-            row = None if live is not None else await self._bookkeeper.row_of(key=name, task_id=task_id)
-            self._life.bind()  # it may have been closed meanwhile
-            if row is not None:
-                live = inflight.of_row(row.id)
-            if live is not None:
-                return self._task_of(live)
-            if row is None or row.state not in _GOES_ON:
-                break
-        if row is None:
-            return None
-        return self._task_of(
-            self._submitter.found(row) if row.state is EffectState.QUEUED else self._poller.pick_up(row)
-        )
 
     async def status(self, task_id: str) -> TaskUpdate:
         """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.
@@ -356,7 +258,9 @@ class FineVoiceSession(Recovery):
             TaskNotFoundError: The service does not know it.
             PollError: Its state could not be learned.
             AuthenticationError: The key is refused.
+            JournalError: The journal could not be opened.
             SessionClosedError: The session is closed.
+            ConfigurationError: The session belongs to another loop or process.
         """
         check_task_id(task_id)
         await self._open()

@@ -77,6 +77,8 @@ class SfxTask:
         Not before its listeners have heard: until its id is on disk, another task may prove to have it.
         """
         source: TaskRecord | Submission | FoundRow | JournalRow = self._source
+        if isinstance(source, Submission) and source.stays_queued and source.row is not None:
+            source = self._source = self._context.submitter.found(source.row)  # it waits on in the journal
         if isinstance(source, FoundRow):
             taken_up = source.submission
             source = source.row if taken_up is None or taken_up.stays_queued else taken_up
@@ -93,6 +95,11 @@ class SfxTask:
         return now.task_id
 
     @property
+    def task_id(self) -> str | None:
+        """The same as `id`, by the name that effects, outcomes and errors have for it."""
+        return self.id
+
+    @property
     def key(self) -> str | None:
         """The caller's own name for the effect, if it has one."""
         return self._now.key
@@ -106,7 +113,8 @@ class SfxTask:
     def status(self) -> TaskStatus:
         """The state by the last answer; QUEUED until it was submitted, and FAILED if it was not accepted.
 
-        UNKNOWN also if it may have been accepted, and nobody follows it here.
+        What this session could not send, and a later one may, is QUEUED still: its row waits in the journal. UNKNOWN
+        also if it may have been accepted, and nobody follows it here.
         """
         now = self._now
         if isinstance(now, TaskRecord):

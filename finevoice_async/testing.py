@@ -9,10 +9,18 @@ pytest's fixtures are made of it. Without them::
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import gc
+import os
+import warnings
+from types import TracebackType
+from typing import TypedDict, Unpack
 
-from finevoice_async.config import Polling, Retry, Timeouts
-from finevoice_async.emulator import Emulator, EmulatorThread
+import aiohttp
+
+from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.emulator import Dialect, Emulator, EmulatorThread, Probabilities, ServiceLaw
+from finevoice_async.ports import Journal, Slots
 from finevoice_async.session import FineVoiceSession
 
 SERVICE_TIME = 0.05
@@ -24,10 +32,68 @@ TIMEOUTS = Timeouts(connect=0.25, read=0.45, task=5.0, close=0.5)  # the first t
 RETRY = Retry(first_delay=0.01, max_delay=0.05, max_retry_after=0.05, patience=3.0)  # a 429 is held for 1 s, always
 
 
-class EmulatedService(EmulatorThread):
-    """An emulator in a thread of its own, and the sessions with it."""
+class SessionOptions(TypedDict, total=False):
+    """What `FineVoiceSession` takes."""
 
-    def session(self, **options: Any) -> FineVoiceSession:
+    api_key: str | None
+    base_url: str | None
+    max_concurrency: int
+    max_queue: int
+    slots: Slots | None
+    journal: str | os.PathLike[str] | Journal | None
+    timeouts: Timeouts
+    polling: Polling
+    retry: Retry
+    downloads: Downloads
+    budget: Budget | None
+    http: aiohttp.ClientSession | None
+
+
+class EmulatorOptions(TypedDict, total=False):
+    """What `Emulator` takes."""
+
+    host: str
+    port: int
+    api_key: str | None
+    plan_limit: int | None
+    service_time: ServiceLaw | float | None
+    speed: float
+    seed: int | None
+    dialect: Dialect
+    credits: int | None
+    faults: Probabilities | None
+    quick_sounds: bool
+
+
+class EmulatedService(EmulatorThread):
+    """An emulator in a thread of its own, and the sessions with it.
+
+    The end of its ``with`` closes those that were used and not closed, unless an event loop runs there.
+    """
+
+    def __init__(self, emulator: Emulator) -> None:
+        super().__init__(emulator)
+        self._sessions: list[FineVoiceSession] = []  # the only mutable state of its own: those that were made
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if not _a_loop_runs():
+                self._finish_sessions()
+        finally:
+            super().__exit__(kind, error, trace)
+
+    def _finish_sessions(self) -> None:
+        sessions, self._sessions = self._sessions, []
+        with warnings.catch_warnings():
+            # Where a test's event loop is gone, nobody can close connections any more: they are dropped.
+            warnings.filterwarnings("ignore", "unclosed (transport|<socket)", ResourceWarning)
+            lost = sum(session._finish() for session in sessions)  # noqa: SLF001 - it is there for these fixtures
+            if lost:
+                gc.collect()
+
+    def session(self, **options: Unpack[SessionOptions]) -> FineVoiceSession:
         """Return a session with this service, not opened yet: it polls every 10 ms, and gives up soon.
 
         Args:
@@ -36,11 +102,23 @@ class EmulatedService(EmulatorThread):
         Raises:
             ConfigurationError: An option cannot work.
         """
-        fast = {"polling": POLLING, "timeouts": TIMEOUTS, "retry": RETRY}
-        return FineVoiceSession(**{"api_key": self.api_key, "base_url": self.url, **fast, **options})
+        fast: SessionOptions = {"polling": POLLING, "timeouts": TIMEOUTS, "retry": RETRY}
+        chosen: SessionOptions = {"api_key": self.api_key, "base_url": self.url, **fast, **options}
+        session = FineVoiceSession(**chosen)
+        self._sessions.append(session)
+        return session
 
 
-def make_service(**options: Any) -> EmulatedService:
+def _a_loop_runs() -> bool:
+    """Tell whether an event loop runs in this thread, so that no other can."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def make_service(**options: Unpack[EmulatorOptions]) -> EmulatedService:
     """Return an emulated service, not started yet: its effects take 50 ms, and sound simple.
 
     Args:
@@ -49,4 +127,5 @@ def make_service(**options: Any) -> EmulatedService:
     Raises:
         ValueError: An option makes no sense.
     """
-    return EmulatedService(Emulator(**{"service_time": SERVICE_TIME, "quick_sounds": True, **options}))
+    chosen: EmulatorOptions = {"service_time": SERVICE_TIME, "quick_sounds": True, **options}
+    return EmulatedService(Emulator(**chosen))

@@ -11,7 +11,7 @@ import aiohttp
 
 from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
 from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
-from finevoice_async.adapters.journals import make_journal
+from finevoice_async.adapters.journals import close_at_once, make_journal
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import (
@@ -24,7 +24,7 @@ from finevoice_async.config import (
     Retry,
     Timeouts,
 )
-from finevoice_async.core.addresses import is_local
+from finevoice_async.core.addresses import is_local, origin_of
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.text import shorten
 from finevoice_async.engine.answers import Answers
@@ -83,7 +83,8 @@ class Wiring:
         self.timeouts = timeouts
         self.max_concurrency = max_concurrency
         self.slots: Slots = own if slots is None else GuardedSlots(slots)
-        self.bookkeeper = books = Bookkeeper(make_journal(journal, clock))
+        self._journal = make_journal(journal, clock)
+        self.bookkeeper = books = Bookkeeper(self._journal)
         self.exchange = exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
         self.inflight = inflight = InFlight(self.slots, books)
         self.answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self.slots, rng=rng)
@@ -103,9 +104,10 @@ class Wiring:
         """Open the journal; tasks that it knows to run take their slots before anything new is submitted.
 
         Raises:
-            JournalError: It could not be opened.
+            JournalError: It could not be opened, or is of another service.
         """
         await self.bookkeeper.open()
+        await self.bookkeeper.claim(origin_of(self._transport.base_url))
         await self._spending.open()
         learned = await self.bookkeeper.load(_LEARNED)
         if learned is not None:
@@ -115,6 +117,13 @@ class Wiring:
                 log.warning("what the journal knows of polling is ignored: %s", error)
         async for row in self.bookkeeper.rows(EffectState.SUBMITTED):
             self.poller.pick_up(row)
+
+    async def give_back(self) -> None:
+        """Close what is open still once the session's event loop is gone, with all that ran in it. Another loop may."""
+        self._limits.close()
+        close_at_once(self._journal)
+        await self._transport.aclose()
+        await self.downloads.aclose()
 
     async def aclose(self, timeout: float) -> None:
         """Settle the POSTs under way, stop asking, tell the waiters, close journal and HTTP.

@@ -64,6 +64,10 @@ class Terminal:
             assert self._read(), self.text
         return self.text
 
+    def type(self, text: str) -> None:
+        """Type a text."""
+        os.write(self._descriptor, text.encode())
+
     def press_ctrl_c(self) -> None:
         """Do as the key does: the terminal sends the signal."""
         os.write(self._descriptor, b"\x03")

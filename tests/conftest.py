@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp.connector
 import anyio.to_thread
 import pytest
 from aiohttp import ClientResponse
 from virtual_time import ThreadWork, VirtualTimeLoop
 
 from finevoice_async import FineVoiceSession
+from finevoice_async.adapters import fresh_connector
 from finevoice_async.emulator import Emulator
 
 
@@ -63,6 +66,20 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.delenv("FINEVOICE_API_KEY", raising=False)
     monkeypatch.delenv("FINEVOICE_BASE_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _connections_age_in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let aiohttp's connections, whose age it takes from the machine's clock, grow old as the loop's time goes on."""
+
+    def now() -> float:
+        try:
+            return asyncio.get_running_loop().time()
+        except RuntimeError:
+            return time.monotonic()
+
+    for module in (aiohttp.connector, fresh_connector):
+        monkeypatch.setattr(module, "monotonic", now)
 
 
 def open_sockets() -> int:
@@ -121,6 +138,18 @@ def connect(emulator: Emulator) -> SessionMaker:
         return FineVoiceSession(emulator.api_key, base_url=emulator.url, **options)
 
     return make
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a journal is."""
+    return tmp_path / "effects.db"
+
+
+@pytest.fixture(params=["with a journal", "without"])
+def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    """Options of a session with a journal, and of one without."""
+    return {"journal": tmp_path / "effects.db"} if request.param == "with a journal" else {}
 
 
 @pytest.fixture

@@ -11,7 +11,17 @@ from typing import Any, Final, TypeVar
 import attrs
 from fakes import DateClock
 
-from finevoice_async.core.ledger import GIVES_BACK, MOVES, OF_TASK, SPENDS, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import (
+    FALLS_BACK,
+    GIVES_BACK,
+    KEEPS,
+    MOVES,
+    OF_TASK,
+    SPENDS,
+    EffectState,
+    JournalRow,
+    Move,
+)
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -45,6 +55,7 @@ class FakeJournal:
         self.missed: list[tuple[int, Move]] = []  # moves that did not fit
         self.contents: dict[int, JournalRow] = {}
         self.sent: dict[int, list[datetime]] = {}  # when the submissions of a row left that may have been accepted
+        self.earlier: dict[int, JournalRow] = {}  # what rows were before they were begun anew
         self.notes: dict[str, str] = {}
         self.is_open = False
         self.opened = 0  # times
@@ -109,6 +120,8 @@ class FakeJournal:
             self.sent[number] = [at] if state is EffectState.SENDING else []
         elif found.state in MOVES[again][0]:
             row = attrs.evolve(found, state=EffectState.QUEUED, request=request, updated_at=at, **_FORGOTTEN)
+            self.earlier.pop(row.id, None)
+            self._keep(found, again)
             self.steps.append((row.id, again))
         else:
             return Begun(found, is_mine=False)
@@ -135,10 +148,26 @@ class FakeJournal:
         if state is EffectState.SUBMITTED or move is Move.ANSWER:
             changes["submitted_at"] = self._clock.utcnow()
         changes |= {name: value for name, value in fields.items() if value is not None}
+        self._keep(row, move)
+        changes |= self._fallback(row, move)
         self._count(row, move)
         self.contents[row_id] = attrs.evolve(row, **changes)
         self.steps.append((row_id, move))
         return True
+
+    def _keep(self, row: JournalRow, move: Move) -> None:
+        if row.state in KEEPS.get(move, ()):
+            self.earlier[row.id] = row
+
+    def _fallback(self, row: JournalRow, move: Move) -> dict[str, Any]:
+        """Return what a row was before its new try, which came to nothing."""
+        if row.state not in FALLS_BACK.get(move, ()) or row.id not in self.earlier:
+            return {}
+        was = self.earlier.pop(row.id)
+        kept = {name: getattr(was, name) for name in ("state", "request", "task_id", "error", "submitted_at")}
+        if was.task_id is not None and any(other.task_id == was.task_id for other in self._others(row)):
+            kept |= {"task_id": None, "state": EffectState.UNKNOWN if was.state is EffectState.LOST else was.state}
+        return kept
 
     def _count(self, row: JournalRow, move: Move) -> None:
         sent = self.sent.setdefault(row.id, [])

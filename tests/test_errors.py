@@ -19,6 +19,7 @@ from finevoice_async import (
     InsufficientCreditsError,
     InvalidRequestError,
     JournalError,
+    ManifestError,
     PollError,
     QueueFullError,
     RateLimitError,
@@ -52,6 +53,7 @@ PAID: dict[type[FineVoiceError], tuple[bool | None, bool | None]] = {
     SessionClosedError: (False, True),
     QueueFullError: (False, False),
     BudgetExceededError: (False, False),
+    ManifestError: (False, False),
 }
 """Whether an effect is paid for, by the error's class, without and with a task id."""
 

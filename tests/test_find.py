@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import DONE, QUEUED, SAVED, SUBMITTED, Left, all_of, leave, prompts, rows, the_row
+from ledger.helpers import DONE, QUEUED, SAVED, SUBMITTED, Connect, Left, all_of, leave, prompts, rows, the_row
 from parts import told
 from raw_server import Peer, RawServer, Request
 
@@ -29,20 +28,6 @@ from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.emulator import Constant, Emulator
 from finevoice_async.emulator.faults import FaultName
-
-Connect = Callable[..., FineVoiceSession]
-
-
-@pytest.fixture(params=["with a journal", "without"])
-def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Options of a session with a journal, and of one without."""
-    return {"journal": tmp_path / "effects.db"} if request.param == "with a journal" else {}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where a journal is."""
-    return tmp_path / "effects.db"
 
 
 async def found(session: FineVoiceSession, **by: str) -> SfxTask:

@@ -291,8 +291,8 @@ async def test_rows_stay_queued_after_spent_credits() -> None:
         assert journal.states == [REFUSED] + [QUEUED] * 3
 
 
-async def test_another_callers_wish_is_none_of_its_business() -> None:
-    """A request that somebody else waits for, too, is sent although this stream sends nothing more."""
+async def test_who_waits_beside_a_stream_hears_it_too() -> None:
+    """A request that somebody else waits for, too, is not sent either; who asks after that asks the service anew."""
     journal, slots = FakeJournal(), FakeSlots(1)
     async with assemble(FakeTransport(says(402), latency=5), slots=slots, journal=journal) as parts:
         requests = ["a", {"prompt": "rain", "key": "k"}]
@@ -301,7 +301,8 @@ async def test_another_callers_wish_is_none_of_its_business() -> None:
             other = parts.start(SfxRequest("rain"), "k")
             errors = [outcome.error async for outcome in outcomes]
             assert [type(error) for error in errors] == [InsufficientCreditsError] * 2
-            assert (await other).task_id == "t1"
+            assert isinstance(await told(other), InsufficientCreditsError)
+        assert (await parts.submit(SfxRequest("rain"), "k")).task_id == "t1"
 
 
 async def test_a_timeout_is_one_outcome() -> None:

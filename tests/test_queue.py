@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import DONE, QUEUED, REFUSED, all_of, prompts, rows, turns
+from ledger.helpers import DONE, QUEUED, REFUSED, Connect, all_of, occupied, prompts, rows, turns
 from lives.oracle import copy_journal
 from parts import told
 
@@ -26,26 +25,6 @@ from finevoice_async import (
     TaskTimeoutError,
 )
 from finevoice_async.emulator import Constant, Emulator
-
-Connect = Callable[..., FineVoiceSession]
-
-
-@pytest.fixture(params=["with a journal", "without"])
-def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Options of a session with a journal, and of one without."""
-    return {"journal": tmp_path / "effects.db"} if request.param == "with a journal" else {}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where a journal is."""
-    return tmp_path / "effects.db"
-
-
-async def occupied(session: FineVoiceSession) -> SfxTask:
-    """Let a task take the only slot."""
-    return await session.submit("something else")
-
 
 # At once
 

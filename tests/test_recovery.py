@@ -31,12 +31,6 @@ from finevoice_async.emulator import Emulator
 Connect = Callable[..., FineVoiceSession]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the journal is."""
-    return tmp_path / "effects.db"
-
-
 async def rows(path: Path) -> list[JournalRow]:
     """Read a journal that nobody has open."""
     journal = SqliteJournal(path, LoopClock())

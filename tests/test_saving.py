@@ -87,7 +87,7 @@ async def test_a_callable(connect: Connect, tmp_path: Path) -> None:
         outcomes = await taken(
             session,
             ["rain", {"prompt": "wind", "key": "w"}],
-            save_to=lambda request, key: tmp_path / f"{request.prompt if request else ''}-{key}",
+            save_to=lambda request, key: tmp_path / f"{request.prompt}-{key}",
         )
     assert [outcome.path for outcome in outcomes] == [tmp_path / "rain-None.wav", tmp_path / "wind-w.wav"]
 

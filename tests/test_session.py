@@ -13,8 +13,11 @@ import pytest
 
 from finevoice_async import (
     ConfigurationError,
+    EffectState,
     FineVoiceSession,
     InvalidRequestError,
+    JournalError,
+    JournalRow,
     Polling,
     RequestRejectedError,
     SessionClosedError,
@@ -23,6 +26,8 @@ from finevoice_async import (
     TaskNotFoundError,
     Timeouts,
 )
+from finevoice_async.adapters.loop_clock import LoopClock
+from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.emulator import Emulator
 
 Connect = Callable[..., FineVoiceSession]
@@ -245,3 +250,23 @@ async def test_key_is_shown_nowhere(
         seen += [str(error), repr(error), repr(error.__dict__)]
         error = error.__context__ or error.__cause__
     assert emulator.api_key not in "".join(seen)
+
+
+async def test_an_entering_that_fails_gives_back_what_was_opened(connect: Connect, tmp_path: Path) -> None:
+    """Nobody leaves what was never entered: the journal is free for others at once."""
+    path = tmp_path / "effects.db"
+
+    class Unreadable(SqliteJournal):
+        async def row_ids(self, *states: EffectState) -> list[int]:
+            raise JournalError("The disk fails.")
+
+        async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
+            raise JournalError("The disk fails.")
+
+    session = connect(journal=Unreadable(path, LoopClock()))
+    with pytest.raises(JournalError, match="disk fails"):
+        async with session:
+            pass
+    assert repr(session).startswith("<FineVoiceSession closed")
+    async with connect(journal=path):
+        pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ from ledger.helpers import (
     DONE,
     QUEUED,
     REFUSED,
+    Connect,
     FaultyJournal,
     HeldJournal,
     Left,
     all_of,
     leave,
+    occupied,
     prompts,
     rows,
     the_row,
@@ -27,32 +28,11 @@ from finevoice_async import (
     Budget,
     BudgetExceededError,
     FineVoiceError,
-    FineVoiceSession,
-    SfxTask,
     SubmitNotSentError,
     TaskStatus,
 )
 from finevoice_async.core.ledger import Move
 from finevoice_async.emulator import Emulator
-
-Connect = Callable[..., FineVoiceSession]
-
-
-@pytest.fixture(params=["with a journal", "without"])
-def kept_in(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    """Options of a session with a journal, and of one without."""
-    return {"journal": tmp_path / "effects.db"} if request.param == "with a journal" else {}
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where a journal is."""
-    return tmp_path / "effects.db"
-
-
-async def occupied(session: FineVoiceSession) -> SfxTask:
-    """Let a task take the only slot."""
-    return await session.submit("something else")
 
 
 async def nothing_is_sent_later(connect: Connect, emulator: Emulator, path: Path, prompt: str = "door") -> None:
@@ -227,8 +207,10 @@ async def test_what_was_enqueued_and_not_sent_here(connect: Connect, emulator: E
         task = await session.enqueue("door")
         with pytest.raises(BudgetExceededError, match="stays queued"):
             await task
+        assert (task.status, task.done()) == (TaskStatus.QUEUED, False)
         assert await task.withdraw() is True
-        assert await task.withdraw() is False
+        assert await task.withdraw() is True  # twice is as once
+        assert (task.status, task.done()) == (TaskStatus.FAILED, True)
     await nothing_is_sent_later(connect, emulator, path)
 
 

@@ -18,12 +18,13 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
-from finevoice_async.adapters.fresh_connector import FreshConnector
+from finevoice_async.adapters.fresh_connector import FreshConnector, was_connected
 from finevoice_async.config import BASE_URL_VARIABLE, Timeouts, check_api_key, check_base_url
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.secrets import make_concealer
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import ConfigurationError
+from finevoice_async.ports import UnsentCancelledError
 from finevoice_async.reprs import with_safe_repr
 
 MAX_REPLY: Final = 1024 * 1024
@@ -150,6 +151,14 @@ def _was_written(tracker: aiohttp.UploadTracker) -> bool:
     return outcome.exception() is None if outcome.done() else tracker.attempts > 0
 
 
+def _may_be_sent(error: BaseException, payload: _JsonBody | None, tracker: aiohttp.UploadTracker | None) -> bool:
+    """Tell whether anything of a call that has failed may have been written; its body will not be from now on."""
+    given = payload is not None and payload.call_off()
+    if tracker is not None:  # the caller's session, where another body may be in place
+        return given or _was_written(tracker)
+    return given if payload is not None else was_connected(error)
+
+
 def _must_leave(error: BaseException) -> bool:
     """Tell whether an error is the loop's or the process's: not a `CancelledError` that nobody asked for."""
     if isinstance(error, asyncio.CancelledError):
@@ -198,8 +207,8 @@ class AiohttpTransport:
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
-        self._connector: FreshConnector | None = None  # of our own session
         self._deadline = deadline
+        self._urls: dict[str, URL] = {}  # what is posted to: there is one
         self._closed = False
 
     def __repr__(self) -> str:
@@ -211,9 +220,8 @@ class AiohttpTransport:
         return self._base_url
 
     def _open(self) -> aiohttp.ClientSession:
-        self._connector = FreshConnector(limit=MAX_SOCKETS)
         self._own = aiohttp.ClientSession(
-            connector=self._connector,
+            connector=FreshConnector(limit=MAX_SOCKETS),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=self._timeout,
@@ -222,13 +230,19 @@ class AiohttpTransport:
 
     def post(self, path: str, body: bytes, *, deadline: AbstractContextManager[None] | None = None) -> Awaitable[Reply]:
         """Send a JSON body."""
-        return self._call("POST", path, body, self._deadline if deadline is None else deadline)
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._url(path)
+        return self._call("POST", url, body, self._deadline if deadline is None else deadline)
 
     def get(self, path: str) -> Awaitable[Reply]:
         """Ask for a path, which is percent-encoded already."""
-        return self._call("GET", path, None, self._deadline)
+        return self._call("GET", self._url(path), None, self._deadline)
 
-    async def _call(self, method: str, path: str, body: bytes | None, deadline: AbstractContextManager[None]) -> Reply:
+    def _url(self, path: str) -> URL:
+        return self._root.with_path(self._prefix + path, encoded=True)
+
+    async def _call(self, method: str, url: URL, body: bytes | None, deadline: AbstractContextManager[None]) -> Reply:
         if self._closed:
             raise Failure(FailureKind.NOT_SENT, "the session is closed")
         session = self._callers or self._own or self._open()
@@ -238,11 +252,9 @@ class AiohttpTransport:
         content, whole = bytearray(), False
         try:
             with deadline:
-                if payload is not None:
+                if tracker is not None and payload is not None:  # the caller's connections may be old
                     await asyncio.sleep(0)  # the loop hears what was closed meanwhile, also if it was blocked
-                    if self._callers is not None:  # whose connections may be old
-                        await asyncio.sleep(0)  # now it has done what it heard just before
-                url = self._root.with_path(self._prefix + path, encoded=True)
+                    await asyncio.sleep(0)  # now it has done what it heard just before
                 response = await session.request(method, url, data=payload, upload_tracker=tracker, **self._options)
                 try:
                     whole = _read_at_once(response.content, content)
@@ -252,24 +264,16 @@ class AiohttpTransport:
                 finally:
                     if not response.closed:
                         response.release()
-            if self._connector is not None:
-                self._connector.call_ended()
         except BaseException as error:
-            sent = self._may_be_sent(payload, tracker)
+            sent = _may_be_sent(error, payload, tracker)
             if _must_leave(error):
+                if isinstance(error, asyncio.CancelledError) and payload is not None and not sent:
+                    raise UnsentCancelledError(*error.args) from None
                 raise
             failure = translate(error, sent=sent)
         if response is not None:  # of a reply that broke off, what came is worth more than the reason
             return Reply(response.status, response.headers, bytes(content), whole)
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error
-
-    def _may_be_sent(self, payload: _JsonBody | None, tracker: aiohttp.UploadTracker | None) -> bool:
-        """Tell whether anything of a call that has failed may have been written; its body will not be from now on."""
-        given = payload is not None and payload.call_off()
-        if self._connector is None or tracker is not None:  # the caller's session, where another body may be in place
-            return given or (tracker is not None and _was_written(tracker))
-        connected = self._connector.call_ended()
-        return given if payload is not None else connected
 
     def conceal(self, body: bytes) -> bytes:
         """Strike the key out of a body, where a server repeats it."""

@@ -16,7 +16,17 @@ from typing import Any, Final
 import attrs
 
 from finevoice_async.adapters.journal_schema import FINISHED, IS_UNFINISHED
-from finevoice_async.core.ledger import GIVES_BACK, MOVES, OF_TASK, SPENDS, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import (
+    FALLS_BACK,
+    GIVES_BACK,
+    KEEPS,
+    MOVES,
+    OF_TASK,
+    SPENDS,
+    EffectState,
+    JournalRow,
+    Move,
+)
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -29,6 +39,8 @@ _AGAIN = (Move.QUEUE, Move.RETRY)
 _AFRESH = (*_AGAIN, Move.SEND, Move.RESEND)
 _FORGOTTEN: Final = {"task_id": None, "urls": "[]", "path": None, "sha256": None, "error": None, "submitted_at": None}
 """What a row keeps no longer when its effect is about to be made afresh."""
+_KEPT: Final = ("state", "request", "task_id", "error", "submitted_at")
+"""What it keeps apart (see `ledger.KEEPS`)."""
 
 
 # Statements
@@ -51,6 +63,7 @@ def begin(
         new = JournalRow(id=row_id, key=key, state=state, request=request, created_at=moment, updated_at=moment)
         return Begun(new, is_mine=True)
     values = {"state": MOVES[again][1].value, "updated_at": when, **_FORGOTTEN, "request": text}
+    values["earlier"] = _earlier(db, again, "key", key)
     moved = db.execute(_update(again, "key", *values), {**values, "key": key}).rowcount
     found = row(db, column="key", value=key)
     assert found is not None  # noqa: S101 - it was in the way
@@ -76,6 +89,10 @@ def move(
         values["urls"] = json.dumps(urls)
     if (error := values.get("error")) is not None:
         values["error"] = error.encode(errors="replace").decode()  # what went wrong can always be noted
+    if move in KEEPS:
+        values["earlier"] = _earlier(db, move, "id", row_id)
+    elif move in FALLS_BACK:
+        values |= _fallback(db, move, row_id)
     task_id = values.get("task_id")
     if state is EffectState.SUBMITTED and not task_id:
         raise JournalError(f"Row {row_id} of the journal cannot become submitted without a task id.")
@@ -94,6 +111,33 @@ def move(
     return moved > 0
 
 
+def _earlier(db: sqlite3.Connection, move: Move, by: str, value: str | int | None) -> str | None:
+    """Return what a row is to keep of itself as it is begun anew, if it has come to something."""
+    if move not in KEEPS:
+        return None
+    query = f"SELECT {', '.join(_KEPT)} FROM effects WHERE {by} = ?"  # noqa: S608 - names of ours
+    found = db.execute(query, (value,)).fetchone()
+    if found is None or EffectState(found[0]) not in KEEPS[move]:
+        return None
+    return json.dumps(dict(zip(_KEPT, found, strict=True)))
+
+
+def _fallback(db: sqlite3.Connection, move: Move, row_id: int) -> dict[str, str | None]:
+    """Return what a row becomes whose new try came to nothing: what it was, if it keeps that; else nothing."""
+    query = "SELECT state, earlier, past_task_ids FROM effects WHERE id = ?"
+    state, earlier, past = db.execute(query, (row_id,)).fetchone() or (None, None, "")
+    if earlier is None or EffectState(state) not in FALLS_BACK[move]:
+        return {}
+    values: dict[str, str | None] = {**json.loads(earlier), "earlier": None}
+    task_id = values["task_id"]
+    if task_id is None:
+        return values
+    if db.execute("SELECT 1 FROM effects WHERE task_id = ?", (task_id,)).fetchone() is None:
+        return values | {"past_task_ids": str(past).removesuffix(f"{task_id}\n")}
+    is_lost = values["state"] == EffectState.LOST.value
+    return values | {"task_id": None} | ({"state": EffectState.UNKNOWN.value} if is_lost else {})
+
+
 @cache
 def _update(move: Move, by: str, *names: str) -> str:
     """Return the one statement that moves a row and sets columns, if the row is in a state that the move starts from.
@@ -101,7 +145,7 @@ def _update(move: Move, by: str, *names: str) -> str:
     All that stands to the right of an equals sign are the old values.
     """
     settings = [f"{name} = :{name}" for name in names]
-    if "task_id" in names:  # the old one is put aside, unless it stays the same
+    if "task_id" in names and "past_task_ids" not in names:  # the old one is put aside, unless it stays the same
         settings.append("past_task_ids = past_task_ids || coalesce(nullif(task_id, :task_id) || char(10), '')")
     if move in SPENDS:
         settings += ["sent_at = :updated_at", "past_sent_at = past_sent_at || coalesce(sent_at || char(10), '')"]
@@ -135,8 +179,11 @@ def rows(db: sqlite3.Connection, *, states: Sequence[EffectState], after: int, l
 def sent_since(db: sqlite3.Connection, *, moment: datetime) -> list[datetime]:
     """Return when each submission left, from a moment on, that may have been accepted."""
     since = _stamp(moment)
-    query = "SELECT sent_at, past_sent_at FROM effects WHERE sent_at >= ? OR past_sent_at <> ''"
-    lines = [line for last, past in db.execute(query, (since,)) for line in (last, *past.split())]
+    query = " UNION ALL ".join(
+        f"SELECT sent_at, past_sent_at FROM {table} WHERE sent_at >= :since OR past_sent_at <> ''"  # noqa: S608 - ours
+        for table in ("effects", "pruned")
+    )
+    lines = [line for last, past in db.execute(query, {"since": since}) for line in (last, *past.split())]
     return [datetime.fromisoformat(line) for line in sorted(line for line in lines if line and line >= since)]
 
 
@@ -151,7 +198,10 @@ def _in(states: Sequence[EffectState]) -> tuple[str, list[str]]:
 
 
 def prune(db: sqlite3.Connection, *, before: datetime) -> int:
-    """Delete the rows that are settled and were written last before a time; return how many they were."""
+    """Delete the rows that are settled and were written last before a time; return how many they were.
+
+    When their submissions left stays: the schema sees to that.
+    """
     states = ", ".join(f"'{state.value}'" for state in FINISHED)
     statement = f"DELETE FROM effects WHERE state IN ({states}) AND updated_at < ?"  # noqa: S608 - names of ours
     return db.execute(statement, (_stamp(before),)).rowcount

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.ledger import GIVEN_UP, PERHAPS_PAID, EffectState
 from finevoice_async.errors import JournalError
 
 log = logging.getLogger("finevoice_async")
@@ -25,7 +25,7 @@ log = logging.getLogger("finevoice_async")
 APPLICATION_ID = int.from_bytes(b"FVsx")
 """Stands in the file's header, so that another program's database is not taken for a journal."""
 
-VERSION = 3
+VERSION = 4
 """Of the schema; stands in the file's header as `user_version`."""
 
 FINISHED: Final = (EffectState.SAVED, EffectState.REFUSED, EffectState.FAILED)
@@ -33,6 +33,14 @@ FINISHED: Final = (EffectState.SAVED, EffectState.REFUSED, EffectState.FAILED)
 
 IS_UNFINISHED: Final = " AND ".join(f"state <> '{state.value}'" for state in FINISHED)
 """The index's condition. SQLite uses it for a query that has these very words; `NOT IN` would double a write's cost."""
+
+_EARLIER = "ALTER TABLE effects ADD COLUMN earlier TEXT"  # what a row was before it was begun anew, as JSON
+_PRUNED = (
+    "CREATE TABLE pruned (sent_at TEXT, past_sent_at TEXT NOT NULL)",  # as in effects
+    """CREATE TRIGGER keep_when_sent AFTER DELETE ON effects WHEN OLD.sent_at IS NOT NULL OR OLD.past_sent_at <> ''
+        BEGIN INSERT INTO pruned VALUES (OLD.sent_at, OLD.past_sent_at); END""",
+)
+"""Of a row that is deleted it stays when its submissions left: budgets count them, nobody here knows for how long."""
 
 _INDEX = f"CREATE INDEX unfinished_effects ON effects (state) WHERE {IS_UNFINISHED}"
 _SET_VERSION = f"PRAGMA user_version = {VERSION}"
@@ -54,7 +62,9 @@ _SCHEMA = (
         sent_at TEXT,
         past_sent_at TEXT NOT NULL DEFAULT ''
     )""",  # past_task_ids, past_sent_at: a line for each one that a later submission of the same effect replaced
+    _EARLIER,
     _INDEX,
+    *_PRUNED,
     "CREATE TABLE notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID",
     f"PRAGMA application_id = {APPLICATION_ID}",
     _SET_VERSION,
@@ -84,13 +94,21 @@ _FROM_2 = (
             printf('%.*c', length(past_task_ids) - length(replace(past_task_ids, char(10), '')), '.'),
             '.', updated_at || char(10)
         ) WHERE past_task_ids <> ''""",
-    _SET_VERSION,
 )
 """What makes a journal of version 2 one of version 3.
 
 Version 2 did not keep when submissions left. The latest time that it can have been stands for it, in doubt also for
 what was never sent: a budget may let fewer pass for that, never more.
 """
+
+_FROM_3 = (
+    _EARLIER,
+    *_PRUNED,
+    f"""UPDATE effects SET error = '{PERHAPS_PAID}'
+        WHERE state = 'refused' AND error = '{GIVEN_UP}' AND sent_at IS NOT NULL""",  # noqa: S608 - words of ours
+    _SET_VERSION,
+)
+_MIGRATIONS = {1: (*_FROM_1, *_FROM_2, *_FROM_3), 2: (*_FROM_2, *_FROM_3), 3: _FROM_3}
 
 _DOUBT = f"""UPDATE effects SET state = 'unknown',
         error = coalesce(error, 'The program stopped before the answer to its submission came')
@@ -263,7 +281,7 @@ def _take(db: sqlite3.Connection, path: Path) -> None:
     elif (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise JournalError(f"The journal {path} is damaged: {found}. Keep it, and bring back a copy.")
     elif version < VERSION:
-        _run(db, _FROM_2 if version == 2 else (*_FROM_1, *_FROM_2))
+        _run(db, _MIGRATIONS.get(version, _MIGRATIONS[1]))
     db.execute(_DOUBT)
     db.execute("COMMIT")
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":

@@ -14,3 +14,11 @@ def make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock)
     from finevoice_async.adapters.sqlite_journal import SqliteJournal  # with SQLite and threads, for who keeps one
 
     return SqliteJournal(journal, clock)
+
+
+def close_at_once(journal: Journal | None) -> None:
+    """Close a journal's file once its event loop is gone; one of the caller's own is theirs to close."""
+    from finevoice_async.adapters.sqlite_journal import SqliteJournal
+
+    if isinstance(journal, SqliteJournal):
+        journal.close_at_once()

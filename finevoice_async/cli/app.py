@@ -3,81 +3,66 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from finevoice_async.cli.exits import EPILOG, WRONG_USE, words
+from finevoice_async.cli import helps
+from finevoice_async.cli.batch_commands import add_to as add_batch_commands
+from finevoice_async.cli.exits import EPILOG
+from finevoice_async.cli.group import Commands
+from finevoice_async.cli.report import add_to as add_report_command
 from finevoice_async.cli.runner import finish
 from finevoice_async.cli.spans import parse_span
-from finevoice_async.cli.talk import give_json, say
+from finevoice_async.cli.talk import as_text, version
 from finevoice_async.config import BASE_URL_VARIABLE
 
-_UsageError: Any = typer.BadParameter.__mro__[1]  # of click, or of typer's own copy of it
-
-
-class _Commands(TyperGroup):
-    """Says what is wrong with a command line in one line, as with everything else."""
-
-    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
-        """Run a command."""
-        given = sys.argv[1:] if args is None else list(args)
-        try:
-            code = super().main(given, *more, **{**options, "standalone_mode": False})
-        except _UsageError as error:
-            sys.exit(_explain_use(error, given))
-        except typer.Abort:
-            sys.exit(130)
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _explain_use(error: Any, arguments: list[str]) -> int:
-    """Say what is wrong with a command line, and where to read on."""
-    told = words(typer.BadParameter(error.format_message()))
-    path = "finevoice" if error.ctx is None else " ".join(["finevoice", *error.ctx.command_path.split()[1:]])
-    if "--json" in arguments:
-        give_json({"error": "UsageError", "message": told, "task_id": None, "exit_code": WRONG_USE})
-    else:
-        say(f"finevoice: {told}", f"See: {path} --help")
-    return WRONG_USE
-
-
 app = typer.Typer(
-    cls=_Commands,
-    help="Sound effects from FineVoice, many at once, none paid for twice. Try `finevoice demo` first: it needs no "
-    "key and costs nothing. For the service, set FINEVOICE_API_KEY to the key of your account; then "
-    '`finevoice generate "Rain on a tin roof" -o rain.wav` makes one effect.',
+    cls=Commands,
+    help=helps.FINEVOICE,
     epilog=EPILOG,
+    rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and what is logged.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, and nothing else.")]
-Prompt = Annotated[str | None, typer.Argument(help="What should be heard.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, errors included.")]
+Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What should be heard.")]
 Output = Annotated[
     str,
-    typer.Option("-o", "--output", help="The file; a folder, for a name made of the prompt; or - for standard output."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="The file; without a suffix (new3) it gets that of the sound (new3.wav). Or a folder, for a name made of "
+        "the prompt. Or - for standard output. Folders that are missing are made.",
+    ),
 ]
-Folder = Annotated[Path, typer.Option("--out", help="The folder for the files.")]
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the files.")]
 Embedded = Annotated[bool, typer.Option("--emulator", help="Use an embedded emulator: no key, no cost.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
-JournalFile = Annotated[Path | None, typer.Option("--journal", help="A file that keeps every effect through crashes.")]
+JournalFile = Annotated[
+    Path | None,
+    typer.Option("--journal", metavar="FILE", help="A file that keeps every effect through crashes; made if need be."),
+]
 Key = Annotated[
     str | None,
-    typer.Option("--key", help="Your name for the effect, with --journal: the same again is found, not paid again."),
+    typer.Option(
+        "--key",
+        metavar="NAME",
+        help="Your name for the effect, with --journal: the same again is found, not paid again.",
+    ),
 ]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="The service's address.", envvar=BASE_URL_VARIABLE)]
-Duration = Annotated[float | None, typer.Option(help="Seconds, at most 30.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")]
-File = Annotated[Path, typer.Argument(help="The journal.")]
-Limit = Annotated[int | None, typer.Option("--plan-limit", min=1, help="Tasks that may run at once.")]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", metavar="URL", help="The service's address.", envvar=BASE_URL_VARIABLE)
+]
+Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help="How long the sound is, at most 30.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port; 0 takes a free one.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The journal.")]
+Limit = Annotated[int | None, typer.Option("--plan-limit", min=1, metavar="N", help="Tasks that may run at once.")]
 Faults = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,7 +71,9 @@ Faults = Annotated[
         help="What goes wrong, and how likely: submit.lose_reply=0.1. May be repeated; a wrong name lists them all.",
     ),
 ]
-TaskId = Annotated[str, typer.Argument(help="The task's id, as `generate` or the service showed it.")]
+TaskId = Annotated[
+    str, typer.Argument(metavar="TASK_ID", help="The task's id, as `generate` or the service showed it.")
+]
 
 
 def _typed(base_url: str | None) -> str | None:
@@ -96,14 +83,14 @@ def _typed(base_url: str | None) -> str | None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"finevoice-async {metadata.version('finevoice-async')}")
+        print(f"finevoice-async {version()}")
         raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
 def finevoice(
     context: typer.Context,
-    version: Annotated[  # noqa: ARG001 - its callback has done it
+    version_: Annotated[  # noqa: ARG001 - its callback has done it
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
@@ -113,13 +100,15 @@ def finevoice(
         raise typer.Exit
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, help=helps.GENERATE)
 def generate(
     prompt: Prompt = None,
     output: Output = ".",
-    negative_prompt: Annotated[str | None, typer.Option(help="Sounds to avoid.")] = None,
-    source_url: Annotated[str | None, typer.Option(help="An image or video to make sound for.")] = None,
-    source_type: Annotated[str | None, typer.Option(help="image or video.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="Sounds to avoid.")] = None,
+    source_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="An image or video to make sound for; with --source-type.")
+    ] = None,
+    source_type: Annotated[str | None, typer.Option(metavar="KIND", help="image or video.")] = None,
     duration: Duration = None,
     use_async: Annotated[bool, typer.Option("--async/--sync", help="Poll, or let the service hold its answer.")] = True,
     overwrite: Overwrite = False,
@@ -133,21 +122,21 @@ def generate(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Make one sound effect and save it."""
+    """Make one sound effect and save it. It costs one effect of your plan."""
     from finevoice_async.cli.generate import Wish, generate_one
     from finevoice_async.cli.place import Place
 
     wish = Wish(
         fields={
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
+            "prompt": as_text(prompt),
+            "negative_prompt": as_text(negative_prompt),
             "source_url": source_url,
             "source_type": source_type,
             "duration": duration,
             "use_async": use_async,
         },
         place=Place(output, overwrite=overwrite),
-        key=key,
+        key=as_text(key),
         retry_failed=retry_failed,
         journal=journal,
         base_url=base_url,
@@ -158,7 +147,7 @@ def generate(
     finish(generate_one(wish), as_json=as_json, debug=debug)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, help=helps.FETCH)
 def fetch(
     task_id: TaskId,
     output: Output = ".",
@@ -168,7 +157,7 @@ def fetch(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Save the result of a task of another run or day; wait for it if it still runs. Costs nothing."""
+    """Save the result of a task of another run or day. It costs nothing."""
     from finevoice_async.cli.generate import Wish
     from finevoice_async.cli.generate import fetch as run
     from finevoice_async.cli.place import Place
@@ -180,31 +169,41 @@ def fetch(
         given_url=_typed(base_url),
         as_json=as_json,
     )
-    finish(run(wish, task_id), as_json=as_json, debug=debug)
+    finish(run(wish, task_id), as_json=as_json, debug=debug, idle="Nothing was fetched")
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, help=helps.DEMO)
 def demo(out: Folder = Path("effects"), as_json: Json = False, debug: Debug = False) -> None:
-    """Make a dozen effects at once on an embedded emulator: no key, no network, real audio."""
+    """Make a dozen effects at once on an embedded emulator. It costs nothing."""
     from finevoice_async.cli.demo import run_demo
 
-    finish(run_demo(out, as_json=as_json), as_json=as_json, debug=debug)
+    finish(run_demo(out, as_json=as_json), as_json=as_json, debug=debug, idle="Nothing was made", free=True)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, help=helps.EMULATOR)
 def emulator(
     port: Port = 0,
-    api_key: Annotated[str | None, typer.Option(help="The key that it accepts; else one is made up.")] = None,
-    service_time: Annotated[float | None, typer.Option(help="Seconds that each effect takes; else about 4.")] = None,
-    speed: Annotated[float, typer.Option(help="How many times faster than that.")] = 1.0,
+    api_key: Annotated[
+        str | None, typer.Option(metavar="KEY", help="The key that it accepts; else one is made up.")
+    ] = None,
+    service_time: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds that each effect takes; else about 4.")
+    ] = None,
+    speed: Annotated[float, typer.Option(metavar="TIMES", help="How many times faster than that.")] = 1.0,
     plan_limit: Limit = None,
-    credits: Annotated[int | None, typer.Option(min=0, help="Effects that can be paid; then it answers 402.")] = None,
-    dialect: Annotated[str, typer.Option(help="How it answers: reference, quickstart, or mixed.")] = "mixed",
+    credits: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Effects that can be paid; then it answers 402.")
+    ] = None,
+    dialect: Annotated[
+        str, typer.Option(metavar="NAME", help="How it answers: reference, quickstart, or mixed.")
+    ] = "mixed",
     fault: Faults = None,
-    seed: Annotated[int | None, typer.Option(help="Repeats the same ids, times and chances; else all are new.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Repeats the same ids, times and chances; else all are new.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Serve the emulator until Ctrl-C, and print how to use it."""
+    """Serve an emulated FineVoice until Ctrl-C."""
     from finevoice_async.cli.serve import serve
 
     options: dict[str, Any] = {
@@ -217,14 +216,15 @@ def emulator(
         "dialect": dialect,
         "seed": seed,
     }
-    finish(serve(options, fault or []), as_json=False, debug=debug)
+    finish(serve(options, fault or []), as_json=False, debug=debug, free=True)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, help=helps.JOURNAL)
 def journal(
     file: File,
     state: Annotated[
-        list[str] | None, typer.Option("--state", help="Show only these, such as saved, unknown or perhaps-paid.")
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Show only these, such as saved, unknown or perhaps-paid."),
     ] = None,
     adopt: Annotated[
         list[str] | None, typer.Option("--adopt", metavar="ROW=TASK", help="Perhaps paid: this is its task.")
@@ -250,13 +250,7 @@ def journal(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the effects that a journal keeps, by state; also while a program has it open.
-
-    In a pipe, each is a line of fields between tabs: row, state, "perhaps paid" or nothing, task id, key, prompt,
-    file, error, time of the last change.
-
-    What is perhaps paid only you can settle: see --adopt, --discard and --resend.
-    """
+    """Show what a journal keeps, or settle it. Only --resend may cost something."""
     from finevoice_async.cli.journal import parse_state, show_journal
     from finevoice_async.cli.settle import Settlement, parse_adoption, settle
 
@@ -268,12 +262,17 @@ def journal(
         accept_double_charge=accept_double_charge,
         prune=prune,
     )
+    if wanted and states:
+        raise typer.BadParameter(
+            "--state shows effects, and --adopt, --discard, --resend and --prune change them: two runs."
+        )
     if wanted:
-        finish(settle(file, wanted, base_url=base_url, as_json=as_json), as_json=as_json, debug=debug)
-    finish(show_journal(file, states, as_json=as_json), as_json=as_json, debug=debug)
+        job = settle(file, wanted, base_url=base_url, as_json=as_json)
+        finish(job, as_json=as_json, debug=debug, free=not resend)
+    finish(show_journal(file, states, as_json=as_json), as_json=as_json, debug=debug, free=True)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, help=helps.RESUME)
 def resume(
     file: File,
     out: Folder = Path("effects"),
@@ -281,8 +280,12 @@ def resume(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Pick up what an interrupted run left in its journal, and save the results."""
+    """Pick up what an interrupted run left in a journal."""
     from finevoice_async.cli.resume import resume as run
 
     job = run(file, out, base_url=base_url, given_url=_typed(base_url), as_json=as_json)
     finish(job, as_json=as_json, debug=debug)
+
+
+add_batch_commands(app)
+add_report_command(app)

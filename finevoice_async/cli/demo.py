@@ -11,9 +11,11 @@ from rich.console import Console
 from finevoice_async import FineVoiceSession, SfxRequest
 from finevoice_async.cli import exits
 from finevoice_async.cli.memory import Memory
+from finevoice_async.cli.place import Place
 from finevoice_async.cli.posting import Interruption
 from finevoice_async.cli.progress import ManyProgress
-from finevoice_async.cli.talk import give_json, this_command
+from finevoice_async.cli.talk import forget_stdout, give_json, this_command
+from finevoice_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from finevoice_async.emulator import Emulator, LogNormal
 
 REQUESTS = (
@@ -32,12 +34,22 @@ REQUESTS = (
 )
 PLACES = 5
 """What the smallest plan allows at once."""
+PORT = 8642
+"""Of the emulator that is shown next: a number that the two lines for the program can name."""
+
+
+class _Patient(Console):
+    """Goes on in silence when its reader has gone, such as `head`: the files are still to come."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from here on."""
+        forget_stdout()
 
 
 async def run_demo(folder: Path, *, as_json: bool) -> int:
     """Make a dozen effects at once, and say where they are and what to type next."""
-    console = Console(quiet=as_json)
-    folder.mkdir(parents=True, exist_ok=True)
+    console = _Patient(quiet=as_json)
+    Place(f"{folder}/", overwrite=True).prepare()
     memory = Memory(None, emulator=True)
     console.print(f"An emulated FineVoice runs on this machine; {len(REQUESTS)} effects, {PLACES} at once.")
     try:
@@ -74,10 +86,16 @@ async def run_demo(folder: Path, *, as_json: bool) -> int:
     console.print(f"{stats.polls} polls, {stats.polls / max(stats.completed, 1):.1f} an effect.")
     console.print(f"The files are in {folder.resolve()}", soft_wrap=True)
     console.print(
-        "\nNext:\n"
+        "\nNext: one effect of your own, still free:\n"
         '  finevoice generate "Rain on a tin roof" -o rain.wav --emulator\n'
-        "  finevoice emulator            # for your program; FineVoiceSession() finds it\n"
-        "  export FINEVOICE_API_KEY=...  # the real service",
+        "\nAn emulator for your program, in a terminal of its own:\n"
+        f"  finevoice emulator --port {PORT} --api-key demo\n"
+        "and where your program runs, so that FineVoiceSession() finds it:\n"
+        f"  export {BASE_URL_VARIABLE}=http://127.0.0.1:{PORT}\n"
+        f"  export {API_KEY_VARIABLE}=demo\n"
+        "\nThe real service, which you pay for each effect:\n"
+        f"  unset {BASE_URL_VARIABLE}\n"
+        f"  export {API_KEY_VARIABLE}=...  # the key of your account",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -98,7 +116,7 @@ async def _make_all(session: FineVoiceSession, folder: Path, console: Console, *
                 file = None if path is None else str(path)
                 give_json({"prompt": prompt, "task_id": outcome.task_id, "path": file, "error": words})
             elif path is None:
-                progress.say(f"  failed  {prompt}: {error}")
+                progress.say(f"  failed  {prompt}: {error and exits.words(error)}")
             else:
                 progress.say(f"  saved   {path.name}")
             progress.advance(_remaining(session))

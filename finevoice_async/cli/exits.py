@@ -1,39 +1,42 @@
-"""Errors as a readable line and an exit code.
-
-| code | meaning |
-|---|---|
-| 0 | done |
-| 1 | something failed that has no code of its own |
-| 2 | the command line, the key, the address or a request is wrong; nothing was sent |
-| 3 | the service refused: key, credits, request, or too many requests |
-| 4 | not reached, too many wait, or the task failed or was not done in time; nothing is lost, ids are shown |
-| 5 | unknown: the request may have been accepted and paid for |
-| 6 | the result could not be fetched or saved; or there is no place for it, which is found before anything is sent |
-| 7 | the journal failed |
-| 130 | interrupted with Ctrl-C |
-| 143 | terminated (SIGTERM) |
-"""
+"""Errors as a readable line and an exit code."""
 
 from __future__ import annotations
 
+import builtins
+import re
+import sys
+
 from finevoice_async import errors
-from finevoice_async.cli.talk import plain
+from finevoice_async.cli.talk import UnwrittenError, plain
 
-OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, INTERRUPTED = 1, 2, 4, 5, 6, 130
+OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 8, 130
 
-EPILOG = (
-    "Exit codes: 0 done, 1 another failure, 2 wrong use (nothing was sent), 3 refused by the service, 4 not reached, "
-    "failed or not done in time, 5 unknown and perhaps paid, 6 not fetched or not saved, 7 the journal failed, "
-    "130 Ctrl-C, 143 SIGTERM."
+EPILOG = "\n".join(
+    [
+        "\b",  # as it stands, please
+        "Exit codes:",
+        "  0    done",
+        "  1    another failure",
+        "  2    wrong use, or no place for the result: nothing was sent",
+        "  3    refused by the service: key, credits, request, too many requests",
+        "  4    not reached, failed or not done in time; ids are shown",
+        "  5    unknown and perhaps paid",
+        "  6    made, but not fetched or not saved; the id is shown",
+        "  7    the journal failed",
+        "  8    frozen, and something would have been paid for",
+        "  130  Ctrl-C",
+        "  143  SIGTERM",
+    ]
 )
+"""What each help ends with: what the exit codes mean is said here, and nowhere else."""
 
 
-class OutputError(errors.FineVoiceError):
+class OutputError(errors.ConfigurationError):
     """There is no place for the result. Nothing was sent."""
 
 
 _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
-    ((errors.InvalidRequestError, errors.ConfigurationError), WRONG_USE),
+    ((errors.InvalidRequestError, errors.ConfigurationError, errors.ManifestError), WRONG_USE),
     (
         (
             errors.AuthenticationError,
@@ -52,13 +55,12 @@ _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
             errors.TaskNotFoundError,
             errors.PollError,
             errors.SessionClosedError,
-            errors.QueueFullError,
             errors.BudgetExceededError,
         ),
         NOT_DONE,
     ),
     ((errors.SubmitUnknownError,), UNKNOWN),
-    ((errors.DownloadError, OutputError), NOT_SAVED),
+    ((errors.DownloadError,), NOT_SAVED),
     ((errors.JournalError,), 7),
 )
 
@@ -83,11 +85,41 @@ _SPELLINGS = (
     ("pass accept_double_charge=True", "give --accept-double-charge"),
     ("pass retry_failed=True", "give --retry-failed"),
     ("recover()", "`finevoice resume`"),
+    ("await it again, or attach(task_id) in another session", "`finevoice fetch` waits on"),
     ("attach(task_id) in another session", "`finevoice fetch`"),
     ("attach(task_id) in a new session", "`finevoice fetch` gets it"),
     ("attach(task_id)", "`finevoice fetch`"),
+    ("Lower max_concurrency to what your plan allows, or try later.", "Try later, or with fewer at once."),
 )
 """How the command spells what a program of the library would call."""
+
+
+_UNSENT = re.compile(r"Nothing was sent(?: and nothing paid)?(?=[.;])")
+_CLASS = re.compile(r"\b([A-Z]\w+)(: )?")
+_KNOWN = {
+    "ServerDisconnectedError": "the server closed the connection",
+    "TimeoutError": "no answer in time",
+    "ConnectionTimeoutError": "no connection in time",
+    "ServerTimeoutError": "no answer in time",
+    "SocketTimeoutError": "no answer in time",
+    "ClientPayloadError": "the reply broke off",
+}
+
+
+def _without_class(match: re.Match[str]) -> str:
+    """Return what the name of an error's class says to people; it is left out before the error's own words."""
+    name, colon = match.groups()
+    kind = getattr(builtins, name, None) or getattr(sys.modules.get("aiohttp"), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        return match[0]
+    if colon and name not in _KNOWN:
+        return ""
+    return _KNOWN.get(name, re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()) + (colon or "")
+
+
+def without_classes(text: str) -> str:
+    """Return a text in which what aiohttp and Python call their errors is said in words."""
+    return _CLASS.sub(_without_class, text)
 
 
 def exit_code(error: BaseException) -> int:
@@ -95,12 +127,22 @@ def exit_code(error: BaseException) -> int:
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), OTHER)
 
 
-def words(error: BaseException) -> str:
-    """Return an error's words on one line, with options spelled as the command spells them."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return plain(f"{error.filename}: {error.strerror}.")
-    text = plain(str(error)) or type(error).__name__
+def words(error: BaseException, *, idle: str | None = None) -> str:
+    """Return an error's words on one line, with options spelled as the command spells them.
+
+    Args:
+        error: The error.
+        idle: What did not happen, if it is not that something was sent.
+    """
+    if isinstance(error, OSError):
+        what = error.strerror or "the system refused it"
+        if isinstance(error, UnwrittenError):
+            what = f"standard output cannot be written: {what}"
+        return plain(f"{what}." if error.filename is None else f"{error.filename}: {what}.")
+    text = without_classes(plain(str(error)) or "it failed without a word")
     for python, typed in _SPELLINGS:
         text = text.replace(python, typed)
+    if idle is not None:
+        text = _UNSENT.sub(idle, text)
     task_id = getattr(error, "task_id", None)
     return text if task_id is None or task_id in text else f"{text} (task {plain(task_id)})"

@@ -14,7 +14,9 @@ import typer
 
 from finevoice_async import EffectState, JournalRow
 from finevoice_async.adapters.journal_reader import JournalReader, read_journal
-from finevoice_async.cli.talk import as_json_line, count, fit, plain, say
+from finevoice_async.cli.exits import without_classes
+from finevoice_async.cli.settle import check_exists
+from finevoice_async.cli.talk import as_json_line, count, fit, plain, put, say
 from finevoice_async.core.ledger import MAY_BE_PAID
 
 PAGE = 500
@@ -45,18 +47,18 @@ def parse_state(text: str) -> tuple[EffectState, ...]:
 
 async def show_journal(path: Path, states: tuple[EffectState, ...], *, as_json: bool) -> int:
     """Print the effects of a journal, by state."""
+    check_exists(path)
     with read_journal(path) as journal:
         if as_json:
             for page in _pages(journal, states):
                 earlier = journal.past_task_ids([row.id for row in page])
                 data = (_as_data(row) | {"past_task_ids": earlier.get(row.id, [])} for row in page)
-                print("\n".join(map(as_json_line, data)))
+                put("\n".join(map(as_json_line, data)))
         elif sys.stdout.isatty():
             _show_list(journal, states)
         else:
             for page in _pages(journal, states):
-                print("\n".join("\t".join(_fields(row)) for row in page))
-    sys.stdout.flush()
+                put("\n".join("\t".join(_fields(row)) for row in page))
     return 0
 
 
@@ -74,14 +76,13 @@ def _show_list(journal: JournalReader, states: tuple[EffectState, ...]) -> None:
     total = in_doubt = sending = 0
     for page in _pages(journal, states):
         if not total:
-            print(_line(width, "row", "state", "what", "changed (UTC)"))
+            put(_line(width, "row", "state", "what", "changed (UTC)"))
         total += len(page)
         in_doubt += sum(row.state in _IN_DOUBT for row in page)
         sending += sum(row.state is EffectState.SENDING for row in page)
         for row in page:
-            print("\n".join(_entry(row, width)))
-    print(count(total, "effect") if total else "No effects.")
-    sys.stdout.flush()
+            put("\n".join(_entry(row, width)))
+    put(count(total, "effect") if total else "No effects.")
     if sending:
         say("What is sending may be under way in a program that runs: then wait for its end.")
     if in_doubt:
@@ -97,7 +98,7 @@ def _entry(row: JournalRow, width: int) -> list[str]:
     """Return an effect as lines that fit."""
     what = row.request.prompt or row.request.source_url or ""
     lines = [_line(width, str(row.id), _state_word(row), what, f"{row.updated_at:%Y-%m-%d %H:%M}")]
-    details = [("task", row.task_id), ("key", row.key), ("file", row.path), ("error", row.error)]
+    details = [("task", row.task_id), ("key", row.key), ("file", row.path), ("error", without_classes(row.error or ""))]
     for name, text in details:
         if text and not (name == "error" and row.state is EffectState.SAVED):
             lines.append(f"{'':{_ROW + 1}}{fit(f'{name:5} {plain(text)}', width - _ROW - 1).rstrip()}")

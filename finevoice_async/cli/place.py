@@ -13,10 +13,14 @@ import attrs
 
 from finevoice_async import JournalRow, SoundEffect
 from finevoice_async.cli.exits import OutputError
+from finevoice_async.cli.talk import plain, stdout_is_closed
+from finevoice_async.core.filenames import slug, suffix_of, with_suffix
 from finevoice_async.errors import DownloadError
 
 STDOUT = "-"
 _SUFFIXES = (".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav", ".webm")  # what a name without one may get
+_ROOM = 256 * 1024
+"""Bytes that must be free: a sound of a few seconds has as many. How long a file becomes nobody knows beforehand."""
 
 
 @attrs.frozen
@@ -39,15 +43,22 @@ class Place:
     @property
     def is_folder(self) -> bool:
         """Whether the file's name is made of the prompt and the task id."""
-        return self.given.endswith(("/", os.sep)) or Path(self.given).is_dir()
+        path = self.given
+        return os.path.basename(path) in ("", os.curdir, os.pardir) or Path(path).is_dir()  # noqa: PTH119 - as for saving
 
-    def prepare(self) -> None:
+    def prepare(self, prompt: str | None = None, *, noted: bool = False) -> None:
         """Make the folder, and check that the result can be stored. Blocks for a moment.
+
+        Args:
+            prompt: What the file's name is made of, if only a folder was given.
+            noted: A journal notes the file's name, which is to be text then.
 
         Raises:
             OutputError: It cannot, or it would replace something.
         """
         if self.is_stdout:
+            if stdout_is_closed():
+                raise self._unfit("it is closed")
             if sys.stdout.isatty():
                 raise self._unfit("audio is not for a terminal's eyes. Send it on, with > FILE or | PROGRAM")
             return
@@ -55,35 +66,43 @@ class Place:
             raise self._unfit("it is empty. Name a file or a folder")
         path = Path(self.given)
         try:
+            if noted:
+                str(path.absolute()).encode()
             if self.is_folder:
+                os.fsencode(slug(prompt or ""))
                 _check_folder(path)
                 return
             self._check_file(path)
             _check_folder(path.parent)
+        except UnicodeEncodeError as error:
+            raise self._unfit("this machine's locale cannot spell its name. Give one in plain letters") from error
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise self._unfit(f"{reason[:1].lower()}{reason[1:]}") from error
 
     def _check_file(self, path: Path) -> None:
         try:
-            mode = path.stat().st_mode
+            found = path.stat()
         except FileNotFoundError:
-            mode = None
+            found = None
         except NotADirectoryError:
             raise self._unfit("what is named as its folder is a file") from None
-        if mode is not None and not stat.S_ISREG(mode):
+        if found is not None and not stat.S_ISREG(found.st_mode):
             raise self._unfit(f"it is no file that could be replaced. For standard output give -o {STDOUT}")
-        if self.overwrite:
-            return
-        others = () if path.suffix else (path.with_name(path.name + suffix) for suffix in _SUFFIXES)
-        found = path if mode is not None else next((other for other in others if other.exists()), None)
-        if found is not None:
-            raise self._unfit(
-                f"{'it' if found == path else found.name} exists. Give another name, or --overwrite to replace it"
-            )
+        if suffix_of(path.name):
+            files = [path]
+        else:
+            files = [path.with_name(with_suffix(path.name, suffix)) for suffix in _SUFFIXES]
+        for file in (file for file in files if file.exists()):
+            if not self.overwrite:
+                name = "it" if file == path else file.name
+                raise self._unfit(f"{name} exists. Give another name, or --overwrite to replace it")
+            if not _may_replace(file):
+                raise self._unfit("it belongs to somebody else, and its folder lets only them replace it")
 
     def _unfit(self, why: str) -> OutputError:
-        return OutputError(f"The result cannot be saved to {self.given or repr('')}: {why}. Nothing was sent.")
+        where = "standard output" if self.is_stdout else plain(self.given) or repr("")
+        return OutputError(f"The result cannot be saved to {where}: {why}. Nothing was sent.")
 
     def holds(self, row: JournalRow) -> Path | None:
         """Return the file, if it is the very one that was saved for a row. Blocks while it is read."""
@@ -123,12 +142,20 @@ class Place:
         return None
 
 
+def _may_replace(file: Path) -> bool:
+    """Tell whether a file in a folder like /tmp, where each may replace their own only, is this user's."""
+    if sys.platform == "win32":
+        return True
+    folder, user = file.parent.stat(), os.geteuid()
+    return not folder.st_mode & stat.S_ISVTX or user in (0, folder.st_uid, file.lstat().st_uid)
+
+
 def _check_folder(folder: Path) -> None:
-    """Make a folder, and prove that a file can be made in it.
+    """Make a folder, and prove that a file with something in it can be made there.
 
     Raises:
         OSError: It cannot.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_ROOM))

@@ -65,6 +65,7 @@ class Interruption:
     Attributes:
         emulated: It ran on an embedded emulator.
         running: The ids of tasks that the service goes on with, or whose results were not fetched.
+        asked_for: The id of a task of another run that was asked for, of which the service has said nothing yet.
         in_doubt: How many submissions were not answered.
         advice: What the command line that follows does.
         again: The command line to go on with.
@@ -72,6 +73,7 @@ class Interruption:
 
     emulated: bool
     running: list[str] = attrs.field(factory=list)
+    asked_for: str | None = None
     in_doubt: int = 0
     advice: str
     again: str
@@ -81,7 +83,9 @@ class Interruption:
         """Whether something is paid for; None if nobody knows."""
         if self.emulated:
             return False
-        return None if self.in_doubt and not self.running else bool(self.running)
+        if not self.running and (self.in_doubt or self.asked_for is not None):
+            return None
+        return bool(self.running)
 
     def tell(self, *, as_json: bool) -> None:
         """Say it, for a person or a program."""
@@ -89,7 +93,7 @@ class Interruption:
             told: dict[str, Any] = {
                 "interrupted": True,
                 "paid": self.paid,
-                "task_ids": self.running,
+                "task_ids": self.running if self.asked_for is None else [*self.running, self.asked_for],
                 "perhaps_paid": 0 if self.emulated else self.in_doubt,
                 "continue": self.again,
             }
@@ -100,6 +104,11 @@ class Interruption:
     def _words(self) -> list[str]:
         if self.emulated:
             return ["Interrupted. It ran on an emulator, which is gone now: nothing was paid."]
+        if self.asked_for is not None:
+            return [
+                "Interrupted. Nothing was sent and nothing was fetched; the service has not said yet whether it knows",
+                f"  {self.asked_for}",
+            ]
         words = []
         if self.running:
             words += ["Interrupted. Paid for, and kept at the service:", *listed(self.running)]

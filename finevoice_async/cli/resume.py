@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.cli import exits
 from finevoice_async.cli.place import Place
 from finevoice_async.cli.posting import Interruption
-from finevoice_async.cli.service import connected
+from finevoice_async.cli.progress import Waiting
+from finevoice_async.cli.service import connected, host_of
 from finevoice_async.cli.settle import check_exists
-from finevoice_async.cli.talk import command, give, give_json, say
+from finevoice_async.cli.talk import command, give, give_json, say, say_at_length
 
 MAX_ROWS = 100_000  # that may be paid for
 
@@ -44,15 +46,19 @@ async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: s
     """Pick up what a journal left behind, and save every result; one that cannot be saved holds up no other."""
     check_exists(path)
     place = Place(f"{folder}/", overwrite=True)
-    place.prepare()
+    place.prepare(noted=True)
     counts = _Counts()
     began = datetime.now(UTC)
     running: list[str] = []
+    host = host_of(base_url)
+    shown = Waiting(lambda: f"Waiting for {host}; {counts}", line=f"Waiting for {host}.")
     try:
         async with connected(base_url=base_url, journal=path) as session:
             try:
-                async for outcome in session.recover(save_to=folder):
-                    _take(outcome, counts, as_json=as_json)
+                async with nullcontext() if as_json else shown:
+                    async for outcome in session.recover(save_to=folder):
+                        with shown.paused():
+                            _take(outcome, counts, as_json=as_json)
             except asyncio.CancelledError:
                 await session.aclose()  # settles the POSTs under way, so that their ids are known, too
                 running = [str(task.id) for task in session.tasks]
@@ -101,6 +107,6 @@ def _take(outcome: Outcome, counts: _Counts, *, as_json: bool) -> None:
             }
         )
     elif error is not None:
-        say(f"finevoice: {exits.words(error)}")
+        say_at_length(f"finevoice: {exits.words(error)}")
     else:
         give(str(path))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import platform
 import signal
 import sys
+import traceback
 from collections.abc import Coroutine, Iterator
 from io import TextIOWrapper
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 import typer
 
 from finevoice_async.cli import exits
-from finevoice_async.cli.talk import forget_stdout, give_json, say
+from finevoice_async.cli.talk import flush, forget_stdout, give_json, say, say_at_length, version
 from finevoice_async.errors import FineVoiceError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -42,31 +45,36 @@ class _Stop:
         return 128 + (self._signal or signal.SIGINT)
 
 
-def finish(job: Coroutine[Any, Any, int], *, as_json: bool, debug: bool) -> NoReturn:
-    """Run a job, and leave with its exit code; an error becomes a line and a code."""
+def finish(
+    job: Coroutine[Any, Any, int], *, as_json: bool, debug: bool, idle: str | None = None, free: bool = False
+) -> NoReturn:
+    """Run a job, and leave with its exit code; an error becomes a line and a code.
+
+    Args:
+        job: What the command does.
+        as_json: Tell errors as JSON, too.
+        debug: Let errors out, with their tracebacks, and show what is logged.
+        idle: What an error says that did not happen, if it is not that something was sent.
+        free: The job pays for nothing, whatever goes wrong.
+    """
     level = logging.DEBUG if debug else logging.CRITICAL
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all letters; stderr does so anyway
-    raise typer.Exit(_run(job, as_json=as_json, debug=debug))
-
-
-def _run(job: Coroutine[Any, Any, int], *, as_json: bool, debug: bool) -> int:
     stop = _Stop()
     try:
         code = asyncio.run(_with_signals(job, stop))
-        sys.stdout.flush()
     except (KeyboardInterrupt, asyncio.CancelledError):
-        return stop.code
+        code = stop.code
     except BrokenPipeError:
         forget_stdout()  # whoever read it has enough, such as `head`
-        return 0
-    except (FineVoiceError, OSError) as error:
+        code = 0
+    except Exception as error:
         if debug:
             raise
-        report(error, as_json=as_json)
-        return exits.exit_code(error)
-    return code
+        code = report(error, as_json=as_json, idle=idle, free=free)
+    unwritten = flush()
+    raise typer.Exit(code or unwritten)
 
 
 async def _with_signals(job: Coroutine[Any, Any, int], stop: _Stop) -> int:
@@ -93,16 +101,33 @@ def _handled(stop: _Stop) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def report(error: BaseException, *, as_json: bool) -> None:
-    """Tell of an error, and with which command to go on, if it carries one."""
-    again = exits.command_to_go_on(error)
+def report(error: Exception, *, as_json: bool, idle: str | None = None, free: bool = False) -> int:
+    """Tell of an error, and with which command to go on, if it carries one; return its exit code."""
+    again, code = exits.command_to_go_on(error), exits.exit_code(error)
+    known = isinstance(error, FineVoiceError | OSError)
+    told = exits.words(error, idle=idle) if known else _bug(error)
     if as_json:
-        told = {
-            "error": type(error).__name__,
-            "message": exits.words(error),
+        data = {
+            "error": type(error).__name__ if known else "UnexpectedError",
+            "message": told,
             "task_id": getattr(error, "task_id", None),
-            "exit_code": exits.exit_code(error),
+            "paid": False if free else getattr(error, "paid", None),
+            "exit_code": code,
         }
-        give_json(told if again is None else told | {"continue": again})
-        return
-    say(f"finevoice: {exits.words(error)}", *([] if again is None else [f"{exits.GO_ON}{again}"]))
+        give_json(data if again is None else data | {"continue": again})
+    else:
+        say_at_length(f"finevoice: {told}")
+        if again is not None:
+            say(f"{exits.GO_ON}{again}")
+    return code
+
+
+def _bug(error: Exception) -> str:
+    """Return how to report an error that nobody foresaw. Its own words are left out: they may hold a secret."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    place = f"{PurePath(frame.f_code.co_filename).name}, line {line}"
+    system = f"finevoice-async {version()}, Python {platform.python_version()}, {platform.system()}"
+    return (
+        f"An unexpected error, which is a fault of this program: {place} ({system}). Please report this line with "
+        "what you typed, but without your key; --debug shows more."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shlex
 from collections.abc import Iterable
 from typing import Any
@@ -44,9 +45,32 @@ def make_emulator(options: dict[str, Any], faults: Iterable[str]) -> Emulator:
         raise ConfigurationError(f"The emulator was not started: {error}.") from None
 
 
+async def _start(emulator: Emulator, port: int) -> None:
+    """Start it.
+
+    Raises:
+        ConfigurationError: The port is not free, or not for everybody.
+    """
+    try:
+        await emulator.start()
+    except OSError as error:
+        why = error.strerror or "the system refused it"
+        if error.errno == errno.EADDRINUSE:
+            why = f"port {port} is taken. Name another with --port, or none for a free one"
+        elif error.errno == errno.EACCES:
+            why = f"port {port} is not for everybody. Name one above 1023 with --port, or none for a free one"
+        raise ConfigurationError(f"The emulator was not started: {why}.") from error
+
+
 async def serve(options: dict[str, Any], faults: Iterable[str]) -> int:
-    """Serve, and print the two lines that point the library to it."""
-    async with make_emulator(options, faults) as emulator:
+    """Serve, and print the two lines that point the library to it.
+
+    Raises:
+        ConfigurationError: It cannot be served so.
+    """
+    emulator = make_emulator(options, faults)
+    await _start(emulator, options.get("port", 0))
+    async with emulator:
         print(f"export {BASE_URL_VARIABLE}={emulator.url}")
         print(f"export {API_KEY_VARIABLE}={shlex.quote(emulator.api_key)}", flush=True)
         try:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from finevoice_async import FineVoiceSession, Retry
+from finevoice_async import FineVoiceError, FineVoiceSession, Retry
 from finevoice_async.cli.memory import Memory
+from finevoice_async.config import BASE_URL
 
 PATIENCE = 10.0
 """Seconds for which a command waits for a service that is not reached or is full: whoever sits at a terminal wants to
 hear by then, and can type it again; two minutes of silence look like a hang."""
+
+
+def host_of(base_url: str | None) -> str:
+    """Return the name of the service at an address, for people; no user and no password that stand before it."""
+    try:
+        return urlsplit(base_url or BASE_URL).netloc.rpartition("@")[2] or "the service"
+    except ValueError:
+        return "the service"  # the session will say what is wrong with it
 
 
 @asynccontextmanager
@@ -37,7 +47,12 @@ async def connected(
 @asynccontextmanager
 async def _remembered(session: FineVoiceSession, memory: Memory) -> AsyncIterator[FineVoiceSession]:
     try:
-        async with session:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(session)
+            except FineVoiceError as error:
+                error.paid = False  # such as for a journal that cannot be opened: nothing was sent yet
+                raise
             yield session
     finally:
         if session.stats.completed:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import attrs
 import typer
 
-from finevoice_async import FineVoiceSession, InvalidRequestError, JournalError, JournalRow
+from finevoice_async import ConfigurationError, FineVoiceSession, InvalidRequestError, JournalRow
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.cli.posting import Interruption, Posting, look_at
-from finevoice_async.cli.service import connected
+from finevoice_async.cli.progress import Waiting, accepting
+from finevoice_async.cli.service import connected, host_of
 from finevoice_async.cli.talk import command, count, give, give_json
-from finevoice_async.core.ledger import MOVES, Move
+from finevoice_async.core.ledger import MOVES, Move, given_up
 from finevoice_async.core.tasks import check_task_id
 
 
@@ -40,7 +41,7 @@ class Settlement:
     prune: timedelta | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.adopt or self.discard or self.resend) or self.prune is not None
+        return bool(self.adopt or self.discard or self.resend or self.accept_double_charge) or self.prune is not None
 
 
 def parse_adoption(text: str) -> tuple[int, str]:
@@ -61,6 +62,8 @@ def parse_adoption(text: str) -> tuple[int, str]:
 
 async def settle(path: Path, wanted: Settlement, *, base_url: str | None, as_json: bool) -> int:
     """Do it. Only sending again needs the key."""
+    if wanted.accept_double_charge and not wanted.resend:
+        raise InvalidRequestError("--accept-double-charge goes with --resend ROW. Nothing was sent.")
     if wanted.resend and not wanted.accept_double_charge:
         raise InvalidRequestError(
             "What is sent again may be paid for a second time: give --accept-double-charge, too. Nothing was sent."
@@ -85,10 +88,10 @@ def check_exists(path: Path) -> None:
     """Make no journal where somebody looks for one.
 
     Raises:
-        JournalError: There is none.
+        ConfigurationError: There is none.
     """
     if not path.is_file():
-        raise JournalError(f"There is no journal at {path}.")
+        raise ConfigurationError(f"There is no journal at {path}.")
 
 
 @asynccontextmanager
@@ -112,7 +115,8 @@ async def _move(journal: SqliteJournal, row_id: int, move: Move, *, task_id: str
     row = await journal.row(row_id=row_id)
     if row is None:
         raise InvalidRequestError(f"There is no row {row_id} in the journal. It was not changed.")
-    if not await journal.move(row_id, move, task_id=task_id):
+    why = given_up(row) if move is Move.DISCARD else None
+    if not await journal.move(row_id, move, task_id=task_id, error=why):
         states = " or ".join(sorted(state.value for state in MOVES[move][0]))
         raise InvalidRequestError(
             f"Row {row_id} is {row.state.value}: only what is {states} can be settled so. It was not changed."
@@ -132,12 +136,14 @@ async def _resend(path: Path, row_ids: Sequence[int], *, base_url: str | None, a
     """Send rows again, one after another."""
     posting: Posting | None = None
     sent: list[str] = []
+    host = host_of(base_url)
     try:
         async with connected(base_url=base_url, journal=path) as session:
             for row in await _rows(session, row_ids):
                 posting = Posting(session, session.resubmit(row, accept_double_charge=True))
                 try:
-                    task = await posting.known()
+                    async with nullcontext() if as_json else Waiting(accepting(host), line=f"Waiting for {host}."):
+                        task = await posting.known()
                 except asyncio.CancelledError:
                     await posting.close()
                     raise

@@ -6,12 +6,21 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
+
+_unwritten: list[OSError] = []  # why lines of the result could not be written; the end of the run says it
+
+
+class UnwrittenError(OSError):
+    """Standard output cannot be written."""
 
 
 def say(*lines: str) -> None:
@@ -20,12 +29,38 @@ def say(*lines: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def say_at_length(text: str) -> None:
+    """Say a sentence: one line for a program, on a terminal as many as it takes, none broken within a word."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    say(text)
+
+
 def give(line: str) -> None:
-    """Give a line of the result. If nobody reads it any more, the work goes on: it may be paid for."""
+    """Give a line of the result. If it cannot be written, the work goes on: it may be paid for."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
         forget_stdout()
+    except OSError as error:  # such as a full disk
+        _unwritten.append(error)
+        say(line)
+
+
+def put(text: str) -> None:
+    """Print what can be had again.
+
+    Raises:
+        BrokenPipeError: Nobody reads it.
+        UnwrittenError: It cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnwrittenError(error.errno, error.strerror) from error
 
 
 def give_json(data: dict[str, Any]) -> None:
@@ -38,6 +73,38 @@ def as_json_line(data: dict[str, Any]) -> str:
     return json.dumps(data)
 
 
+def mend_streams() -> None:
+    """Let what a closed stream is told go nowhere; Python itself would fail, after the effect was paid for."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+
+
+def stdout_is_closed() -> bool:
+    """Tell whether the command was started without standard output, as by `>&-`."""
+    return sys.__stdout__ is None
+
+
+def version() -> str:
+    """Return the version of this package."""
+    try:
+        return metadata.version("finevoice-async")
+    except metadata.PackageNotFoundError:
+        return "of a source tree"
+
+
+def as_text(typed: str | None) -> str | None:
+    """Return what was typed; as UTF-8 where it is no text in the locale's own code, such as ASCII."""
+    if typed is None or typed.isascii():
+        return typed
+    try:
+        typed.encode()
+    except UnicodeEncodeError:
+        with contextlib.suppress(UnicodeError):
+            return os.fsencode(typed).decode()
+    return typed
+
+
 def forget_stdout() -> None:
     """Let what is still written to standard output go nowhere: its reader has gone, such as `head`."""
     with contextlib.suppress(OSError, ValueError):
@@ -45,6 +112,22 @@ def forget_stdout() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+def flush() -> int:
+    """Write out what is still to be written; return 1 if that, or a line before, was not possible, and say why."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
+    except OSError as error:
+        _unwritten.append(error)
+        forget_stdout()
+    if not _unwritten:
+        return 0
+    say(f"finevoice: standard output cannot be written: {_unwritten[0].strerror}.")
+    _unwritten.clear()
+    return 1
 
 
 def plain(text: str) -> str:

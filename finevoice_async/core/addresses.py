@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from finevoice_async.config import Address, Network
@@ -129,6 +130,34 @@ def is_local(base_url: str) -> bool:
         return not is_public(host)
     except ValueError:
         return False
+
+
+THIS_MACHINE: Final = "this machine"
+
+
+def origin_of(base_url: str) -> str:
+    """Return whose effects a base URL's are: its scheme, host and port.
+
+    All of this machine's are one: an emulator listens on another port each time, and what is told of an earlier run of
+    it is what a test of restarts is about.
+    """
+    parts = urlsplit(base_url)
+    host = (parts.hostname or "").rstrip(".").lower()
+    if _is_this_machine(host):
+        return THIS_MACHINE
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    plain = (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+    return plain.is_loopback or plain.is_unspecified
 
 
 def over_https(url: str) -> str:

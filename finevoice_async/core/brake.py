@@ -1,7 +1,8 @@
 """Whether submissions may leave: all who come, one at a time, or none for a while.
 
-Two things shut the way. What costs nothing, a service that is not reached or that says 429, may be tried with
-patience, but one probe tells as much as a crowd. What may have cost money, submissions whose answers are lost one
+Three things shut the way. What costs nothing, a service that is not reached or that says 429, may be tried with
+patience, but one probe tells as much as a crowd. A key that is refused, and credits that are spent, meet everybody: who
+waits is sent home, and who comes later may probe. What may have cost money, submissions whose answers are lost one
 after another, must not go on at full speed: each may have been paid for, and nobody knows its task. It is the circuit
 breaker of M. Nygard, "Release It!" (2007), with a probe where he has a half-open state.
 """
@@ -26,6 +27,11 @@ LEAST_ASKED = 1.0
 """Seconds that a probe waits at least where the service says how long. Where it says less, the backoff counts: a
 `Retry-After` of 0, again and again, or a date that is over, must not make a hot loop of it."""
 
+KEY_PAUSE = 30.0
+"""Seconds after a 401 until a probe may ask again: a wrong key does not mend itself, and an account that was locked may
+be free again. A 403 may be about one request, as a firewall reads it, and credits can be bought at any moment: after
+those, and after a 402, whoever comes next may probe at once."""
+
 FEW_AT_ONCE, MANY_AT_ONCE = 10, 40
 """Submissions under way at once: the few of the largest plan until answers come, one more with each, up to as many as
 fit the transport's 64 connections together with the 16 polls. An answer that is lost takes its place along, until the
@@ -38,12 +44,16 @@ class Cause(enum.Enum):
 
     RATE = "rate"  # the service says 429: whoever waits goes one after another, until nobody waits
     NOT_SENT = "not sent"  # the service is not reached
+    REFUSED = "refused"  # the key is refused, or credits are spent
     UNKNOWN = "unknown"  # answers are lost in a row: the brake
 
 
 _CAUSES = {FailureKind.RATE: Cause.RATE, FailureKind.NOT_SENT: Cause.NOT_SENT}
-ANSWERS = (FailureKind.INVALID, FailureKind.FORBIDDEN, FailureKind.CREDITS, FailureKind.MISSING)
+ANSWERS = (FailureKind.INVALID, FailureKind.MISSING)
 """Failures that are answers: the service is there, and says what it thinks of the request."""
+
+REFUSALS = (FailureKind.FORBIDDEN, FailureKind.CREDITS)
+"""Failures that every other submission would meet as well."""
 
 
 @attrs.define(eq=False)
@@ -96,6 +106,21 @@ class Brake:
         if self.cause is not Cause.RATE or not others_wait:
             self.cause = self.failure = None
 
+    def refused(self, failure: Failure, now: float) -> None:
+        """The service takes nothing from anybody with this key.
+
+        Args:
+            failure: What it said.
+            now: The monotonic clock, in seconds.
+        """
+        self._unknown = self._pauses = 0
+        self.cause, self.failure, self.progress_at = Cause.REFUSED, failure, now
+        self.opens_at = now + KEY_PAUSE if failure.status == 401 else now
+
+    def turns_away(self, now: float) -> bool:
+        """Tell whether it is too early to ask again after a refusal."""
+        return self.cause is Cause.REFUSED and not self.probing and now < self.opens_at
+
     def failed(self, failure: Failure, now: float, luck: float, *, probe: bool) -> None:
         """A submission was refused for now, or not sent, or its answer is lost.
 
@@ -125,7 +150,7 @@ class Brake:
         return self.retry.attempts > 1
 
     def _shut(self, cause: Cause, failure: Failure, now: float, luck: float) -> None:
-        if self.cause is None or (self.cause is Cause.UNKNOWN and cause is not Cause.UNKNOWN):
+        if self.cause in (None, Cause.REFUSED) or (self.cause is Cause.UNKNOWN and cause is not Cause.UNKNOWN):
             self.progress_at = now  # also after the brake, under which nobody loses patience
         self.cause, self.failure = cause, failure
         self._pauses += 1

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from finevoice_async.core.requests import WIRE_NAMES, SfxRequest
-from finevoice_async.core.tasks import COMPLETED, FAILED, UNKNOWN, TaskStatus, TaskUpdate
+from finevoice_async.core.tasks import COMPLETED, FAILED, PENDING, PROCESSING, UNKNOWN, TaskStatus, TaskUpdate
 from finevoice_async.core.text import one_line
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ _WORDS = {
     "cancelled": TaskStatus.FAILED,
     "canceled": TaskStatus.FAILED,
 }
-_RUNNING = (TaskStatus.PENDING, TaskStatus.PROCESSING)
 _NUMBERS: dict[float, TaskStatus] = {200: TaskStatus.COMPLETED, 202: TaskStatus.PROCESSING}
 
 _TASK_ID_NAMES = ("taskId", "task_id")
@@ -81,13 +80,12 @@ def _levels(payload: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 
 def _read_task_id(level: dict[str, Any]) -> str | None:
     for name in _TASK_ID_NAMES:
-        value = level.get(name)
-        if value is None:
-            continue  # most answers have one of the two names
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
+        if name in level:
+            value = level[name]
+            if isinstance(value, str) and value.strip():
+                return value
+            if isinstance(value, int) and not isinstance(value, bool):
+                return str(value)
     return None
 
 
@@ -109,13 +107,13 @@ def _read_status(value: object) -> TaskStatus | None:
 
 def _read_urls(level: dict[str, Any]) -> list[str]:
     found: list[object] = []
-    for name in _URL_NAMES:
-        if name in level:
-            value = level[name]
-            if name == "urls" and isinstance(value, list):
-                found += value
-            else:
-                found.append(value)
+    given = level.keys() & _URL_NAMES
+    for name in _URL_NAMES if len(given) > 1 else given:
+        value = level.get(name)
+        if name == "urls" and isinstance(value, list):
+            found += value
+        else:
+            found.append(value)
     return [link for url in found if isinstance(url, str) and (link := _as_utf8(url.strip()))]
 
 
@@ -171,15 +169,17 @@ def read_error(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def read_update(payload: dict[str, Any]) -> TaskUpdate:
     """Read an answer of either dialect, or of a mixture. Never fails: what makes no sense counts as absent."""
-    status = task_id = None
     levels = _levels(payload)
-    for level in levels:
+    status, task_id = _read_status(levels[0].get("status")), _read_task_id(levels[0])
+    for level in levels[1:]:
         status = status or _read_status(level.get("status"))
         task_id = task_id or _read_task_id(level)
-    if status and status in _RUNNING:
+    if status is PENDING or status is PROCESSING:
         return TaskUpdate(status=status, task_id=task_id, raw=payload)
     if status is not FAILED:
-        links = [link for level in levels for link in _read_urls(level)]
+        links = _read_urls(levels[0])
+        for level in levels[1:]:
+            links += _read_urls(level)
         if links:
             urls = tuple(dict.fromkeys(links))
             return TaskUpdate(status=COMPLETED, task_id=task_id, urls=urls, raw=payload)

@@ -14,6 +14,9 @@ whoever opens a journal and finds it knows that a crash came between: it becomes
 
 An *intent* (to queue, to send) comes before the service hears anything, and a row that does not fit stops it. A *fact*
 (submitted, done, failed, saved) has happened already, and is taken from every state that it can follow.
+
+A consent holds for one try. What failed, is unknown or lost may be begun anew where its caller accepts to pay for that;
+if the new try comes to nothing, the row is again what it was, so that the next one needs a consent of its own.
 """
 
 from __future__ import annotations
@@ -99,6 +102,21 @@ GIVES_BACK: Final = frozenset({Move.HOLD, Move.REFUSE, Move.REVERT})
 After any other move, and after a crash, it counts as accepted.
 """
 
+KEEPS: Final[dict[Move, frozenset[EffectState]]] = {
+    Move.RETRY: frozenset({_S.FAILED}),
+    Move.RESEND: frozenset({_S.UNKNOWN, _S.LOST}),
+}
+"""What begins anew what came to something, and from which states: the row keeps what it was (state, request, task id,
+error, and when it was accepted), until a `QUEUE` or `RETRY` from elsewhere forgets it."""
+
+FALLS_BACK: Final[dict[Move, frozenset[EffectState]]] = {
+    Move.REFUSE: frozenset({_S.QUEUED, _S.SENDING}),
+    Move.REVERT: frozenset({_S.SENDING}),
+    Move.DISCARD: frozenset({_S.QUEUED}),  # of what may be paid for, the caller is sure
+}
+"""What says that such a try came to nothing, and from which states: the row is what it was, if it keeps that; its words
+are the earlier ones, too. Where another row has its task id by now, it is without, and UNKNOWN in place of LOST."""
+
 MAY_BE_PAID: Final = (EffectState.UNKNOWN, EffectState.LOST)
 """What only the caller can settle: by sending it again, by naming its task, or by giving it up."""
 
@@ -135,6 +153,27 @@ class JournalRow:
     created_at: datetime
     updated_at: datetime
     submitted_at: datetime | None = None
+
+
+GIVEN_UP: Final = "given up by the caller"
+PERHAPS_PAID: Final = "given up by the caller, although it may have been paid for"
+"""How the error begins of a row that was given up."""
+
+
+def given_up(row: JournalRow) -> str:
+    """Return what is noted of a row that its caller gives up: for good, if it may have been paid for."""
+    if row.state not in MAY_BE_PAID:
+        return GIVEN_UP
+    return f"{PERHAPS_PAID}: {row.error}" if row.error else PERHAPS_PAID
+
+
+def paid_for(row: JournalRow | None) -> bool | None:
+    """Tell whether a row was paid for; None if nobody knows, also of a row that is gone."""
+    if row is None or row.state in (_S.SENDING, *MAY_BE_PAID):
+        return None
+    if row.state is _S.REFUSED:
+        return None if row.error is not None and row.error.startswith(PERHAPS_PAID) else False
+    return row.state is not _S.QUEUED
 
 
 def check_key(key: object, what: str = "key") -> str | None:

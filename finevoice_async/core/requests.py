@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 import attrs
 
 from finevoice_async.core.addresses import without_secrets
+from finevoice_async.core.fields import SfxDict, SfxItem, SourceType
 from finevoice_async.core.text import plain_text, shorten
 from finevoice_async.errors import InvalidRequestError
 from finevoice_async.reprs import with_safe_repr
@@ -28,8 +29,7 @@ WIRE_NAMES = {
 MAX_DURATION = 30.0
 """Seconds; the vendor's reference page: "Maximum is 30 seconds"."""
 
-SOURCE_TYPES = ("image", "video")
-"""The vendor's reference page: "Supported: image, video"."""
+SOURCE_TYPES: tuple[SourceType, ...] = get_args(SourceType)
 
 
 def _show_url(url: str | None) -> str:
@@ -107,7 +107,7 @@ class SfxRequest:
     prompt: str | None = attrs.field(default=None, validator=_keep_text, repr=shorten)
     negative_prompt: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
     source_url: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=_show_url)
-    source_type: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
+    source_type: SourceType | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
     duration: float | None = attrs.field(default=None, kw_only=True, validator=_keep_seconds)
     use_async: bool = attrs.field(default=True, kw_only=True, validator=_is_bool)
 
@@ -125,6 +125,12 @@ class SfxRequest:
         if self.prompt is None and self.source_url is None:
             raise _refuse("prompt", None, "must be given, or source_url with source_type")
 
+
+OneRequest = SfxRequest | str | SfxDict
+"""What a caller may give for one effect: a request, a prompt, or a dict of fields."""
+
+RequestLike = SfxRequest | str | SfxItem
+"""What `generate_many` takes: the same, and a dict may have a `key`, an `owner` and a `file`."""
 
 FIELDS = frozenset(field.name for field in attrs.fields(SfxRequest))
 

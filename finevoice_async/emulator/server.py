@@ -19,6 +19,7 @@ from finevoice_async.emulator.laws import ServiceLaw, as_law
 from finevoice_async.emulator.ledger import Ledger
 from finevoice_async.emulator.library import Library
 from finevoice_async.emulator.service import FILES_PATH, Service
+from finevoice_async.emulator.spelling import Dialect
 from finevoice_async.reprs import with_safe_repr
 
 _GRACE = 0.25  # seconds that answers under way are given at closing
@@ -48,7 +49,7 @@ class Emulator:
         service_time: ServiceLaw | float | None = None,
         speed: float = 1.0,
         seed: int | None = None,
-        dialect: str = "mixed",
+        dialect: Dialect = "mixed",
         credits: int | None = None,
         faults: Probabilities | None = None,
         quick_sounds: bool = False,
@@ -73,8 +74,8 @@ class Emulator:
             ValueError: The dialect or a fault does not exist, a number is out of its range, or no header can carry
                 the key.
         """
-        self.api_key = f"emulator-{secrets.token_hex(8)}" if api_key is None else _checked_key(api_key)
-        self.seed = secrets.randbits(64) if seed is None else seed
+        self.api_key: str = f"emulator-{secrets.token_hex(8)}" if api_key is None else _checked_key(api_key)
+        self.seed: int = secrets.randbits(64) if seed is None else seed
         self._faults = FaultPlan(faults or {}, self.seed)
         self._service = Service(
             plan_limit=plan_limit,

@@ -18,7 +18,7 @@ from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator.faults import FaultPlan
 from finevoice_async.emulator.laws import ServiceLaw, greedy_bound
 from finevoice_async.emulator.ledger import Accepted, Ledger
-from finevoice_async.emulator.spelling import Speller
+from finevoice_async.emulator.spelling import Dialect, Speller
 
 FILES_PATH = "/files/"
 
@@ -42,7 +42,7 @@ class Service:
     """The state of the emulated service. Times are arguments, and never go back."""
 
     def __init__(
-        self, *, plan_limit: int | None, law: ServiceLaw, seed: int, dialect: str, credits: int | None, speed: float
+        self, *, plan_limit: int | None, law: ServiceLaw, seed: int, dialect: Dialect, credits: int | None, speed: float
     ) -> None:
         if not 0 < speed < math.inf:
             raise ValueError(f"speed must be finite and above 0, not {speed!r}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 from cattrs import Converter
 
 from finevoice_async.core.dialects import Answer, make_quickstart_converter, make_reference_converter
 from finevoice_async.core.tasks import TaskStatus
 
-DIALECTS = ("reference", "quickstart", "mixed")
+Dialect = Literal["reference", "quickstart", "mixed"]
+DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 # What programs in the field have met; the client knows more words than the service is known to use.
 _WORDS = {
@@ -40,7 +41,7 @@ def _converters() -> tuple[Converter, Converter]:
 class Speller:
     """Turns answers into JSON objects, in one dialect."""
 
-    def __init__(self, dialect: str, rng: random.Random) -> None:
+    def __init__(self, dialect: Dialect, rng: random.Random) -> None:
         """Set it up.
 
         Raises:

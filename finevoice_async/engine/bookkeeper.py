@@ -12,10 +12,11 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move
+from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move, given_up
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.journal_calls import called, journalled, log_fault, nothing_sent
 from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.rows import about
 from finevoice_async.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -33,6 +34,8 @@ T = TypeVar("T")
 PAGE = 500
 """Rows read at once: a journal may hold any number."""
 
+_ORIGIN = "origin"  # the name under which the journal keeps whose effects it holds
+
 
 class Bookkeeper:
     """The only writer of the journal, and its reader."""
@@ -49,6 +52,7 @@ class Bookkeeper:
         self.accepted = 0  # submissions that the service accepted
         self.completed = 0  # tasks that ended with a result
         self.failed = 0  # tasks that ended without one
+        self.unanswered = 0  # submissions that were cut off before their answers came
         self._opened = False
         self._closed = False
 
@@ -66,6 +70,24 @@ class Bookkeeper:
         if self._journal is not None and not self._opened:
             await journalled(self._journal.open())
             self._opened = True
+
+    async def claim(self, origin: str) -> None:
+        """Check that the journal is of this service; one that is nobody's yet is from now on.
+
+        Raises:
+            JournalError: It is another's.
+        """
+        if self._journal is None:
+            return
+        owner = await self.load(_ORIGIN)
+        if owner is None:
+            await journalled(called(self._journal.store, _ORIGIN, origin))
+        elif owner != origin:
+            raise JournalError(
+                f"The journal holds effects of {owner}, but the session is with {origin}: what one service has made, "
+                "another does not know. Give each a journal of its own. If it is the same service at a new address, "
+                f"delete the line {_ORIGIN!r} from the journal's table `notes`; the next opening writes it anew."
+            )
 
     async def aclose(self, notes: dict[str, str]) -> None:
         """Keep the last notes, commit what was written, and close. A fault is logged: nobody could mend it here."""
@@ -221,13 +243,14 @@ class Bookkeeper:
             why: In words, for the row.
             doubt: Its POST may have been accepted.
         """
+        self.unanswered += doubt
         log.log(logging.WARNING if doubt else logging.INFO, "submission %s: %s", "unknown" if doubt else "ended", why)
         if self._journal is None or submission.row is None:
             return None
         move = Move.REFUSE
         if doubt or submission.may_be_paid:
             move = Move.DOUBT if doubt else Move.REVERT
-        elif submission.left_behind:
+        elif submission.outlives:
             move = Move.HOLD
         if submission.state not in MOVES[move][0]:
             return None
@@ -322,7 +345,8 @@ class Bookkeeper:
         current = await self.row(row.id)
         if current is None or current.state not in (*MAY_BE_PAID, *more):
             state = "gone" if current is None else current.state.value
-            raise InvalidRequestError(f"Row {row.id} is {state}, not unknown: there is nothing to settle.")
+            words = f"Row {row.id} is {state}, not unknown: there is nothing to settle."
+            raise about(InvalidRequestError(words), current)
         return current
 
     async def adopt(self, row: JournalRow, task_id: str) -> JournalRow:
@@ -335,10 +359,11 @@ class Bookkeeper:
         try:
             moved = await self._asked(self._moved(row.id, Move.ADOPT, task_id=task_id))
         except TaskIdTakenError as error:
-            raise InvalidRequestError(f"Row {row.id} cannot get task {task_id}: {error}", task_id=task_id) from error
+            words = f"Row {row.id} cannot get task {task_id}: {error}"
+            raise about(InvalidRequestError(words, task_id=task_id), row) from error
         current = await self.row(row.id)
         if current is None or not moved:
-            raise InvalidRequestError(f"Row {row.id} was settled meanwhile.", request=row.request)
+            raise about(InvalidRequestError(f"Row {row.id} was settled meanwhile."), current)
         return current
 
     async def discard(self, row: JournalRow) -> None:
@@ -348,8 +373,8 @@ class Bookkeeper:
             InvalidRequestError: It was settled meanwhile.
             JournalError: It could not be written.
         """
-        if not await self._asked(self._moved(row.id, Move.DISCARD, error="given up by the caller")):
-            raise InvalidRequestError(f"Row {row.id} was settled meanwhile.", request=row.request)
+        if not await self._asked(self._moved(row.id, Move.DISCARD, error=given_up(row))):
+            raise about(InvalidRequestError(f"Row {row.id} was settled meanwhile."), await self.row(row.id))
 
     async def _moved(self, row_id: int, move: Move, **fields: Any) -> bool:
         return await journalled(called(self._required().move, row_id, move, **fields))

@@ -64,9 +64,13 @@ async def until_kept(submitter: Submitter, take_in: Callable[[Listener], Submiss
         """The handle tells what came of it."""
 
     submission = take_in(hear)
+    submission.keepers += 1
     try:
         await submission.until_kept()
         submitter.keep(submission)
+    except BaseException:
+        submission.keepers -= 1
+        raise
     finally:
         submitter.leave(submission, hear)
     return submission

@@ -10,10 +10,11 @@ import asyncio
 import contextvars
 import logging
 
+from finevoice_async.core.failures import Failure
 from finevoice_async.engine.endings import Endings
 from finevoice_async.engine.gate import Gate
-from finevoice_async.engine.records import LAUNCHED, Phase, Result, Submission
-from finevoice_async.engine.sender import UNPAID, Sender
+from finevoice_async.engine.records import LAUNCHED, UNPAID, Phase, Result, Submission
+from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import FineVoiceError, SubmitNotSentError
 from finevoice_async.ports import Slots
@@ -30,39 +31,45 @@ class Dispatcher:
         self._endings = endings
         self._gate = gate
         self._slots = slots
+        self._nobodys = contextvars.Context()  # empty: what is done in it is done for nobody
         # All mutable state:
         self.posts: dict[asyncio.Task[None], Submission] = {}
         self._coroutine: asyncio.Task[None] | None = None  # made when a slot must be waited for
         self._idle: asyncio.Future[None] | None = None  # what it sleeps on when there is nothing to do
         self._held_back = False  # somebody waits because as many POSTs are under way as may be
         self._closed = False
+        gate.on_refusal(self._send_home)
 
     def __repr__(self) -> str:
-        return f"<Dispatcher: {len(self._queue)} waiting, {len(self.posts)} submitting>"
+        return f"<Dispatcher: {self._queue.count} waiting, {len(self.posts)} submitting>"
 
     @property
     def jobs(self) -> list[asyncio.Task[None]]:
         """What runs, and must end before the session has closed."""
         return [*self.posts] if self._coroutine is None else [*self.posts, self._coroutine]
 
-    @property
-    def _is_full(self) -> bool:
-        """Whether as many POSTs are under way as may be."""
-        return len(self.posts) >= self._gate.width
-
     def enqueue(self, submission: Submission) -> None:
         """Let a submission wait for a slot, or go at once if one is free."""
+        refusal = self._gate.refusal(submission.seen)
+        if refusal is not None:
+            self._endings.retire(submission, self._sender.turned_away(refusal, submission))
+            return
         self._queue.add(submission)
         self._pump()
 
     def launch_at_once(self, submission: Submission) -> bool:
-        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING."""
-        if self._queue or self._gate.is_shut or self._is_full:
+        """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING.
+
+        True also if slots of the caller's own failed, and it has ended.
+        """
+        gate = self._gate
+        if self._queue.count or not gate.lets_out(len(self.posts)) or submission.seen != gate.refusals:
             return False
         try:
             slot = self._slots.try_acquire()
         except FineVoiceError as error:
-            raise submission.told(error) from error.__cause__
+            self._endings.retire(submission, error)
+            return True
         if slot is None:
             return False
         self._launch(submission, slot)
@@ -70,7 +77,7 @@ class Dispatcher:
 
     def _pump(self) -> None:
         """Launch what can be launched now, and have the coroutine wait for the rest's slots."""
-        while self._queue and not self._is_full:
+        while self._queue.count and not self._gate.is_full(len(self.posts)):
             try:
                 matched = self._queue.match()
             except FineVoiceError as error:
@@ -79,13 +86,11 @@ class Dispatcher:
             if matched is None:
                 break
             self._launch(*matched)
-        self._held_back = bool(self._queue) and self._is_full
-        if not self._queue or self._held_back or self._closed:
+        self._held_back = self._queue.count > 0 and self._gate.is_full(len(self.posts))
+        if not self._queue.count or self._held_back or self._closed:
             return
         if self._coroutine is None:
-            self._coroutine = asyncio.create_task(
-                self._dispatch(), name="finevoice-dispatcher", context=contextvars.Context()
-            )
+            self._coroutine = asyncio.create_task(self._dispatch(), name="finevoice-dispatcher", context=self._nobodys)
             self._coroutine.add_done_callback(self._dispatched)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
@@ -93,8 +98,8 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         """Wait for slots, one after another, while submissions queue up."""
         while True:
-            self._held_back = bool(self._queue) and self._is_full
-            if not self._queue or self._held_back:
+            self._held_back = self._queue.count > 0 and self._gate.is_full(len(self.posts))
+            if not self._queue.count or self._held_back:
                 self._idle = asyncio.get_running_loop().create_future()
                 await self._idle
                 continue
@@ -112,13 +117,18 @@ class Dispatcher:
         if not self._closed:
             reason = "cancelled" if dispatcher.cancelled() else repr(dispatcher.exception())
             log.error("what hands out slots ended (%s); who waited for one was told", reason)
-        while self._queue and not self._closed:
+        while self._queue.count and not self._closed:
             self._fail_first(SubmitNotSentError(f"The wait for a slot was ended from outside. {UNPAID}"))
 
     def _fail_first(self, error: FineVoiceError) -> None:
         submission = self._queue.first()
         if submission is not None:
             self._endings.retire(submission, error)
+
+    def _send_home(self, refusal: Failure) -> None:
+        """The service refuses all of this key's: who waits for a slot need not ask."""
+        for submission in self._queue.all():
+            self._endings.retire(submission, self._sender.turned_away(refusal, submission))
 
     # The POSTs
 
@@ -129,7 +139,7 @@ class Dispatcher:
         post = asyncio.create_task(self._post(submission), context=submission.context)
         submission.context = None
         self.posts[post] = submission
-        post.add_done_callback(self._posted, context=contextvars.Context())  # it may launch another's
+        post.add_done_callback(self._posted, context=self._nobodys)  # it may launch another's
         if submission.launch_watchers:
             submission.launched()
 

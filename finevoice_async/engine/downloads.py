@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -292,8 +292,22 @@ class Downloader:
         """
         await self._bookkeeper.saved(source.row_id, path=None, sha256=None)
 
-    async def save(self, source: Source, path: str | os.PathLike[str], *, overwrite: bool) -> Path:
-        """Save the result under a name where it appears whole or not at all."""
+    async def save(
+        self,
+        source: Source,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool,
+        take: Callable[[Path], None] | None = None,
+    ) -> Path:
+        """Save the result under a name where it appears whole or not at all.
+
+        Args:
+            source: The result.
+            path: The file, or a folder.
+            overwrite: Replace the file if it exists.
+            take: Hears the file's whole name before it is there, and may refuse it with an `OSError`.
+        """
         import anyio  # with what handles files, a fifth of the package's import time, and not all programs save
 
         from finevoice_async.engine.part_file import PartFile
@@ -322,6 +336,8 @@ class Downloader:
                         due = now + _KEPT_EVERY
             source.arrived.media = progress.media or source.arrived.media
             file = target.of(_suffix(progress, source))
+            if take is not None:
+                take(file)
             note = _suffix_note(target.suffix, progress.content)
             source.arrived.note = note
             if note is not None:

@@ -11,10 +11,10 @@ from typing import Any
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE
-from finevoice_async.engine.records import ANSWERED, ENDED, OUT, Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.records import ANSWERED, ENDED, OUT, UNPAID, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.slot_queue import SlotQueue
-from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitUnknownError
+from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitNotSentError, SubmitUnknownError
 from finevoice_async.ports import Begun, Slots
 
 log = logging.getLogger("finevoice_async")
@@ -23,6 +23,11 @@ log = logging.getLogger("finevoice_async")
 def closed_error() -> SessionClosedError:
     """Return what is told where a session closed before a submission was sent."""
     return SessionClosedError("The session was closed. Nothing was sent.")
+
+
+def left_error() -> SubmitNotSentError:
+    """Return what is kept of a submission whose callers have all left."""
+    return SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
 
 
 class Endings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from contextlib import AbstractContextManager
 
 import attrs
@@ -73,34 +72,35 @@ class Exchange:
     async def submit(self, request: SfxRequest) -> TaskUpdate | Failure:
         """Submit a request, and return what the service said: an update with a task id, a result, or both."""
         deadline = None if request.use_async else self._synchronous
-        answer = await self._call(self._transport.post(SUBMIT_PATH, encode_request(request), deadline=deadline))
-        return answer if isinstance(answer, Failure) else self._read_accepted(answer)
+        try:
+            reply = await self._transport.post(SUBMIT_PATH, encode_request(request), deadline=deadline)
+        except Failure as failure:
+            return _unanswered(failure)
+        return self._refusal(reply) or self._read_accepted(reply)
 
     async def ask(self, task_id: str) -> TaskUpdate | Failure:
         """Ask how a task is doing."""
-        answer = await self._call(self._transport.get(task_path(task_id)))
-        if isinstance(answer, Failure):
-            return answer
-        if not answer.whole:
-            return self._failure(FailureKind.LOST, "The answer broke off, or is far too long", answer)
         try:
-            return self._shown(decode_update(answer.body), answer)
-        except UnreadableReplyError:
-            return self._unreadable(answer)
-
-    async def _call(self, reply: Awaitable[Reply]) -> Reply | Failure:
-        """Return a 2xx reply, or what went wrong."""
-        try:
-            answer = await reply
+            reply = await self._transport.get(task_path(task_id))
         except Failure as failure:
-            reached = failure.kind not in (FailureKind.NOT_SENT, FailureKind.CERTIFICATE)
-            words = "No answer came back" if reached else "The service was not reached"
-            return Failure(failure.kind, f"{words}: {failure.what}")
-        kind = policy.kind_of(answer.status)
+            return _unanswered(failure)
+        refusal = self._refusal(reply)
+        if refusal is not None:
+            return refusal
+        if not reply.whole:
+            return self._failure(FailureKind.LOST, "The answer broke off, or is far too long", reply)
+        try:
+            return self._shown(decode_update(reply.body), reply)
+        except UnreadableReplyError:
+            return self._unreadable(reply)
+
+    def _refusal(self, reply: Reply) -> Failure | None:
+        """Return what went wrong; None of a 2xx reply."""
+        kind = policy.kind_of(reply.status)
         if kind is None:
-            return answer
-        code, words = decode_refusal(answer.body if len(answer.body) > MAX_BODY else self._without_key(answer.body))
-        return self._failure(kind, f"The service answered {answer.status}: {words}", answer, code=code)
+            return None
+        code, words = decode_refusal(reply.body if len(reply.body) > MAX_BODY else self._without_key(reply.body))
+        return self._failure(kind, f"The service answered {reply.status}: {words}", reply, code=code)
 
     # What is shown of a reply: never the key
 
@@ -182,6 +182,12 @@ class Exchange:
             words = f"The service answered {reply.status} with a failure: {words}"
             return self._failure(FailureKind.INVALID, words, reply, code=update.code)
         return update if update.urls else self._unreadable(reply, "neither a task id nor a link")
+
+
+def _unanswered(failure: Failure) -> Failure:
+    reached = failure.kind not in (FailureKind.NOT_SENT, FailureKind.CERTIFICATE)
+    words = "No answer came back" if reached else "The service was not reached"
+    return Failure(failure.kind, f"{words}: {failure.what}")
 
 
 def _problem(body: bytes) -> str:

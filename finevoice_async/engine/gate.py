@@ -9,11 +9,12 @@ import logging
 import math
 import random
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 
 from finevoice_async.config import Retry
-from finevoice_async.core.brake import ANSWERS, Brake, Cause
+from finevoice_async.core.brake import ANSWERS, REFUSALS, Brake, Cause
 from finevoice_async.core.failures import Failure
 from finevoice_async.errors import SessionClosedError
 from finevoice_async.ports import Clock, Timer
@@ -60,6 +61,9 @@ class Gate:
         self._numbers = itertools.count()  # of places in the line
         self._timer: Timer | None = None  # for the next probe, while somebody waits
         self._rings_at = math.inf  # when it will
+        self.refusals = 0  # how often the key was refused, or credits were spent
+        self._refusal: Failure | None = None  # the last of these
+        self._on_refusal: Callable[[Failure], None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -71,10 +75,41 @@ class Gate:
         """Whether submissions have to wait for their turn."""
         return self._brake.cause is not None
 
-    @property
-    def width(self) -> int:
-        """How many submissions may be under way at once."""
-        return self._brake.width
+    def is_full(self, under_way: int) -> bool:
+        """Tell whether as many submissions are under way as may be."""
+        return under_way >= self._brake.width
+
+    def lets_out(self, under_way: int) -> bool:
+        """Tell whether a submission may go at once, beside so many that are under way."""
+        brake = self._brake
+        return brake.cause is None and under_way < brake.width
+
+    def on_refusal(self, hear: Callable[[Failure], None]) -> None:
+        """Have somebody told when the key is refused, or credits are spent."""
+        self._on_refusal = hear
+
+    def refusal(self, seen: int) -> Failure | None:
+        """Return why a submission is not to be sent, if the service has refused all of this key's.
+
+        What was wished for before the service said so would hear the same. Who comes later may ask anew, in time.
+
+        Args:
+            seen: How many refusals there were when it was wished for.
+        """
+        if self._refusal is None:  # as nearly always
+            return None
+        if seen != self.refusals or self._brake.turns_away(self._clock.monotonic()):
+            return self._refusal
+        return None
+
+    def check_open(self) -> None:
+        """Check that something may leave still.
+
+        Raises:
+            SessionClosedError: The session is closing.
+        """
+        if self._closed:
+            raise SessionClosedError("The session was closed. Nothing was sent.")
 
     def place(self) -> Place:
         """Return a place in the line, behind all others; a submission keeps it, however often it has to wait."""
@@ -94,8 +129,7 @@ class Gate:
         Raises:
             SessionClosedError: The session is closing.
         """
-        if self._closed:
-            raise SessionClosedError("The session was closed. Nothing was sent.")
+        self.check_open()
         mine: asyncio.Future[bool | Failure] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(place, mine)
         bisect.insort(self._line, waiter, key=lambda other: other.place.number)
@@ -141,19 +175,32 @@ class Gate:
         before, now = brake.cause, self._clock.monotonic()
         if failure is None or failure.kind in ANSWERS:
             brake.answered(now, probe=probe, others_wait=bool(self._line))
+        elif failure.kind in REFUSALS:
+            self._refused(failure, now)
         else:
             brake.failed(failure, now, self._rng.random(), probe=probe)
             if probe:
-                self._send_latecomers_home(failure)
+                self._send_home(failure, late=True)
         if brake.cause is not before:
             if brake.failure is None:
                 log.info("submissions leave freely again")
+            elif brake.cause is Cause.REFUSED:
+                log.warning("what waits is not sent: %s", brake.failure.what)
             else:
                 log.warning("submissions wait, but for one probe at a time: %s", brake.failure.what)
 
-    def _send_latecomers_home(self, failure: Failure) -> None:
+    def _refused(self, failure: Failure, now: float) -> None:
+        """The key is refused, or credits are spent: whoever waits goes home."""
+        self._brake.refused(failure, now)
+        self.refusals, self._refusal = self.refusals + 1, failure
+        self._send_home(failure, late=False)
+        if self._on_refusal is not None:
+            self._on_refusal(failure)
+
+    def _send_home(self, failure: Failure, *, late: bool) -> None:
+        """Let everybody in the line hear of a failure; `late`: only those who came when others had lost patience."""
         for waiter in self._line:
-            if self._came_late(waiter.place) and not waiter.let_out.done():
+            if not waiter.let_out.done() and (not late or self._came_late(waiter.place)):
                 waiter.let_out.set_result(failure)
 
     def probe_ended(self) -> None:
@@ -162,7 +209,7 @@ class Gate:
         self._look()
 
     def close(self) -> None:
-        """Let nobody wait any more. Who waits already is not told: that is for whoever owns them."""
+        """Let nobody out any more. Who waits already is not told: that is for whoever owns them."""
         self._closed = True
 
     def _look(self) -> None:

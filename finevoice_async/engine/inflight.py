@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import math
 
+from finevoice_async.core.text import shorten
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.records import News, TaskRecord
 from finevoice_async.errors import FineVoiceError, PollError
 from finevoice_async.ports import Slots
 
 log = logging.getLogger("finevoice_async")
+
+MOST_NAMED = 50
+"""Tasks that one line of the log names at most: five times the largest plan."""
 
 
 class InFlight:
@@ -109,7 +113,22 @@ class InFlight:
 
         The tasks run on at the service, but nobody here will see them end; slots that others share must not stay taken.
         """
+        if not self._closed and not self._bookkeeper.has_journal:
+            self._warn_of_what_is_left()
         self._closed = True
         for record in list(self.tasks.values()):
             self._free_slot(record)
             record.tell(record.closed_error())
+
+    def _warn_of_what_is_left(self) -> None:
+        """Name what no journal keeps, so that it is found somewhere."""
+        running, unanswered = list(self.tasks), self._bookkeeper.unanswered
+        words = []
+        if running:
+            named = ", ".join(shorten(task_id) for task_id in running[:MOST_NAMED])
+            more = f" and {len(running) - MOST_NAMED} more" if len(running) > MOST_NAMED else ""
+            words.append(f"tasks that run on, for attach(task_id): {named}{more}")
+        if unanswered:
+            words.append(f"submissions that were unanswered, and may have been paid for: {unanswered}")
+        if words:
+            log.warning("the session closed without a journal; %s", "; ".join(words))

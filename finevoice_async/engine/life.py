@@ -99,6 +99,28 @@ class Life:
             )
         await asyncio.shield(self._closing)
 
+    def finish(
+        self, closer: Callable[[], Coroutine[Any, Any, None]], giver: Callable[[], Coroutine[Any, Any, None]]
+    ) -> bool:
+        """Close it from outside of any event loop, for who cannot await that; not while its own runs elsewhere.
+
+        Args:
+            closer: Closes it, in its own loop.
+            giver: Gives back what is open once that loop is closed, and all in it has ended; runs in another.
+
+        Returns:
+            Whether its loop was closed, and it was not.
+        """
+        loop = self._loop
+        if loop is None or self.state is SessionState.CLOSED or self._pid != os.getpid() or loop.is_running():
+            return False
+        if not loop.is_closed():
+            loop.run_until_complete(self.close(closer))
+            return False
+        self.state = SessionState.CLOSED
+        asyncio.run(giver())
+        return True
+
     async def _close(self, closer: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             opening = self._opening

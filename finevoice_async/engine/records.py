@@ -19,16 +19,15 @@ from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import FAILED, TaskStatus, TaskUpdate
 from finevoice_async.core.text import sentence
+from finevoice_async.engine.rows import end_of
 from finevoice_async.errors import (
     MAX_BODY,
     FineVoiceError,
     InvalidRequestError,
     PollError,
-    RequestRejectedError,
     SessionClosedError,
     SubmitUnknownError,
     TaskFailedError,
-    TaskNotFoundError,
     TaskTimeoutError,
 )
 from finevoice_async.ports import Begun
@@ -133,26 +132,7 @@ class TaskRecord:
             saved_as=row.path if row.state is EffectState.SAVED else None,
             seen=row.state is EffectState.SUBMITTED,
         )
-        if row.state in (EffectState.DONE, EffectState.SAVED):
-            record.status = TaskStatus.COMPLETED
-            record.end = TaskUpdate(status=TaskStatus.COMPLETED, task_id=row.task_id, urls=row.urls)
-        elif row.state is EffectState.FAILED:
-            record.status = TaskStatus.FAILED
-            why = sentence(f"It failed earlier: {row.error or 'nobody noted why'}")
-            record.end = record.error(TaskFailedError, f"{why} To pay for another try, pass retry_failed=True.")
-        elif row.state is EffectState.REFUSED and row.task_id is None:  # else the service may know more: it is asked
-            record.status = FAILED
-            why = sentence(f"It was not accepted: {row.error or 'nobody noted why'}")
-            record.end = record.error(RequestRejectedError, f"{why} Nothing was paid for it.")
-        elif row.state in (EffectState.SENDING, EffectState.UNKNOWN):
-            record.end = unknown_error(row)
-        elif row.state is EffectState.LOST:
-            record.end = record.error(
-                TaskNotFoundError,
-                f"The service did not know task {row.task_id} any more, which may have been paid for. Look at your "
-                "account; adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) settles "
-                "it.",
-            )
+        record.status, record.end = end_of(row)
         return record
 
     @property
@@ -221,19 +201,6 @@ def _as_text(raw: Mapping[str, Any]) -> str:
     return text[:MAX_BODY].encode("utf-8", "replace").decode()
 
 
-def unknown_error(row: JournalRow) -> SubmitUnknownError:
-    """Return the error that tells that nobody knows what became of a row's submission."""
-    why = f" ({without_advice(row.error).rstrip('.')})" if row.error else ""
-    return SubmitUnknownError(
-        f"Row {row.id} of the journal may have been accepted and paid for{why}. It is not sent again by itself. Look "
-        "at your account; then adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) "
-        "settles it.",
-        request=row.request,
-        key=row.key,
-        task_id=row.task_id,
-    )
-
-
 class Phase(enum.Enum):
     """How far a submission has come in this session. Its row's state says what would be true after a crash."""
 
@@ -254,6 +221,7 @@ ENDED: Final = Phase.ENDED
 _WAITING: Final = (Phase.BEGINNING, Phase.QUEUED)
 _OVER: Final = (Phase.ANSWERED, Phase.ENDED)
 
+UNPAID = "Nothing was sent and nothing paid."
 STAYS_QUEUED = "Its row stays queued in the journal: recover() sends it later."
 
 Result = TaskRecord | FineVoiceError
@@ -272,14 +240,14 @@ class Submission:
         row: Its row in the journal, once written.
         state: What the row says by the last write that was called.
         begun: The row, while it is being written.
-        left_behind: Its row is to outlive this session, as an earlier one left it or as `enqueue` has promised: if
-            this session cannot send it, it stays queued for a later one.
+        left_behind: An earlier session left its row queued.
+        keepers: Calls of `enqueue` that wait for its row, or have promised it.
+        seen: How often the service had refused the session's key when it was wished for (see `Gate.refusal`).
         may_be_paid: An earlier POST of it may have been accepted, so it can end as unknown only, unless accepted.
         doubt: The same, if that POST was of this very submission.
         phase: How far it has come.
         slot: Its slot in the plan, from before the POST; then the task has it.
         listeners: Who waits for the result; callers of one key share one submission.
-        called_off: Who was sent home while its row was being written, and with which words.
         withdrawn: It was taken back before it was sent.
         launch_watchers: Who wants to know when it has its slot, or has ended.
         result: What became of it, once known.
@@ -295,12 +263,13 @@ class Submission:
     state: EffectState = EffectState.QUEUED
     begun: asyncio.Future[Begun] | None = None
     left_behind: bool = False
+    keepers: int = 0
+    seen: int = 0
     may_be_paid: bool = False
     doubt: SubmitUnknownError | None = None
     phase: Phase = Phase.BEGINNING
     slot: object | None = None
     listeners: dict[Listener, None] = attrs.field(factory=dict)  # in order; one key may have thousands
-    called_off: tuple[Listener, FineVoiceError] | None = None
     withdrawn: bool = False
     launch_watchers: tuple[asyncio.Future[None], ...] = ()  # of most there are none
     result: Result | None = None
@@ -310,9 +279,14 @@ class Submission:
     context: contextvars.Context | None = attrs.field(factory=contextvars.copy_context, init=False)
 
     @property
+    def outlives(self) -> bool:
+        """Whether its row is to outlive this session: if this one cannot send it, it stays queued for a later one."""
+        return self.left_behind or (self.keepers > 0 and self.row is not None)
+
+    @property
     def stays_queued(self) -> bool:
         """Whether it comes to nothing here, and its row waits on for somebody to send it."""
-        return self.left_behind and self.phase in _OVER and self.state is EffectState.QUEUED
+        return self.outlives and self.phase in _OVER and self.state is EffectState.QUEUED
 
     def check_same(self, request: SfxRequest) -> None:
         """Check that a request is the one that its key stands for.
@@ -347,7 +321,7 @@ class Submission:
         if self.may_be_paid:
             error.message, error.paid = without_advice(error.message), None
             error.add_words("An earlier submission of it may have been accepted and paid for: its row stays unknown.")
-        elif self.left_behind:
+        elif self.outlives:
             error.add_words(STAYS_QUEUED)
         return error
 
@@ -370,16 +344,14 @@ class Submission:
         await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
 
     async def until_kept(self) -> None:
-        """Wait until its row is on disk, if it gets one.
+        """Wait until its row is on disk, if it gets one. What comes of it then is no matter of keeping it.
 
         Raises:
-            FineVoiceError: That came to nothing, which is on disk, too.
+            FineVoiceError: There is no such row.
         """
         if self.phase is Phase.BEGINNING:
             await self.until_begun()
-        if isinstance(self.result, FineVoiceError) and self.phase is not Phase.ENDED:
-            await self.until_launched()
-        if isinstance(self.result, FineVoiceError):
+        if self.begun is not None and self.row is None and isinstance(self.result, FineVoiceError):
             raise copy.copy(self.result)
 
     async def until_launched(self) -> None:

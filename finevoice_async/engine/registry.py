@@ -8,8 +8,9 @@ from weakref import WeakValueDictionary
 import attrs
 
 from finevoice_async.core.ledger import JournalRow
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Submission, TaskRecord
-from finevoice_async.errors import SubmitUnknownError, TaskFailedError
+from finevoice_async.errors import FineVoiceError, SubmitUnknownError, TaskFailedError
 
 MADE_KEYS = 10_000
 """Settled submissions that are kept by a key which this library made: as many as may wait. Each costs about 1 KB."""
@@ -62,20 +63,20 @@ class Registry:
         settled = [*self._settled.values(), *self._settled_made.values()]
         return next((each for each in settled if each.result and each.result.task_id == task_id), None)
 
-    def remembered(self, submission: Submission, *, retry_failed: bool) -> TaskRecord | None:
-        """Return the task that a submission's key has already, by the same rule; None if it is to begin anew.
+    def remembered(self, key: str, request: SfxRequest, *, retry_failed: bool) -> TaskRecord | None:
+        """Return the task that a key has already, by the same rule; None if it is to begin anew.
 
         Raises:
             InvalidRequestError: The key belongs to another request.
             SubmitUnknownError: An earlier submission of the key may have been paid for.
         """
-        known = None if submission.key is None else self.settled(submission.key)
+        known = self.settled(key)
         result = None if known is None else known.result
         if known is None or not isinstance(result, TaskRecord | SubmitUnknownError):
             return None
         if isinstance(result, TaskRecord) and isinstance(result.end, TaskFailedError) and retry_failed:
             return None
-        known.check_same(submission.request)
+        known.check_same(request)
         if isinstance(result, SubmitUnknownError):
             raise copy.copy(result)
         return result
@@ -112,9 +113,21 @@ class Registry:
             del self._by_row[submission.row.id]
 
     def settle(self, submission: Submission) -> None:
-        """Forget a submission that has its result; remember that by its key, if that is this session's to do."""
+        """Forget a submission that has its result; remember that by its key, if that is this session's to do.
+
+        A new try that came to nothing leaves what failed before it: the next one needs a consent of its own.
+        """
         self.discard(submission)
         if submission.key is None or not self._remembers:
+            return
+        before, result = self.settled(submission.key), submission.result
+        if (
+            isinstance(result, FineVoiceError)
+            and not isinstance(result, SubmitUnknownError)
+            and result.task_id is None
+            and before is not None
+            and isinstance(before.result, TaskRecord)
+        ):
             return
         kept = self._settled_made if submission.made_key else self._settled
         kept[submission.key] = submission

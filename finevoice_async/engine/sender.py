@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from finevoice_async.config import Budget, Retry
 from finevoice_async.core import retry as policy
+from finevoice_async.core.brake import REFUSALS
 from finevoice_async.core.failures import Failure, FailureKind, advised, without_advice
 from finevoice_async.core.ledger import EffectState
 from finevoice_async.core.retry import Action, Call, RetryBudget
@@ -19,29 +20,30 @@ from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
     ANSWERED,
+    LAUNCHED,
     OUT,
+    UNPAID,
     News,
     Phase,
     Result,
     Submission,
     TaskRecord,
-    unknown_error,
 )
 from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.rows import about, unknown_error
 from finevoice_async.engine.spending import Spending
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
+    RateLimitError,
     SubmitNotSentError,
     SubmitUnknownError,
 )
-from finevoice_async.ports import Clock, Slots, TaskIdTakenError
+from finevoice_async.ports import Clock, Slots, TaskIdTakenError, UnsentCancelledError
 
 REDUCED_FOR = 10.0
 """Seconds for which a 429 takes a slot away at least: about one effect's time. Then they come back step by step."""
-
-UNPAID = "Nothing was sent and nothing paid."
 
 
 class Sender:
@@ -109,14 +111,21 @@ class Sender:
         submission.phase = Phase.HELD
         if not submission.listeners:  # they left as it was launched; who leaves from here on calls it off
             raise SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
-        turn = await self._gate.turn(place, again=again)
+        turn = self._gate.refusal(submission.seen) or await self._gate.turn(place, again=again)
         if isinstance(turn, Failure):
-            kind = policy.decide(Call.SUBMIT, turn.kind, self._retry).error
-            error = error_of(turn, kind, request=submission.request)
+            error = self.turned_away(turn, submission)
             if submission.may_be_paid:
                 raise _doubt(error) from error
             raise error
         return turn
+
+    def turned_away(self, failure: Failure, submission: Submission) -> FineVoiceError:
+        """Return the error of a submission that is not sent (again), because others were told this."""
+        error = error_of(failure, policy.decide(Call.SUBMIT, failure.kind, self._retry).error)
+        error.request = submission.request
+        if failure.kind in REFUSALS:
+            error.add_words("That was said of another submission; this one was not sent.")
+        return error
 
     async def _sent(self, submission: Submission, *, probe: bool) -> TaskUpdate | Failure | TaskRecord:
         """Send it once, and return the answer; or its task, if its row says that it must not be sent."""
@@ -127,12 +136,20 @@ class Sender:
                     return await self._read_anew(submission)
                 self._registry.add(submission)  # its row is known now
             self._inflight.check()  # else nobody would see its end
+            self._gate.check_open()
+            if not probe and (refusal := self._gate.refusal(submission.seen)) is not None:
+                raise self.turned_away(refusal, submission)
             submission.phase = OUT
         finally:
             if submission.phase is not OUT:
                 self.spending.give_back(spent)
         self.spending.leaves(spent)
-        answer = await self._exchange.submit(submission.request)
+        try:
+            answer = await self._exchange.submit(submission.request)
+        except UnsentCancelledError:
+            submission.phase = LAUNCHED  # as before it
+            self.spending.give_back(spent)
+            raise
         if isinstance(answer, Failure) and not self._is_doubtful(answer):
             self.spending.give_back(spent)
         self._gate.judge(answer if isinstance(answer, Failure) else None, probe=probe)
@@ -151,7 +168,7 @@ class Sender:
         decision = policy.decide(Call.SUBMIT, failure.kind, self._retry)
         free = decision.action is Action.HOLD and self._retry.attempts > 1  # the gate says how long
         again = free or (decision.action is Action.AGAIN and attempt < self._retry.attempts and self._budget.spend())
-        wanted = submission.listeners or submission.left_behind
+        wanted = submission.listeners or submission.outlives
         if not again or not wanted or failure.task_id is not None:
             await self._failed(submission, error_of(failure, decision.error, request=submission.request))
         submission.phase, words = Phase.HELD, f"{failure.what}; attempt {attempt} failed"
@@ -177,6 +194,9 @@ class Sender:
             raise error
         if not submission.may_be_paid:
             submission.result = error
+            if submission.outlives and isinstance(error, SubmitNotSentError | RateLimitError):
+                await self._bookkeeper.held(submission, error.message)
+                raise submission.told(error)
             await self._bookkeeper.refused(submission, error.message)
             raise error
         submission.result = doubt = _doubt(error)
@@ -256,9 +276,10 @@ class Sender:
         if row is not None and row.state in (EffectState.SENDING, EffectState.UNKNOWN):
             raise unknown_error(row)
         words = "gone" if row is None else row.state.value
-        raise InvalidRequestError(
+        error = InvalidRequestError(
             f"The effect was withdrawn meanwhile: its row is {words}. Nothing was sent.", request=submission.request
         )
+        raise about(error, row)
 
     async def stopped_by(self, submission: Submission, cause: Exception) -> Result:
         """Return what is told where a bug stopped a submission: it must cost no slot and no money."""

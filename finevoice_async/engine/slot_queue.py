@@ -9,17 +9,18 @@ from finevoice_async.ports import Slots
 
 
 class SlotQueue:
-    """Matches submissions with slots. It decides; whoever asks launches."""
+    """Matches submissions with slots. It decides; whoever asks launches.
+
+    Attributes:
+        count: How many wait.
+    """
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         # All mutable state:
         # By owner; who is next in turn stands first. A plain dict would go past all who have left to find its first.
         self._lines: OrderedDict[str | None, OrderedDict[Submission, None]] = OrderedDict()
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
 
     def add(self, submission: Submission) -> None:
         """Let a submission wait."""
@@ -28,7 +29,7 @@ class SlotQueue:
         if line is None:
             line = self._lines[submission.owner] = OrderedDict()
         line[submission] = None
-        self._count += 1
+        self.count += 1
 
     def discard(self, submission: Submission) -> None:
         """Let a submission wait no more. Idempotent."""
@@ -36,7 +37,7 @@ class SlotQueue:
         if line is None or submission not in line:
             return
         del line[submission]
-        self._count -= 1
+        self.count -= 1
         if not line:
             del self._lines[submission.owner]
 

@@ -15,13 +15,14 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.dispatcher import Dispatcher
-from finevoice_async.engine.endings import Endings, closed_error
+from finevoice_async.engine.endings import Endings, closed_error, left_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import Listener, Phase, Submission, TaskRecord, stay, unknown_error
+from finevoice_async.engine.records import STAYS_QUEUED, UNPAID, Listener, Phase, Submission, TaskRecord, stay
 from finevoice_async.engine.registry import FoundRow, Registry
-from finevoice_async.engine.sender import UNPAID, Sender
+from finevoice_async.engine.rows import about, unknown_error
+from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import (
     FineVoiceError,
@@ -59,6 +60,7 @@ class Submitter:
         self._bookkeeper = bookkeeper
         self._clock = clock
         self._max_queue = max_queue
+        self._gate = gate
         # All mutable state:
         self._beginning: set[Submission] = set()  # whose rows are being written or looked up
         self._queue = SlotQueue(slots)
@@ -72,7 +74,12 @@ class Submitter:
     @property
     def waiting(self) -> int:
         """How many wait for a slot."""
-        return len(self._beginning) + len(self._queue)
+        return len(self._beginning) + self._queue.count
+
+    @property
+    def refusals(self) -> int:
+        """How often the service has refused the key, or credits were spent: what was wished for before is not sent."""
+        return self._gate.refusals
 
     @property
     def submitting(self) -> int:
@@ -90,7 +97,9 @@ class Submitter:
             InvalidRequestError: Somebody is.
         """
         if self._registry.holds(row):
-            raise InvalidRequestError(f"Row {row.id} of the journal is being submitted already.", request=row.request)
+            error = about(InvalidRequestError(f"Row {row.id} of the journal is being submitted already."), row)
+            error.paid = None  # it may be on its way
+            raise error
 
     # Coming and going
 
@@ -103,6 +112,7 @@ class Submitter:
         owner: str | None = None,
         retry_failed: bool = False,
         made_key: bool = False,
+        seen: int | None = None,
     ) -> Submission:
         """Take a request in, or join the submission of the same key; the listener is told its result once.
 
@@ -113,6 +123,7 @@ class Submitter:
             owner: On whose behalf it waits.
             retry_failed: If the key's effect failed at the service, begin anew.
             made_key: The key was made by this library.
+            seen: How many `refusals` there were when it was wished for; left out, as many as there are.
 
         Raises:
             SessionClosedError: The session is closed.
@@ -123,20 +134,24 @@ class Submitter:
             JournalError: The row could not be written.
         """
         self._check_open()
-        known = None if key is None else self._registry.find(key)
-        if known is not None:
-            known.check_same(request)
-            known.listeners[listener] = None
-            return known
+        record = None
+        if key is not None:
+            known = self._registry.find(key)
+            if known is not None:
+                known.check_same(request)
+                known.listeners[listener] = None
+                return known
+            record = self._registry.remembered(key, request, retry_failed=retry_failed)
         submission = Submission(request, key, owner=owner, made_key=made_key, listeners={listener: None})
-        record = self._registry.remembered(submission, retry_failed=retry_failed)
+        submission.seen = self.refusals if seen is None else seen
         if record is not None:
             self._endings.finish(submission, record)
             return submission
         has_journal = self._bookkeeper.has_journal
         may_go = not self._beginning if key is None else not has_journal  # a key is looked up in the journal first
         if may_go and self._dispatcher.launch_at_once(submission):
-            self._registry.add(submission)
+            if submission.phase is not Phase.ENDED:
+                self._registry.add(submission)
             return submission
         self._check_room(request)
         self._registry.add(submission)
@@ -156,7 +171,7 @@ class Submitter:
     @property
     def is_full(self) -> bool:
         """Whether as many wait as may."""
-        return self.waiting >= self._max_queue
+        return len(self._beginning) + self._queue.count >= self._max_queue
 
     async def until_room(self) -> None:
         """Wait until one more may wait."""
@@ -167,7 +182,6 @@ class Submitter:
         """Submit it whether anybody waits or not: by this session or, with a journal, by a later one."""
         if submission.phase is not Phase.ENDED:
             submission.listeners[stay] = None
-            submission.left_behind = self._bookkeeper.has_journal
 
     async def find(self, *, key: str | None = None, task_id: str | None = None) -> Submission | FoundRow | None:
         """Return the submission of a key or a task: under way, or, without a journal, the last one of this session.
@@ -178,7 +192,7 @@ class Submitter:
             return self._registry.settled_task(task_id)
         while (known := self._registry.find(key)) is not None and known.phase is Phase.BEGINNING:
             await known.until_begun()
-        if known is not None and known.left_behind and known.row is not None:
+        if known is not None and known.row is not None and known.outlives:
             return self._registry.found(known.row)  # which waits on, should this submission be given up
         return known or self._registry.settled(key)
 
@@ -222,47 +236,42 @@ class Submitter:
                 break
         return known
 
-    def submit_row(self, row: JournalRow, listener: Listener, *, resend: bool = False) -> Submission:
+    def submit_row(
+        self, row: JournalRow, listener: Listener, *, resend: bool = False, seen: int | None = None
+    ) -> Submission:
         """Take in a row that is queued; or, with `resend`, one that may be paid for.
+
+        Args:
+            row: The row.
+            listener: Is told.
+            resend: It may be paid for, and is to be sent all the same.
+            seen: As for `submit`.
 
         Raises:
             InvalidRequestError: The row is being submitted already.
             SessionClosedError: The session is closed.
             PollError: The poller died.
         """
-        self._check_open()
+        self._check_open(row)
         self.check_not_under_way(row)
         submission = Submission(row.request, row.key, row, row.state, left_behind=not resend, may_be_paid=resend)
         submission.listeners[listener] = None
+        submission.seen = self.refusals if seen is None else seen
         self._registry.add(submission)
         self._dispatcher.enqueue(submission)
         return submission
 
-    def leave(self, submission: Submission, listener: Listener, error: FineVoiceError | None = None) -> None:
-        """Let a listener go. With the last one goes a submission that is not being sent right now.
-
-        Args:
-            submission: The submission.
-            listener: Who goes.
-            error: What it is told, once it is on disk that nothing will be sent (unless others wait for it, too).
-        """
+    def leave(self, submission: Submission, listener: Listener) -> None:
+        """Let a listener go. With the last one goes a submission that is not being sent right now."""
         if listener not in submission.listeners:
             return
-        if error is not None and submission.is_waiting and len(submission.listeners) == 1:
-            if submission.phase is Phase.QUEUED:
-                self._endings.retire(submission, error)
-            else:
-                submission.called_off = listener, error
-            return
         del submission.listeners[listener]
-        if error is not None:
-            listener(copy.copy(error))
         if submission.listeners:
             return
         if submission.phase is Phase.QUEUED:
-            self._endings.retire(submission, _left_error())
+            self._endings.retire(submission, left_error())
         elif submission.phase is Phase.HELD:  # at once: whoever comes next with its key begins anew
-            self._dispatcher.call_back(submission, _left_error())
+            self._dispatcher.call_back(submission, left_error())
 
     # Withdrawing
 
@@ -275,12 +284,12 @@ class Submitter:
         """
         if submission.phase in (Phase.QUEUED, Phase.HELD) and not submission.may_be_paid:
             submission.withdrawn = True
-            submission.left_behind = False  # else its row would stay queued
+            submission.left_behind, submission.keepers = False, 0  # else its row would stay queued
             error = SubmitNotSentError(f"It was withdrawn. {UNPAID}")
             error.take_back()
             self._dispatcher.call_back(submission, error)
         if not submission.withdrawn:
-            if isinstance(submission.result, SessionClosedError) and submission.left_behind:
+            if isinstance(submission.result, SessionClosedError) and submission.outlives:
                 raise copy.copy(submission.result)
             # What came to nothing here, a later session would send.
             return submission.stays_queued and submission.row is not None and await self.withdraw_row(submission.row)
@@ -297,14 +306,19 @@ class Submitter:
         """The same for a row that waits in the journal."""
         known = await self._of_row(row)
         if known is None:
-            self._check_open()
+            self._check_open(row)
             known = Submission(row.request, row.key, row, row.state, phase=Phase.QUEUED)
             self._registry.add(known)
         return await self.withdraw(known)
 
-    def _check_open(self) -> None:
+    def _check_open(self, row: JournalRow | None = None) -> None:
         if self._closed:
-            raise SessionClosedError("The session is closed. Nothing was sent.")
+            error = SessionClosedError("The session is closed. Nothing was sent.")
+            if row is None:
+                raise error
+            if row.state is EffectState.QUEUED:
+                error.add_words(STAYS_QUEUED)
+            raise about(error, row)
         self._inflight.check()
 
     # From a wish to the queue
@@ -334,9 +348,9 @@ class Submitter:
         if known is not None:
             self._endings.finish(submission, known)
         elif self._closed or not submission.listeners:
-            self._endings.retire(submission, closed_error() if self._closed else _left_error())
+            self._endings.retire(submission, closed_error() if self._closed else left_error())
         else:
-            self._enqueue_or_call_off(submission)
+            self._dispatcher.enqueue(submission)
 
     def _take_row(self, submission: Submission, begun: asyncio.Future[Begun]) -> TaskRecord | None:
         """Return the task that the row has already; None if the row is this submission's to send."""
@@ -354,16 +368,6 @@ class Submitter:
         submission.row, submission.state = row, EffectState.QUEUED
         self._registry.add(submission)
         return None
-
-    def _enqueue_or_call_off(self, submission: Submission) -> None:
-        """Let it wait for a slot, unless the only one who listens was sent home meanwhile."""
-        if submission.called_off is not None:
-            listener, error = submission.called_off
-            if list(submission.listeners) == [listener]:
-                self._endings.retire(submission, error)
-                return
-            self.leave(submission, listener, error)
-        self._dispatcher.enqueue(submission)
 
     # Closing
 
@@ -392,7 +396,3 @@ class Submitter:
     def give_up(self) -> None:
         """Tell whoever has not heard: the journal is closed, and will say nothing more."""
         self._endings.give_up([*self._beginning, *self._dispatcher.posts.values()])
-
-
-def _left_error() -> SubmitNotSentError:
-    return SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")

@@ -12,12 +12,6 @@ from finevoice_async.adapters.sqlite_journal import SqliteJournal
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """The file."""
-    return tmp_path / "effects.db"
-
-
-@pytest.fixture
 async def journal(path: Path, no_leaks: object) -> AsyncIterator[SqliteJournal]:
     """An open journal."""
     journal = await opened(path)

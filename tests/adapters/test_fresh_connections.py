@@ -14,7 +14,7 @@ from thread_server import ThreadServer
 from virtual_time import VirtualTimeLoop
 
 from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
-from finevoice_async.adapters.fresh_connector import FRESH
+from finevoice_async.adapters.fresh_connector import FRESH, FreshConnector
 from finevoice_async.config import Timeouts
 from finevoice_async.core.failures import Failure, FailureKind
 
@@ -86,8 +86,9 @@ async def test_old_connections_are_closed_one_by_one(no_leaks: object) -> None:
         await asyncio.sleep(1)
         await transport.post("/v1/x", b"{}")
         assert server.connections == 6
-        assert transport._connector is not None
-        assert len(transport._connector._uses) == 1
+        assert transport._own is not None
+        assert isinstance(transport._own.connector, FreshConnector)
+        assert [len(idle) for idle in transport._own.connector._conns.values()] == [1]
         await transport.aclose()
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from journals import AFRESH, QUEUED, RAIN, SENDING, SUBMITTED, UNKNOWN, opened, past_task_ids
+from journals import AFRESH, LOST, QUEUED, RAIN, SENDING, SUBMITTED, UNKNOWN, opened, past_task_ids
 
-from finevoice_async.core.ledger import GIVES_BACK, MOVES, EffectState, Move
+from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, EffectState, Move
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import TaskIdTakenError
 
@@ -42,10 +42,12 @@ class Model:
             if key is not None and row["key"] == key:
                 mine = row["state"] in MOVES[again][0]
                 if mine:
+                    self._keep(row, again)
                     row |= {"state": QUEUED, "past": row["past"] + [row["task_id"]] * bool(row["task_id"])}
                     row["task_id"] = None
                 return number, mine
         self.rows.append({"key": key, "state": state, "task_id": None, "past": [], "sent": int(state is SENDING)})
+        self.rows[-1]["was"] = None
         return len(self.rows), True
 
     def move(self, number: int, move: Move, task_id: str | None) -> bool | type[JournalError]:
@@ -58,11 +60,29 @@ class Model:
             return False
         if task_id and any(other["task_id"] == task_id for other in self.rows if other is not row):
             return TaskIdTakenError
+        if move in KEEPS:
+            self._keep(row, move)
+        elif row["was"] and row["state"] in FALLS_BACK.get(move, ()):
+            return self._fall_back(row, move)
         row["sent"] += (end is SENDING) - (row["state"] is SENDING and move in GIVES_BACK)
         new = task_id or (None if move in AFRESH else row["task_id"])
         if row["task_id"] not in (None, new):
             row["past"].append(row["task_id"])
         row |= {"state": end, "task_id": new}
+        return True
+
+    def _keep(self, row: dict[str, Any], move: Move) -> None:
+        row["was"] = (row["state"], row["task_id"]) if row["state"] in KEEPS.get(move, ()) else None
+
+    def _fall_back(self, row: dict[str, Any], move: Move) -> bool:
+        """Make a row what it was; its task id may be another's by now."""
+        (state, task_id), row["was"] = row["was"], None
+        row["sent"] -= row["state"] is SENDING and move in GIVES_BACK
+        if task_id and any(other["task_id"] == task_id for other in self.rows):
+            state, task_id = UNKNOWN if state is LOST else state, None
+        elif task_id:
+            assert row["past"].pop() == task_id
+        row |= {"state": state, "task_id": task_id}
         return True
 
     def reopen(self) -> None:
@@ -104,6 +124,8 @@ def test_it_does_as_a_simple_model_does(steps: list[Any]) -> None:
         found = [{name: getattr(row, name) for name in ("key", "state", "task_id")} for row in rows]
         sent = await journal.sent_since(datetime.min.replace(tzinfo=UTC))
         assert len(sent) == sum(row.pop("sent") for row in model.rows)
+        for row in model.rows:
+            del row["was"]
         assert [row | {"past": ids} for row, ids in zip(found, past, strict=True)] == model.rows
         await journal.aclose()
 

@@ -86,10 +86,10 @@ async def test_an_unfit_file_is_refused(path: Path, no_leaks: object, kind: str)
 async def test_a_newer_file_is_refused(path: Path, no_leaks: object) -> None:
     """A journal of a later schema is refused by both numbers, and not changed."""
     await filled(path)
-    sql(path, "PRAGMA user_version = 4", "UPDATE effects SET state = 'sending'")
-    with pytest.raises(JournalError, match=r"newer finevoice_async \(schema 4, here 3\)"):
+    sql(path, "PRAGMA user_version = 5", "UPDATE effects SET state = 'sending'")
+    with pytest.raises(JournalError, match=r"newer finevoice_async \(schema 5, here 4\)"):
         await opened(path)
-    assert sql(path, "PRAGMA user_version") == [(4,)]
+    assert sql(path, "PRAGMA user_version") == [(5,)]
     assert sql(path, "SELECT state FROM effects") == [("sending",)]
 
 

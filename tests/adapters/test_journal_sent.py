@@ -166,3 +166,21 @@ async def test_a_time_that_cannot_be_read(path: Path, no_leaks: object, junk: st
     with pytest.raises(JournalError, match="could not be read"):
         await journal.sent_since(LONG_AGO)
     await journal.aclose()
+
+
+async def test_pruned_rows_count(path: Path, journal: SqliteJournal) -> None:
+    """A row that is removed still says when its submissions left, also to later owners of the file."""
+    for state in (EffectState.SAVED, EffectState.FAILED, EffectState.REFUSED, EffectState.SUBMITTED):
+        await row_in(journal, state, key=state.value)
+    await journal.begin(RAIN, key="failed", state=QUEUED, again=Move.RETRY)
+    await do(journal, Move.SEND, Move.ACCEPT, Move.FAIL, row_id=2)
+    before = await journal.sent_since(LONG_AGO)
+    assert len(before) == 4
+    assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 3
+    assert await journal.sent_since(LONG_AGO) == before
+    assert await journal.sent_since(before[-1]) == before[-1:]
+    await journal.aclose()
+    assert sql(path, "SELECT count(*) FROM pruned") == [(2,)]  # what was never sent leaves nothing
+    again = await opened(path)
+    assert await again.sent_since(LONG_AGO) == before
+    await again.aclose()

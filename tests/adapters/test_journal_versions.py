@@ -29,7 +29,7 @@ from journals import (
     sql,
 )
 
-from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.ledger import GIVEN_UP, PERHAPS_PAID, EffectState
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import JournalError
 
@@ -52,7 +52,7 @@ def v1(path: Path) -> Path:
     return Path(shutil.copyfile(SAMPLES / "journal_v1.db", path))
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2, 3])
 def old(path: Path, request: pytest.FixtureRequest) -> Path:
     """A copy of a journal that an earlier version of the schema made."""
     return Path(shutil.copyfile(SAMPLES / f"journal_v{request.param}.db", path))
@@ -91,7 +91,7 @@ async def test_version_1_is_migrated(v1: Path, no_leaks: object, caplog: pytest.
     stamps = {row[0]: row[1:] for row in sql(v1, "SELECT id, created_at, updated_at FROM effects")}
     with caplog.at_level(logging.INFO, "finevoice_async"):
         journal = await opened(v1)
-    assert "effects.db was brought from schema 1 to 3" in caplog.text
+    assert "effects.db was brought from schema 1 to 4" in caplog.text
     rows = await journal.rows()
     assert await journal.load("polling") == '{"a": 1}'
     await journal.aclose()
@@ -120,7 +120,7 @@ async def test_version_2_is_migrated(path: Path, no_leaks: object, caplog: pytes
     before = {row[0]: list(row) for row in sql(path, query)}
     with caplog.at_level(logging.INFO, "finevoice_async"):
         journal = await opened(path)
-    assert "effects.db was brought from schema 2 to 3" in caplog.text
+    assert "effects.db was brought from schema 2 to 4" in caplog.text
     assert len(await journal.rows()) == 16
     assert await journal.load("polling") == '{"a": 1}'
     await journal.aclose()
@@ -177,6 +177,28 @@ async def test_a_budget_counts_what_version_1_sent(v1: Path, no_leaks: object) -
     assert counts == dict.fromkeys(range(1, 15), 1) | never_sent | {14: 3}
 
 
+# Version 3
+
+
+async def test_version_3_is_migrated(path: Path, no_leaks: object) -> None:
+    """Every row is as it was, but for what was being sent; what was given up in doubt says so; a budget counts all."""
+    shutil.copyfile(SAMPLES / "journal_v3.db", path)
+    query = "SELECT id, key, state, request, task_id, past_task_ids, urls, path, sha256, error, created_at, "
+    query += "updated_at, submitted_at, sent_at, past_sent_at FROM effects"
+    before = {row[0]: list(row) for row in sql(path, query)}
+    journal = await opened(path)
+    assert len(await journal.rows()) == 16
+    assert await journal.load("polling") == '{"a": 1}'
+    assert len(await journal.sent_since(LONG_AGO)) == 16
+    await journal.aclose()
+    for number in (3, 14, 16):
+        assert before[number][2] == "sending"
+        before[number][2], before[number][9] = "unknown", STOPPED
+    assert before[10][9] == GIVEN_UP
+    before[10][9] = PERHAPS_PAID
+    assert {row[0]: list(row) for row in sql(path, query)} == before
+
+
 # Every version
 
 
@@ -189,7 +211,7 @@ async def test_a_migrated_file_is_as_a_new_one(old: Path, tmp_path: Path, no_lea
             sql(file, "PRAGMA user_version"),
             sql(file, "PRAGMA table_info(effects)"),
             sql(file, "PRAGMA table_info(notes)"),
-            sql(file, "SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name"),
+            sql(file, "SELECT name, sql FROM sqlite_master WHERE name NOT IN ('effects', 'notes') ORDER BY name"),
         ]
         for file in (old, tmp_path / "new.db")
     ]
@@ -208,11 +230,18 @@ FROM_2 = [
     "ALTER TABLE effects ADD COLUMN past_sent_at",
     "UPDATE effects SET sent_at",
     "UPDATE effects SET past_sent_at",
+]
+FROM_3 = [
+    "ALTER TABLE effects ADD COLUMN earlier",
+    "CREATE TABLE pruned",
+    "CREATE TRIGGER",
+    "UPDATE effects SET error",
     "PRAGMA user_version =",
     "UPDATE effects SET state",
     "COMMIT",
 ]
-MIGRATING = [*[(1, step) for step in FROM_1 + FROM_2], *[(2, step) for step in FROM_2]]
+MIGRATING = [(1, step) for step in FROM_1 + FROM_2 + FROM_3]
+MIGRATING += [*[(2, step) for step in FROM_2 + FROM_3], *[(3, step) for step in FROM_3]]
 
 
 @pytest.mark.parametrize(("old", "step"), MIGRATING, indirect=["old"])
@@ -253,4 +282,4 @@ async def test_a_migration_that_is_killed(old: Path, no_leaks: object) -> None:
     assert done.returncode == -signal.SIGKILL
     assert content(old) == before
     await (await opened(old)).aclose()
-    assert sql(old, "PRAGMA user_version") == [(3,)]
+    assert sql(old, "PRAGMA user_version") == [(4,)]

@@ -19,6 +19,7 @@ from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import Timeouts
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.engine.expiry import Deadlines
+from finevoice_async.ports import UnsentCancelledError
 
 KEY = "secret-key-123"
 LIMIT = 40.0
@@ -261,6 +262,32 @@ async def test_a_silent_name_server(no_leaks: object, monkeypatch: pytest.Monkey
                 failure = await failure_of(call)
                 assert failure.kind is FailureKind.NOT_SENT
                 assert asyncio.get_running_loop().time() - began == pytest.approx(LIMIT)
+
+
+async def test_cancelled_before_anything_was_sent(no_leaks: object) -> None:
+    """Who cancels a call learns whether anything of it may have left; a call that asks is just cancelled."""
+    connector = aiohttp.TCPConnector(resolver=SilentResolver())
+    async with served(url="http://service.test", connector=connector) as (transport, server):
+        for call, kind in (
+            (transport.post("/v1/x", b"{}"), UnsentCancelledError),
+            (transport.get("/v1/y"), asyncio.CancelledError),
+        ):
+            job = asyncio.ensure_future(call)
+            await asyncio.sleep(1)
+            job.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await job
+            assert job.cancelled()
+            assert type(caught.value) is kind
+        assert server.requests == []
+    async with served(hang) as (transport, server):
+        job = asyncio.ensure_future(transport.post("/v1/x", b"{}"))
+        await asyncio.sleep(1)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await job
+        assert type(caught.value) is asyncio.CancelledError
+        assert server.count("POST") == 1
 
 
 @pytest.mark.real_time

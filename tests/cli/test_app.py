@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from finevoice_async import errors
 from finevoice_async.cli import exits
 from finevoice_async.cli.spans import parse_span
 
-COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume")
+COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume", "plan", "batch", "report")
 
 
 def test_help_is_for_newcomers(run: Any) -> None:
@@ -52,7 +53,7 @@ def test_version(run: Any) -> None:
         (["generat"], "generat"),
         (["generate", "x", "--nope"], "--nope"),
         (["generate", "x", "--duration", "long"], "--duration"),
-        (["fetch"], "task_id"),
+        (["fetch"], "TASK_ID"),
         (["journal", "j.db", "--prune", "30"], "30d"),
         (["journal", "j.db", "--prune", "-30d"], "30d"),
         (["journal", "j.db", "--prune", "9999999w"], "hundred years"),
@@ -62,6 +63,8 @@ def test_version(run: Any) -> None:
         (["journal", "j.db", "--adopt", "3="], "task id"),
         (["journal", "j.db", "--adopt", "3=.."], "another path"),
         (["journal", "j.db", "--discard", "0"], "--discard"),
+        (["journal", "j.db", "--discard", "1", "--state", "saved"], "two runs"),
+        (["journal", "j.db", "--adopt", "3=p1\n2"], "control characters"),
         (["--nope"], "--nope"),
     ],
 )
@@ -75,7 +78,8 @@ def test_wrong_use_is_two_lines(run: Any, arguments: list[str], words: str) -> N
     assert words in first
     assert second.startswith("See: finevoice ")
     if arguments[0] != "--nope":
-        assert json.loads(run(*arguments, "--json").stdout)["exit_code"] == exits.WRONG_USE
+        data = json.loads(run(*arguments, "--json").stdout)
+        assert (data["exit_code"], data["paid"]) == (exits.WRONG_USE, False)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +92,15 @@ def test_wrong_use_is_two_lines(run: Any, arguments: list[str], words: str) -> N
         (["generate", "x", "--base-url", "http://[::1"], 2, "base_url"),
         (["fetch", "p1", "--base-url", "http://["], 2, "base_url"),
         (["fetch", ".."], 2, "another path"),
-        (["journal", "none.db"], 7, "none.db"),
-        (["resume", "none.db"], 7, "none.db"),
+        (["fetch", "p1", "-o", "file/x.wav"], 2, "file"),
+        (["journal", "none.db"], 2, "none.db"),
+        (["journal", "."], 2, "no journal"),
+        (["resume", "none.db"], 2, "none.db"),
+        (["journal", "none.db", "--accept-double-charge"], 2, "--resend"),
+        (["generate", "x", "--emulator", "--base-url", "http://127.0.0.1:1"], 2, "two services"),
+        (["generate", "x", "--emulator", "--retry-failed"], 2, "--key"),
+        (["generate", "x", "--emulator", "--journal", "j.db", "--retry-failed"], 2, "--key"),
+        (["demo", "--out", "file/effects"], 2, "file"),
     ],
 )
 def test_errors_are_one_line_and_a_code(
@@ -98,6 +109,7 @@ def test_errors_are_one_line_and_a_code(
     """Each kind of failure has its exit code and is told in a line; with --json, in an object on standard output."""
     if "--base-url" in arguments:
         monkeypatch.setenv("FINEVOICE_API_KEY", "k")
+    Path("file").write_text("")
     result = run(*arguments)
     assert result.exit_code == code, result.output
     assert result.stdout == ""
@@ -105,8 +117,11 @@ def test_errors_are_one_line_and_a_code(
     assert len(result.stderr.splitlines()) == 1
     assert word in result.stderr
     told = run(*arguments, "--json")
-    assert json.loads(told.stdout)["exit_code"] == told.exit_code == code
+    data = json.loads(told.stdout)
+    assert (data["exit_code"], data["paid"]) == (told.exit_code, False) == (code, False)
     assert told.stderr == ""
+    if arguments[0] == "fetch":
+        assert "sent" not in result.stderr
 
 
 def test_debug_shows_the_traceback(run: Any) -> None:

@@ -52,7 +52,7 @@ def test_a_file_that_was_changed_is_not_the_effect(commands: Any, tmp_path: Path
     assert commands(*arguments).exit_code == 0
     (tmp_path / "rain.wav").write_text("mine")
     refused = commands(*arguments)
-    assert refused.exit_code == exits.NOT_SAVED
+    assert refused.exit_code == exits.WRONG_USE
     assert (tmp_path / "rain.wav").read_text() == "mine"
     assert commands(*arguments, "--overwrite").exit_code == 0
     assert (tmp_path / "rain.wav").read_bytes().startswith(b"RIFF")
@@ -162,8 +162,9 @@ def test_audio_is_not_for_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FINEVOICE_API_KEY", "k")
     monkeypatch.setenv("FINEVOICE_BASE_URL", "http://127.0.0.1:1")
     code, told = Terminal("generate", "rain", "-o", "-").end()
-    assert code == exits.NOT_SAVED
-    assert "> FILE" in told
+    assert code == exits.WRONG_USE
+    assert "> FILE" in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 80
 
 
 def test_an_effect_saved_by_a_program(commands: Any, tmp_path: Path) -> None:

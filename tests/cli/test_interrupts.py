@@ -151,6 +151,26 @@ def test_while_fetching(commands: Any, typed: Any) -> None:
     assert result.stderr.splitlines()[-1].strip() == f"finevoice fetch {task_id} -o rain.wav --journal j.db"
 
 
+def test_while_fetching_what_the_service_has(commands: Any, typed: Any) -> None:
+    """Once the service has answered for a task, it is known to be paid for."""
+    told = json.loads(commands.interrupted(2, *typed("generate", "rain", "--json")).stdout)
+    again = json.loads(commands.interrupted(0.2, *typed("fetch", told["task_ids"][0], "--json")).stdout)
+    assert (again["paid"], again["task_ids"], again["perhaps_paid"]) == (True, told["task_ids"], 0)
+
+
+@pytest.mark.parametrize("address", [(), ("--base-url", "http://127.0.0.1:1")])
+def test_while_fetching_what_nobody_knows(commands: Any, typed: Any, address: tuple[str, ...]) -> None:
+    """An id of which the service has said nothing is not claimed to be paid for, nor the contrary."""
+    result = commands.interrupted(2, *typed("fetch", "p1-typo", "-o", "rain.wav", *address))
+    assert result.exit_code == exits.INTERRUPTED
+    assert "Paid for" not in result.stderr
+    assert "nothing was fetched" in result.stderr
+    assert "  p1-typo\n" in result.stderr
+    assert result.stderr.splitlines()[-1].strip().startswith("finevoice fetch p1-typo -o rain.wav")
+    told = json.loads(commands.interrupted(2, *typed("fetch", "p1-typo", "--json", *address)).stdout)
+    assert (told["paid"], told["task_ids"], told["perhaps_paid"]) == (None, ["p1-typo"], 0)
+
+
 @pytest.mark.parametrize("json_", [False, True])
 def test_while_resuming(commands: Any, typed: Any, json_: bool) -> None:
     """`resume` names what runs, and itself with its options."""

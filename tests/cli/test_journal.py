@@ -14,6 +14,7 @@ from commands import COLUMNS, COMMAND, PATIENCE, Terminal
 from journals import WAYS, opened, row_in
 
 from finevoice_async import EffectState, SfxRequest
+from finevoice_async.cli import exits
 from finevoice_async.core.ledger import Move
 
 IN_DOUBT = {"sending", "unknown", "lost"}
@@ -221,5 +222,5 @@ def test_an_older_file_is_not_touched(run: Any, tmp_path: Path) -> None:
 def test_a_journal_that_is_not_there(run: Any, tmp_path: Path) -> None:
     """No journal is made by looking for one."""
     for arguments in (["journal"], ["resume"], ["journal", "--prune", "1d"], ["journal", "--discard", "1"]):
-        assert run(arguments[0], "none.db", *arguments[1:]).exit_code == 7
+        assert run(arguments[0], "none.db", *arguments[1:]).exit_code == exits.WRONG_USE
     assert list(tmp_path.iterdir()) == []

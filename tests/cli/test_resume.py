@@ -65,7 +65,7 @@ def test_without_a_place(commands: Any, journal: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     posts, polls = commands.emulator.ledger.posts, commands.emulator.ledger.polls
     result = commands("resume", journal, "--out", "file/out")
-    assert result.exit_code == exits.NOT_SAVED
+    assert result.exit_code == exits.WRONG_USE
     assert (commands.emulator.ledger.posts, commands.emulator.ledger.polls) == (posts, polls)
 
 

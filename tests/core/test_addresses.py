@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finevoice_async.core.addresses import (
+    THIS_MACHINE,
     host_problem,
     is_local,
     is_public,
     link_problem,
     may_be_asked,
+    origin_of,
     over_https,
     without_secrets,
 )
@@ -242,3 +244,25 @@ def test_without_secrets_never_fails(text: str) -> None:
 def test_without_secrets(url: str | None, shown: str | None) -> None:
     """User, password, query and fragment are left out; nothing stays nothing."""
     assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://apis.finevoice.ai", "https://apis.finevoice.ai:443"),
+        ("https://APIS.finevoice.ai.:443/v1", "https://apis.finevoice.ai:443"),
+        ("http://apis.finevoice.ai", "http://apis.finevoice.ai:80"),
+        ("http://192.168.1.5:8080/gateway", "http://192.168.1.5:8080"),
+        ("https://[2a00:1450::1]", "https://[2a00:1450::1]:443"),
+        ("http://127.0.0.1:45671", THIS_MACHINE),
+        ("http://127.8.9.1", THIS_MACHINE),
+        ("https://localhost:8443", THIS_MACHINE),
+        ("http://emulator.localhost:1", THIS_MACHINE),
+        ("http://[::1]:9", THIS_MACHINE),
+        ("http://[::ffff:127.0.0.1]:9", THIS_MACHINE),
+        ("http://0.0.0.0:9", THIS_MACHINE),
+    ],
+)
+def test_whose_effects_they_are(url: str, origin: str) -> None:
+    """Scheme, host and port tell services apart; whatever listens on this machine is one."""
+    assert origin_of(url) == origin

@@ -11,9 +11,11 @@ from finevoice_async.config import Retry
 from finevoice_async.core.brake import (
     ANSWERS,
     FEW_AT_ONCE,
+    KEY_PAUSE,
     LEAST_ASKED,
     LONGEST_PAUSE,
     MANY_AT_ONCE,
+    REFUSALS,
     UNKNOWN_IN_A_ROW,
     Brake,
     Cause,
@@ -119,8 +121,8 @@ def test_with_one_attempt_nobody_is_held(kind: FailureKind) -> None:
 
 
 def test_every_kind_of_failure_is_placed() -> None:
-    """A kind is an answer, costs nothing, may have cost something, or is of no use to try again."""
-    placed = [*ANSWERS, RATE, AWAY, *DOUBTS, FailureKind.CERTIFICATE]
+    """A kind is an answer, meets everybody, costs nothing, may have cost something, or is of no use to try again."""
+    placed = [*ANSWERS, *REFUSALS, RATE, AWAY, *DOUBTS, FailureKind.CERTIFICATE]
     assert sorted(kind.value for kind in placed) == sorted(kind.value for kind in FailureKind)
 
 
@@ -308,3 +310,32 @@ def test_in_any_order(
         assert 7 <= brake.width <= MANY_AT_ONCE
         if probe:
             brake.probing = False
+
+
+# A refused key, spent credits
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("status", [401, 402, 403])
+def test_a_refusal_shuts_it(brake: Brake, kind: FailureKind, status: int) -> None:
+    """One is enough, whatever shut the way before; after a 401 nobody may ask for half a minute."""
+    shut(brake, AWAY, 90.0)
+    why = Failure(kind, "no", status=status)
+    brake.refused(why, 100.0)
+    assert (brake.cause, brake.failure) == (Cause.REFUSED, why)
+    assert brake.turns_away(100.0) is (status == 401)
+    assert not brake.turns_away(100.0 + KEY_PAUSE)
+    assert brake.may_probe(100.0) is (status != 401)
+    brake.probing = True
+    assert not brake.turns_away(100.0)
+
+
+@pytest.mark.parametrize("kind", [RATE, AWAY, FailureKind.LOST])
+def test_a_probe_after_a_refusal_fails_otherwise(brake: Brake, kind: FailureKind) -> None:
+    """What it says counts, and patience begins anew; an answer opens the way."""
+    brake.refused(Failure(FailureKind.CREDITS, "no"), 100.0)
+    brake.failed(failure(kind), 200.0, MIDDLE, probe=True)
+    assert brake.cause is not Cause.REFUSED
+    assert brake.progress_at == 200.0
+    brake.answered(300.0, probe=True, others_wait=False)
+    assert brake.cause is None

@@ -8,14 +8,20 @@ import pytest
 from strange import LongWinded, Unshowable
 
 from finevoice_async.core.ledger import (
+    FALLS_BACK,
+    GIVEN_UP,
     GIVES_BACK,
+    KEEPS,
     MAY_BE_PAID,
     MOVES,
+    PERHAPS_PAID,
     SPENDS,
     EffectState,
     JournalRow,
     Move,
     check_key,
+    given_up,
+    paid_for,
 )
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import InvalidRequestError
@@ -141,3 +147,38 @@ def test_bad_key(key: object) -> None:
     """What cannot name a row is refused, and nothing was sent."""
     with pytest.raises(InvalidRequestError, match="Nothing was sent"):
         check_key(key)
+
+
+def row_that_is(state: EffectState, error: str | None = None) -> JournalRow:
+    """Return a row in a state."""
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+    return JournalRow(id=1, state=state, request=SfxRequest("rain"), error=error, created_at=at, updated_at=at)
+
+
+PAID = {S.QUEUED: False, S.REFUSED: False, S.SENDING: None, S.UNKNOWN: None, S.LOST: None}
+
+
+@pytest.mark.parametrize("state", EffectState)
+def test_what_was_paid_for(state: EffectState) -> None:
+    """What the service accepted was, what never left was not, and of the rest nobody knows; nor of what is gone."""
+    assert paid_for(row_that_is(state)) is PAID.get(state, True)
+    assert paid_for(None) is None
+
+
+@pytest.mark.parametrize("state", EffectState)
+@pytest.mark.parametrize("why", [None, "the cable was pulled"])
+def test_what_is_noted_of_a_row_that_is_given_up(state: EffectState, why: str | None) -> None:
+    """If it may have been paid for it says so from then on, and why; so that nobody says that it was not."""
+    words = given_up(row_that_is(state, why))
+    in_doubt = state in MAY_BE_PAID
+    assert words.startswith(PERHAPS_PAID if in_doubt else GIVEN_UP)
+    assert words.endswith(why or "") or not in_doubt
+    assert paid_for(row_that_is(S.REFUSED, words)) is (None if in_doubt else False)
+
+
+def test_what_falls_back_was_kept() -> None:
+    """What a new try leaves is what some move has kept; and only what certainly was not accepted falls back."""
+    assert {move for move in FALLS_BACK if S.SENDING in FALLS_BACK[move]} <= GIVES_BACK
+    for table in (KEEPS, FALLS_BACK):
+        assert all(states <= MOVES[move][0] for move, states in table.items())
+    assert not FALLS_BACK[Move.DISCARD] & set(MAY_BE_PAID)

@@ -95,7 +95,8 @@ def test_whatever_is_no_bool_is_refused() -> None:
 def test_kinds_of_texts_and_numbers_are_taken_as_plain_ones() -> None:
     """An enum's member counts as its text or number; so does a subclass that fails in all that it does."""
     plain = SfxRequest("rain", source_url="https://x/y", source_type="image", duration=5)
-    named = SfxRequest(Word.RAIN, source_url=BrokenText("https://x/y"), source_type=Word.IMAGE, duration=Seconds.FEW)
+    source: dict[str, Any] = {"source_url": BrokenText("https://x/y"), "source_type": Word.IMAGE}
+    named = SfxRequest(Word.RAIN, **source, duration=Seconds.FEW)
     assert named == plain
     assert (type(named.prompt), type(named.source_url), type(named.duration)) == (str, str, int)
     assert encode_request(named) == encode_request(plain)

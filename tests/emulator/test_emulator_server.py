@@ -12,14 +12,14 @@ import pytest
 
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus
-from finevoice_async.emulator import Emulator
+from finevoice_async.emulator import Dialect, Emulator
 
 if TYPE_CHECKING:
     from emulator.conftest import Caller
 
 
 @pytest.mark.parametrize("dialect", ["reference", "quickstart", "mixed"])
-async def test_dialects(caller: Caller, dialect: str) -> None:
+async def test_dialects(caller: Caller, dialect: Dialect) -> None:
     """Whatever the dialect, the library reads the id, the state, the link and the failure."""
     async with Emulator(dialect=dialect, service_time=10) as emulator:
         speaker = type(caller)(emulator, caller.http)

@@ -75,6 +75,38 @@ async def test_one_loop(finevoice_session, finevoice_emulator, turn):
         assert await (await session.generate("bell")).read()
     assert len(finevoice_emulator.ledger.accepted) == len(loops) == 1
 """,
+    "forgetful": """
+import asyncio
+import pytest
+
+@pytest.fixture
+async def opened(finevoice_emulator):
+    session = finevoice_emulator.session()
+    await session.generate("rain")
+    return session
+
+async def test_used_and_not_closed(finevoice_session):
+    assert await (await finevoice_session.generate("rain")).read()
+
+async def test_opened_by_a_fixture(opened):
+    assert opened.stats.completed == 1
+
+def test_in_a_loop_that_is_gone(finevoice_emulator, finevoice_session, tmp_path):
+    kept = finevoice_emulator.session(journal=tmp_path / "effects.db")
+    for session in (finevoice_session, kept):
+        asyncio.run(session.submit("rain"))
+
+def test_never_used(finevoice_session):
+    assert finevoice_session.stats.running == 0
+
+def test_in_a_loop_that_waits(finevoice_session):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(finevoice_session.submit("rain"))
+    globals()["waits"] = loop
+
+def test_after_it():
+    waits.close()
+""",
     "anyio": """
 import pytest
 
@@ -181,7 +213,9 @@ PROJECTS = {
         tests=("strict", "module"), plugins=("pytest_asyncio.plugin",), settings=f"asyncio_mode = strict\n{FUNCTION}"
     ),
     "asyncio, auto": Project(
-        tests=("auto", "module"), plugins=("pytest_asyncio.plugin",), settings=f"asyncio_mode = auto\n{FUNCTION}"
+        tests=("auto", "module", "forgetful"),
+        plugins=("pytest_asyncio.plugin",),
+        settings=f"asyncio_mode = auto\n{FUNCTION}",
     ),
     "anyio": Project(tests=("anyio",), plugins=("anyio.pytest_plugin",)),
     "no plugin": Project(
@@ -206,7 +240,7 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("project", PROJECTS.values(), ids=PROJECTS)
 def test_a_fresh_project(tmp_path: Path, project: Project) -> None:
-    """A small project's tests pass, and leave no thread, no socket and no session open."""
+    """A small project's tests pass, and leave no thread, no socket and no session open, also what they forget."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{project.settings}\n")
     for name in project.tests:

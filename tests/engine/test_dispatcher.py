@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from parts import RAIN, WIND, Ear, assemble, told, turns
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.wire import Reply
+from finevoice_async.engine.caller import until_kept
 from finevoice_async.engine.records import Phase, TaskRecord, stay
-from finevoice_async.errors import JournalError, SubmitNotSentError
+from finevoice_async.errors import JournalError, SessionClosedError, SubmitNotSentError
 
 QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED, GONE = EffectState
 BOTH_WAYS = pytest.mark.parametrize("journalled", [False, True])
@@ -200,25 +202,23 @@ async def test_a_kept_wish_needs_nobody() -> None:
         await asyncio.sleep(0.5)
         assert submission.phase is Phase.HELD
         parts.submitter.join(submission, ear)
-        parts.submitter.leave(submission, ear, SubmitNotSentError("the rest is not sent"))
-        assert str(ear.only) == "the rest is not sent"
+        parts.submitter.leave(submission, ear)
+        assert not ear.heard
         await asyncio.sleep(5)
         assert journal.states == [SUBMITTED]
 
 
-async def test_until_kept_tells_nothing_that_is_not_on_disk() -> None:
-    """A wish that comes to nothing as its row comes is told once that is on disk, too."""
+async def test_a_wish_that_comes_as_the_session_closes() -> None:
+    """Once its row is there it is kept, and stays queued: it is for its handle to tell what came of it."""
     journal = FakeJournal(delay=0.1)
-    journal.hanging = {Move.REFUSE}
     async with assemble(journal=journal) as parts:
-        submission = parts.submitter.submit(RAIN, "k", Ear())
-        keeping = asyncio.create_task(submission.until_kept())
+        keeping = asyncio.create_task(until_kept(parts.submitter, partial(parts.submitter.submit, RAIN, "k")))
+        await asyncio.sleep(0)
         parts.submitter.refuse()
-        await asyncio.sleep(1)
-        assert journal.states == [REFUSED]
-        assert not keeping.done()
-        journal.let_go()
-        assert str(await told(keeping)) == "The session was closed. Nothing was sent."
+        submission = await keeping
+        assert submission.stays_queued
+        assert isinstance(submission.result, SessionClosedError)
+        assert journal.states == [QUEUED]
 
 
 async def test_a_row_that_cannot_be_written() -> None:

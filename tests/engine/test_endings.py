@@ -129,7 +129,7 @@ async def test_told_when_it_is_on_disk() -> None:
     case.journal.delays[Move.REFUSE] = 3
     case.queue.add(case.submission)
     case.endings.retire(case.submission, InsufficientCreditsError("No credits."))
-    assert len(case.queue) == 0
+    assert case.queue.count == 0
     assert case.registry.find("k") is None
     assert case.journal.states == [REFUSED]
     assert not case.submission.is_waiting

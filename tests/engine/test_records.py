@@ -14,7 +14,8 @@ from parts import RAIN, WIND, Eye, turns
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
-from finevoice_async.engine.records import Phase, Submission, TaskRecord, unknown_error
+from finevoice_async.engine.records import Phase, Submission, TaskRecord
+from finevoice_async.engine.rows import unknown_error
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,

@@ -150,24 +150,23 @@ async def test_whoever_comes_later(
     registry = Registry(remembers=True)
     task = record(end)
     settled(registry, "k", task)
-    again = registry.remembered(Submission(RAIN, "k"), retry_failed=retry_failed)
+    again = registry.remembered("k", RAIN, retry_failed=retry_failed)
     assert again is (None if retry_failed and isinstance(end, TaskFailedError) else task)
-    assert registry.remembered(Submission(RAIN, "other"), retry_failed=retry_failed) is None
-    assert registry.remembered(Submission(RAIN), retry_failed=retry_failed) is None
+    assert registry.remembered("other", RAIN, retry_failed=retry_failed) is None
     if again is not None:
         with pytest.raises(InvalidRequestError):
-            registry.remembered(Submission(WIND, "k"), retry_failed=retry_failed)
+            registry.remembered("k", WIND, retry_failed=retry_failed)
 
 
 async def test_after_an_error() -> None:
     """What certainly was not accepted is begun anew, also for another request; what is unknown never."""
     registry = Registry(remembers=True)
     settled(registry, "refused", RequestRejectedError("no"))
-    assert registry.remembered(Submission(WIND, "refused"), retry_failed=False) is None
+    assert registry.remembered("refused", WIND, retry_failed=False) is None
     known = settled(registry, "unknown", SubmitUnknownError("who knows"))
     for retry_failed in (False, True):
         with pytest.raises(SubmitUnknownError) as caught:
-            registry.remembered(Submission(RAIN, "unknown"), retry_failed=retry_failed)
+            registry.remembered("unknown", RAIN, retry_failed=retry_failed)
         assert caught.value is not known.result
 
 

@@ -30,7 +30,7 @@ async def test_first_come_first_served() -> None:
     slots = FakeSlots(2)
     queue, (first, second, third) = make(slots, 3)
     assert [submission.phase for submission in (first, second, third)] == [Phase.QUEUED] * 3
-    assert (len(queue), queue.first(), queue.all()) == (3, first, [first, second, third])
+    assert (queue.count, queue.first(), queue.all()) == (3, first, [first, second, third])
     one, other = queue.match(), queue.match()
     assert one is not None
     assert other is not None
@@ -73,7 +73,7 @@ async def test_a_slot_that_comes_later_goes_to_who_is_next_then() -> None:
     assert matched is not None
     assert matched[0] is second
     assert slots.out == {matched[1]}
-    assert len(queue) == 0
+    assert queue.count == 0
 
 
 async def test_a_slot_for_nobody_goes_back() -> None:
@@ -136,7 +136,7 @@ async def test_owners_take_turns(came: str, go: str) -> None:
     queue, _ = make(FakeSlots(100), 0)
     owned(queue, came)
     assert served(queue) == go
-    assert len(queue) == 0
+    assert queue.count == 0
 
 
 async def test_whoever_comes_later_waits_one_round_at_most() -> None:
@@ -172,7 +172,7 @@ async def test_positions() -> None:
         queue.discard(gone)
         assert queue.position(gone) is None
         places = {queue.position(each): each for each in waiting} | {None: None}
-        for place in range(1, len(queue) + 1):
+        for place in range(1, queue.count + 1):
             matched = queue.match()
             assert matched is not None
             assert places[place] is matched[0]

@@ -13,6 +13,7 @@ from fakes import AWAY, LOST, Answer, FakeSlots, FakeTransport, says
 from parts import RAIN, Parts, assemble, told
 
 from finevoice_async.config import Budget, Retry
+from finevoice_async.core.brake import KEY_PAUSE
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
@@ -127,6 +128,7 @@ async def test_what_is_given_back(answer: Answer, kept: bool) -> None:
         if answer in DOUBTFUL:
             await refused(parts)
         else:
+            await asyncio.sleep(KEY_PAUSE)  # after a 401
             await parts.submit()
             await refused(parts)
     assert sent(journal) == int(kept)

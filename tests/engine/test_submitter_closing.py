@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import pytest
 from fake_journal import FakeJournal, Step
-from fakes import AWAY, LOST, FakeSlots, FakeTransport
+from fakes import AWAY, LOST, FakeSlots, FakeTransport, says
 from parts import RAIN, WIND, Ear, assemble, told
 
 from finevoice_async.config import Retry
 from finevoice_async.core.failures import Failure
 from finevoice_async.core.ledger import EffectState, Move
+from finevoice_async.core.wire import Reply
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.engine.submitter import DISK
 from finevoice_async.errors import (
@@ -339,3 +342,54 @@ async def test_cut_off_while_its_first_row_fails() -> None:
         await asyncio.sleep(1)
         await parts.close(timeout=1)
         assert isinstance(await told(job), SessionClosedError)
+
+
+class Timed(FakeTransport):
+    """Answers the POSTs of each prompt in their order, each after its time."""
+
+    def __init__(self, **answers: list[tuple[float, Reply]]) -> None:
+        super().__init__()
+        self.answers = answers
+
+    async def post(self, path: str, body: bytes, **options: Any) -> Reply:
+        """Take a submission."""
+        self.posts.append(json.loads(body))
+        seconds, reply = self.answers[self.prompts[-1]].pop(0)
+        await asyncio.sleep(seconds)
+        return reply
+
+
+async def test_nothing_is_sent_again_once_closing_began() -> None:
+    """A 429 that comes after closing began ends a submission, also if a probe opens the way while that is noted."""
+    again = (0.1, says(task_id="sent again"))
+    transport = Timed(
+        rain=[(0.1, says(429)), (2.0, says(task_id="t1"))],  # the second as the probe, which opens the way at 2.35
+        wind=[(2.0, says(429)), again],
+    )
+    journal = FakeJournal()
+    async with assemble(transport, journal=journal, retry=Retry(first_delay=0.5)) as parts:
+        probing, late = parts.start(RAIN, "a"), parts.start(WIND, "b")
+        await asyncio.sleep(1)
+        assert transport.prompts == ["rain", "wind", "rain"]
+        journal.delays[Move.HOLD] = 1
+        await parts.close(timeout=10)
+        assert (await probing).task_id == "t1"
+        error = await told(late)
+        assert isinstance(error, SessionClosedError)
+        assert "Nothing was sent" in error.message
+        assert transport.prompts == ["rain", "wind", "rain"]
+        assert journal.states == [SUBMITTED, REFUSED]
+
+
+@pytest.mark.parametrize("step", [SENDING, Move.SEND])
+async def test_who_is_about_to_leave_stays(step: Step) -> None:
+    """A submission whose row is being written as closing begins is not sent: nothing of it was under way."""
+    journal = FakeJournal()
+    journal.delays[step] = 2
+    async with assemble(journal=journal) as parts:
+        job = parts.start(RAIN, None if step is SENDING else "k")
+        await asyncio.sleep(1)
+        await parts.close(timeout=10)
+        assert isinstance(await told(job), SessionClosedError)
+        assert parts.transport.posts == []
+        assert journal.states == [REFUSED]

@@ -13,7 +13,7 @@ from parts import RAIN, WIND, Ear, assemble, turns
 from finevoice_async.config import Retry
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.engine.records import Phase, Submission, TaskRecord
-from finevoice_async.errors import InsufficientCreditsError, RequestRejectedError, SubmitUnknownError
+from finevoice_async.errors import RequestRejectedError, SubmitUnknownError
 
 QUEUED, SENDING, SUBMITTED, DONE, SAVED, REFUSED, UNKNOWN, FAILED, GONE = EffectState
 
@@ -167,60 +167,6 @@ async def test_left_while_it_is_noted_that_it_is_sent_again() -> None:
         await scene.goes_on()
         assert len(scene.transport.posts) == 1
         assert scene.journal.states == [UNKNOWN]
-
-
-@pytest.mark.parametrize("phase", [Phase.BEGINNING, Phase.QUEUED])
-async def test_sent_home_with_an_error(phase: Phase) -> None:
-    """Who is sent home hears why, and nothing is sent."""
-    async with Scene(phase) as scene:
-        scene.parts.submitter.leave(scene.submission, scene.ear, InsufficientCreditsError("No credits."))
-        await scene.goes_on()
-        assert isinstance(scene.ear.only, InsufficientCreditsError)
-        assert scene.transport.posts == []
-        assert scene.journal.states == [REFUSED]
-
-
-@pytest.mark.parametrize(
-    "phase",
-    [
-        Phase.BEGINNING,
-        Phase.QUEUED,
-    ],
-)
-async def test_sent_home_once_it_is_on_disk(phase: Phase) -> None:
-    """Who is sent home hears it when the row is withdrawn on disk, and not before."""
-    async with Scene(phase) as scene:
-        scene.journal.delays[Move.REFUSE] = 3
-        scene.parts.submitter.leave(scene.submission, scene.ear, InsufficientCreditsError("No credits."))
-        await asyncio.sleep(2)
-        assert scene.ear.heard == []
-        await scene.goes_on()
-        assert isinstance(scene.ear.only, InsufficientCreditsError)
-
-
-async def test_somebody_joins_who_was_sent_home() -> None:
-    """Who comes for the key of one who is sent home while the row is written is served; the first one hears why."""
-    async with Scene(Phase.BEGINNING) as scene:
-        scene.parts.submitter.leave(scene.submission, scene.ear, InsufficientCreditsError("No credits."))
-        other = Ear()
-        scene.parts.submitter.submit(RAIN, "k", other)
-        await scene.goes_on()
-        assert isinstance(scene.ear.only, InsufficientCreditsError)
-        assert isinstance(other.only, TaskRecord)
-        assert scene.journal.states == [SUBMITTED]
-
-
-async def test_one_of_two_is_sent_home() -> None:
-    """The other one still waits, and gets a task."""
-    async with Scene(Phase.QUEUED) as scene:
-        other = Ear()
-        scene.parts.submitter.submit(RAIN, "k", other)
-        error = InsufficientCreditsError("No credits.")
-        scene.parts.submitter.leave(scene.submission, scene.ear, error)
-        assert isinstance(scene.ear.only, InsufficientCreditsError)
-        assert scene.ear.only is not error
-        await scene.goes_on()
-        assert isinstance(other.only, TaskRecord)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.5])

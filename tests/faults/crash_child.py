@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from finevoice_async import FineVoiceSession, Polling, SubmitUnknownError
+from finevoice_async import FineVoiceSession, Polling, SfxItem, SubmitUnknownError
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.core.ledger import MOVES, EffectState, Move
@@ -57,7 +57,9 @@ async def main(url: str, key: str, path: str, folder: str, count: int, deadly: l
             if outcome.effect:
                 await outcome.effect.save(f"{folder}/", overwrite=True)
         done = {row.key for row in await journal.rows(EffectState.SAVED)}
-        wanted = [{"prompt": f"sound {i}", "key": str(i), "duration": 0.1} for i in range(count) if str(i) not in done]
+        wanted: list[SfxItem] = [
+            {"prompt": f"sound {i}", "key": str(i), "duration": 0.1} for i in range(count) if str(i) not in done
+        ]
         async for outcome in session.generate_many(wanted):
             if outcome.effect:
                 await outcome.effect.save(f"{folder}/", overwrite=True)

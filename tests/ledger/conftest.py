@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ledger.helpers import Visit
 
 from finevoice_async import FineVoiceSession, Polling, Timeouts
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Where the journal is."""
-    return tmp_path / "effects.db"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import attrs
 from raw_server import Peer, Request, Script
 
-from finevoice_async import EffectState, FineVoiceSession, JournalError, JournalRow, Outcome, SfxRequest
+from finevoice_async import EffectState, FineVoiceSession, JournalError, JournalRow, Outcome, SfxRequest, SfxTask
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
@@ -126,6 +126,11 @@ def about(outcomes: Sequence[Outcome], prompt: str) -> list[Outcome]:
 def prompts(emulator: Emulator) -> list[str]:
     """Return what was paid for, in alphabetical order."""
     return sorted(str(task.request.prompt) for task in emulator.ledger.accepted.values())
+
+
+async def occupied(session: FineVoiceSession) -> SfxTask:
+    """Let a task take the only slot."""
+    return await session.submit("something else")
 
 
 async def turns(count: int) -> None:

@@ -20,6 +20,7 @@ from finevoice_async import (
     RequestRejectedError,
     Retry,
 )
+from finevoice_async.core.brake import KEY_PAUSE
 from finevoice_async.emulator import Constant, Emulator
 from finevoice_async.emulator.faults import as_fault_name
 
@@ -164,12 +165,14 @@ async def test_many_cancellations_block_nobody(visit: Visit, path: Path) -> None
 
 @pytest.mark.parametrize("fault", ["unauthorized", "no_credits"])
 async def test_many_fatal_errors_block_nobody(connect: Connect, path: Path, emulator: Emulator, fault: str) -> None:
-    """More requests than may be sent at once are held back after a fatal error: the next submission goes out."""
+    """More requests than may be sent at once are held back after a fatal error: the next one goes out, in time."""
     async with connect(journal=path, max_concurrency=50) as session, asyncio.timeout(600):
         for _ in range(3):
             emulator.inject(as_fault_name(f"submit.{fault}"))
             outcomes = await all_of(session.generate_many([f"rain {number}" for number in range(2 * MANY)]))
             assert len(outcomes) == 2 * MANY
+            assert any(outcome.error for outcome in outcomes)
+            await asyncio.sleep(KEY_PAUSE if fault == "unauthorized" else 0)
         assert (await session.generate("fine")).task_id
         assert session.stats.waiting == session.stats.submitting == 0
     assert "fine" in prompts(emulator)

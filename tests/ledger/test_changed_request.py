@@ -23,7 +23,8 @@ from ledger.helpers import (
     the_row,
 )
 
-from finevoice_async import EffectState, FineVoiceError, InvalidRequestError, Retry
+from finevoice_async import EffectState, FineVoiceError, InvalidRequestError, Retry, SfxItem
+from finevoice_async.core.brake import KEY_PAUSE
 from finevoice_async.emulator import Emulator
 
 
@@ -38,6 +39,7 @@ async def test_a_refused_key_takes_another_request(
         emulator.inject("submit.refuse", value=fault)
         with pytest.raises(FineVoiceError):
             await session.generate(prompt, key="k")
+        await asyncio.sleep(KEY_PAUSE)  # after a 401
     if again == "later":
         await session.aclose()
         session = connect(journal=path)
@@ -92,7 +94,7 @@ async def test_a_key_that_is_bound(
     async with connect(journal=path) as session:
         with pytest.raises(InvalidRequestError, match="another request"):
             await session.submit("wind", key="k", retry_failed=retry_failed)
-        wanted = [{"prompt": "wind", "key": "k"}]
+        wanted: list[SfxItem] = [{"prompt": "wind", "key": "k"}]
         (outcome,) = await all_of(session.generate_many(wanted, retry_failed=retry_failed))
         assert isinstance(outcome.error, InvalidRequestError)
     row = await the_row(path)

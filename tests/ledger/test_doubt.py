@@ -186,7 +186,13 @@ async def test_a_lost_task_is_sent_again_and_refused(connect: Connect, path: Pat
         emulator.inject("submit.refuse")
         with pytest.raises(SubmitUnknownError):
             await session.resubmit(row, accept_double_charge=True)
-    await check_doubt(connect, path, emulator, paid=0)
+    kept = await the_row(path)
+    assert (kept.state, kept.task_id, kept.error) == (LOST, row.task_id, row.error)
+    async with connect(journal=path) as session:
+        with pytest.raises(TaskNotFoundError) as lost:
+            await session.generate("rain", key="k", retry_failed=True)
+        assert lost.value.paid is None
+    assert not emulator.ledger.accepted
 
 
 @pytest.mark.parametrize("journalled", [True, False])

@@ -139,8 +139,9 @@ async def test_an_iterable_that_raises(
 ) -> None:
     """The caller's own error reaches them as it is, after the outcomes of what was drawn."""
     outcomes: list[Outcome] = []
+    source: Any = kind(error, at)
     with pytest.raises(type(error)) as caught:
-        await take(session.generate_many(kind(error, at), ordered=ordered), outcomes)  # type: ignore[arg-type]
+        await take(session.generate_many(source, ordered=ordered), outcomes)
     assert caught.value is error
     assert len([outcome for outcome in outcomes if outcome.effect]) == at
 
@@ -160,8 +161,9 @@ async def test_an_iterable_that_raises_what_means_an_end(
 ) -> None:
     """What would end or cancel the caller's loop, and is neither, is a RuntimeError with its cause."""
     outcomes: list[Outcome] = []
+    source: Any = kind(error, at)
     with pytest.raises(RuntimeError) as caught:
-        await take(session.generate_many(kind(error, at)), outcomes)  # type: ignore[arg-type]  # on purpose
+        await take(session.generate_many(source), outcomes)
     assert caught.value.__cause__ is error
     assert len([outcome for outcome in outcomes if outcome.effect]) == at
     assert (await session.generate("fine")).task_id  # the session is not harmed

@@ -28,8 +28,9 @@ from ledger.helpers import (
 from finevoice_async import (
     ConfigurationError,
     EffectState,
-    FineVoiceError,
     InvalidRequestError,
+    RequestRejectedError,
+    SfxItem,
     SfxTask,
     SubmitUnknownError,
     TaskFailedError,
@@ -304,7 +305,7 @@ async def test_retry_failed(connect: Connect, path: Path, emulator: Emulator, wa
             return (await (await session.submit("rain", key="k", retry_failed=retry_failed))).task_id
         if way == "generate":
             return (await session.generate("rain", key="k", retry_failed=retry_failed)).task_id
-        wanted = [{"prompt": "rain", "key": "k"}]
+        wanted: list[SfxItem] = [{"prompt": "rain", "key": "k"}]
         (outcome,) = await all_of(session.generate_many(wanted, retry_failed=retry_failed))
         if outcome.error is not None:
             raise outcome.error
@@ -329,7 +330,7 @@ async def test_retry_failed(connect: Connect, path: Path, emulator: Emulator, wa
 
 
 async def test_retry_failed_fails_again(connect: Connect, path: Path, emulator: Emulator) -> None:
-    """A second failure is told with the second id, also where the second try was refused."""
+    """A second failure is told with the second id, also after a third try that was refused: that is no consent."""
     emulator.inject("task.fail", 2)
     async with connect(journal=path) as session:
         for retry_failed in (False, True):
@@ -337,9 +338,13 @@ async def test_retry_failed_fails_again(connect: Connect, path: Path, emulator: 
                 await session.generate("rain", key="k", retry_failed=retry_failed)
         assert caught.value.task_id == list(emulator.ledger.accepted)[1]
         emulator.inject("submit.refuse")
-        with pytest.raises(FineVoiceError):
+        with pytest.raises(RequestRejectedError):
             await session.generate("rain", key="k", retry_failed=True)
-        assert (await session.generate("rain", key="k")).task_id  # refused: the key is free
+        with pytest.raises(TaskFailedError) as still:
+            await session.generate("rain", key="k")
+        assert still.value.task_id == caught.value.task_id
+        assert caught.value.message.rstrip(".") in still.value.message
+        assert (await session.generate("rain", key="k", retry_failed=True)).task_id
     assert len(emulator.ledger.accepted) == 3
 
 
