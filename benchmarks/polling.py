@@ -26,7 +26,8 @@ from typing import Protocol
 import attrs
 
 from finevoice_async.config import Polling
-from finevoice_async.core.polling.schedule import LearnedSchedule, Schedule
+from finevoice_async.core.polling.schedule import LearnedSchedule, Schedule, jittered, make_schedule, moved
+from finevoice_async.engine.answers import TICK
 
 COST = 0.4
 """Seconds of lag that one poll is worth: the default of `Polling`."""
@@ -310,6 +311,131 @@ def ideal(times: Sequence[float], places: int) -> float:
     return max(free)
 
 
+# The first effects of a session
+
+
+@attrs.frozen
+class Start:
+    """So many effects that a new session is given at once.
+
+    Attributes:
+        effects: How many.
+        places: How many run at once; the others wait for a place.
+        seeds: How often it is played.
+    """
+
+    effects: int
+    places: int
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.effects} at once" if self.effects == self.places else f"{self.effects} at {self.places} places"
+
+
+ALONE = Start(1, 1, 400)
+TEN = Start(10, 10, 30)
+HUNDRED = Start(100, 100, 4)
+QUEUED = Start(300, 5, 4)
+
+COLD_LAWS = [
+    Law("constant 6", lambda _: 6.0, lambda time: float(time < 6)),
+    lognormal(6, 0.2),
+    lognormal(8, 0.35),
+    lognormal(20, 0.35),
+    lognormal(60, 0.35),
+    Law("exponential 8", lambda rng: rng.expovariate(1 / 8), lambda time: math.exp(-time / 8)),
+]
+"""From the shortest to the longest that a service like this is likely to have, one without any spread and one all."""
+
+COLD_LIMITS = {
+    ALONE: (1.0, 1.0, 1.02, 1.08, 0.9, 1.1),
+    TEN: (0.6, 0.95, 1.0, 1.02, 0.75, 1.06),
+    HUNDRED: (0.6, 0.95, 1.0, 1.02, 0.75, 1.06),
+    QUEUED: (0.4, 0.7, 0.85, 0.8, 0.6, 1.1),
+}
+"""The required cost over that of the vendor's fixed 2.5 s, by law."""
+
+
+@attrs.define
+class Wave:
+    """The first effects of a session, polled as `engine.poller` does, by a service that answers at once."""
+
+    times: Sequence[float]
+    places: int
+    schedule: Schedule
+    rng: random.Random
+    replans: bool = True  # else due times stay where they were first planned
+    run: Run = attrs.field(init=False)
+    _last: list[float] = attrs.field(init=False)  # ages at the last poll
+    _born: dict[int, float] = attrs.field(factory=dict)  # of those that run
+    _due: dict[int, float] = attrs.field(factory=dict)
+    _heap: list[tuple[float, int]] = attrs.field(factory=list)  # entries that disagree with `_due` are stale
+    _started: int = 0
+    _luck: random.Random = attrs.field(factory=lambda: random.Random(1))  # of its own, so that jitter stays the same
+
+    def __attrs_post_init__(self) -> None:
+        self.run = Run([0] * len(self.times), [math.nan] * len(self.times))
+        self._last = [0.0] * len(self.times)
+
+    def _gap(self, task: int) -> float:
+        return self.schedule.gap(self._last[task], None, busy=self._started < len(self.times))
+
+    def _put(self, task: int, due: float) -> None:
+        self._due[task] = due
+        heapq.heappush(self._heap, (due, task))
+
+    def _plan(self, task: int) -> None:
+        gap = max(jittered(self._gap(task), self.rng.random()), Polling().min_gap)
+        self._put(task, self._born[task] + self._last[task] + gap)
+
+    def _start(self, now: float) -> None:
+        if self._started < len(self.times):
+            task, self._started = self._started, self._started + 1
+            self._born[task] = now
+            self._plan(task)
+
+    def _replan(self, now: float) -> None:
+        for task, born in self._born.items():
+            due = moved(self._due[task], born + self._last[task], self._gap(task), now, self._luck.random(), TICK)
+            if due is not None:
+                self._put(task, due)
+
+    def play(self) -> Run:
+        """Poll until all have ended."""
+        for _ in range(self.places):
+            self._start(0.0)
+        edition = self.schedule.edition
+        while self._born:
+            now, task = heapq.heappop(self._heap)
+            if self._due.get(task) != now:
+                continue
+            self.run.polls[task] += 1
+            age, last = now - self._born[task], self._last[task]
+            if age < self.times[task]:
+                self.schedule.running(last, age)
+                self._last[task] = age
+                self._plan(task)
+            else:
+                self.schedule.finished(last, age)
+                self.run.lags[task] = age - self.times[task]
+                del self._born[task], self._due[task]
+                self._start(now)
+            if self.replans and self.schedule.edition != edition:
+                edition = self.schedule.edition
+                self._replan(now)
+        return self.run
+
+
+def first_effects(law: Law, start: Start, polling: Polling, first_seed: int = 0, *, replans: bool = True) -> Run:
+    """Play the first effects of a session from several seeds; each draws the times, and then the jitter."""
+    runs = []
+    for seed in range(first_seed, first_seed + start.seeds):
+        rng = random.Random(seed)
+        times = [law.draw(rng) for _ in range(start.effects)]
+        runs.append(Wave(times, start.places, make_schedule(polling), rng, replans).play())
+    return total(runs)
+
+
 # The optimum with the law known
 
 
@@ -476,6 +602,24 @@ def cold_start(report: Report, make: Callable[[], Policy], size: Size) -> None:
     report.table("Cold start: cost over optimum", ["law", *(f"tasks {name}" for name in parts)], rows)
 
 
+def waves(report: Report, _: Callable[[], Policy], size: Size) -> None:
+    """Compare the first effects of a session with the vendor's fixed 2.5 s. Always the library's own schedule."""
+    rows = []
+    for index, law in enumerate(COLD_LAWS):
+        row = [law.name]
+        for start, limits in COLD_LIMITS.items():
+            if size is not FULL and start is QUEUED:
+                continue
+            ours, fixed = (first_effects(law, start, polling) for polling in (Polling(), Polling.fixed(2.5)))
+            ratio = ours.cost / fixed.cost
+            row += [f"{ours.mean_polls:.2f}", f"{ours.mean_lag:.2f}", f"{ratio:.3f}"]
+            report.most(f"cold, {start}, {law.name}", ratio, limits[index])
+        rows.append(row)
+    starts = [start for start in COLD_LIMITS if size is FULL or start is not QUEUED]
+    head = ["law", *(words for start in starts for words in (f"{start}: polls", "lag, s", "cost / fixed"))]
+    report.table("The first effects of a session: cost over that of fixed 2.5 s", head, rows)
+
+
 def steps(report: Report, make: Callable[[], Policy], size: Size) -> None:
     """Show how fast a change of pace is learned."""
     rows = []
@@ -586,7 +730,7 @@ def mutant(report: Report, size: Size) -> None:
 
 def measure(report: Report, make: Callable[[], Policy], size: Size) -> None:
     """Print all sections."""
-    for section in (steady, same_lag, cold_start, steps, lost, makespan, covariate):
+    for section in (steady, same_lag, cold_start, waves, steps, lost, makespan, covariate):
         section(report, make, size)
     calibration(report, size)
     mutant(report, size)

@@ -14,7 +14,7 @@ from finevoice_async.config import Polling, Retry
 from finevoice_async.core import retry as policy
 from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.polling.agenda import PollBudget
-from finevoice_async.core.polling.schedule import Estimate, jittered, make_schedule
+from finevoice_async.core.polling.schedule import Estimate, jittered, make_schedule, moved
 from finevoice_async.core.retry import Action, Call
 from finevoice_async.core.tasks import COMPLETED, UNKNOWN, TaskUpdate
 from finevoice_async.engine.exchange import error_of
@@ -135,6 +135,19 @@ class Answers:
         """Return the seconds until the next poll of a task that was running at an age, in seconds."""
         gap = jittered(self._schedule.gap(age, record.duration, busy=self._slots.waiting > 0), self._rng.random())
         return max(gap - self.tick / 2, self._shortest)
+
+    @property
+    def edition(self) -> int:
+        """It grows whenever the tasks in flight are better planned anew."""
+        return self._schedule.edition
+
+    def replan(self, record: TaskRecord, now: float) -> float | None:
+        """Return when to poll a waiting task by what was learned since it was planned; None if at the same time."""
+        if record.trouble is not None or record.missing_since is not None or record.linkless:
+            return None  # it was not the schedule that set its time
+        gap = self._schedule.gap(record.last_age, record.duration, busy=self._slots.waiting > 0)
+        gap = max(gap - self.tick / 2, self._shortest)
+        return moved(record.due, record.born + record.last_age, gap, now, self._rng.random(), self.tick)
 
     # Answers
 

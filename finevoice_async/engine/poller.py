@@ -50,6 +50,10 @@ def warn_of_budget(polling: Polling, max_concurrency: int) -> None:
         log.warning("max_concurrency=%d may be held back by Polling.budget=%g", max_concurrency, polling.budget)
 
 
+REPLANNED = 250
+"""How many tasks are planned anew in one round, when there is news: 1 ms, and 10,000 tasks within four seconds."""
+
+
 class Poller:
     """Asks for the tasks in flight."""
 
@@ -84,6 +88,8 @@ class Poller:
         # All mutable state:
         self.polls = 0  # how many were made
         self._agenda: Agenda[TaskRecord] = Agenda()
+        self._edition = 0  # of the schedule, by which all tasks in flight were last planned
+        self._to_replan: deque[TaskRecord] = deque()  # those that are not yet planned anew by it
         self._handed_out: deque[TaskRecord] = deque()  # for workers that are about to start
         self._idle: list[asyncio.Future[TaskRecord]] = []  # what workers without work wait on
         self._under_way = 0  # polls handed to the workers and not answered
@@ -230,10 +236,28 @@ class Poller:
                 self._agenda.ripen(now)
                 while self._under_way < self._polling.concurrency and (record := self._next(now)) is not None:
                     self._hand_out(record)
+                self._replan(now)
                 await self._sleep(now)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _replan(self, now: float) -> None:
+        """Plan some tasks anew if there is news. With polls overdue the likeliest are asked by what is known anyway."""
+        if not self._has_news():
+            return
+        if not self._to_replan:
+            self._edition = self._answers.edition
+            self._to_replan.extend(self._inflight.tasks.values())
+        for _ in range(min(REPLANNED, len(self._to_replan))):
+            record = self._to_replan.popleft()
+            if record.followed and now < record.due < math.inf:
+                due = self._answers.replan(record, now)
+                if due is not None:
+                    self._agenda.add(record, due)
+
+    def _has_news(self) -> bool:
+        return not self._agenda.overdue and (len(self._to_replan) > 0 or self._edition != self._answers.edition)
 
     def _next(self, now: float) -> TaskRecord | None:
         """Return whom to ask now, if anybody: the first in turn; with a short budget the likeliest to have ended."""
@@ -265,6 +289,8 @@ class Poller:
         due = self._agenda.next_due()
         if due is not None:
             self._wake_at(due)
+        if self._has_news():
+            self._wake_at(now)
         if self._agenda.overdue and self._under_way < self._polling.concurrency:  # else the next free worker goes on
             self._wake_at(self._budget.ready_at(now))
         await self._wake
@@ -322,6 +348,8 @@ class Poller:
     def _on_answer(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> None:
         """Take an answer in: the task has ended, or is to be asked for again."""
         gap = self._answers.take(record, answer, asked_at, now)
+        if self._edition != self._answers.edition:
+            self._wake_at(now)
         for other in self._answers.back():
             if other.followed and other.due < math.inf:  # else it is being asked, or about to be
                 self._plan(other, now)

@@ -5,17 +5,27 @@ is the chance that a task that has lived so long ends now; its sum over the ages
 ``S = exp(-H)`` is the *survival*: the share of tasks that live longer.
 
 A *life table* counts, for each bin of ages, the tasks that entered it alive and those that ended in it (Cutler &
-Ederer 1958, "Maximum utilization of the life table method in analyzing survival"). Their ratio is the bin's hazard;
-where few tasks have come by, it leans on the bins around. Tasks in flight, lost tasks and stragglers need no special
-case: a poll that finds a task running only adds exposure to the bins since the poll before.
+Ederer 1958, "Maximum utilization of the life table method in analyzing survival"). Their ratio is the bin's hazard.
+Tasks in flight, lost tasks and stragglers need no special case: a poll that finds a task running only adds exposure to
+the bins since the poll before.
+
+Before anything is known there is a *guess*: times are log-logistic, odds of an end by then ``(age/TYPICAL)^SHAPE``
+(Bennett 1983, "Log-logistic regression models for survival data"), but for a few tasks that never end. Its hazard is
+small at first, greatest where effects of a service like this end, and falls from then on. Where few tasks have come by,
+a bin leans on the guess, times by how much more often than it says the tasks around have ended: *indirect
+standardization*, observed over expected ends, with one task more on both sides that ended as expected (Clayton & Kaldor
+1987, "Empirical Bayes estimates of age-standardized relative risks"). Tasks that began together are all found running
+by the same polls: any number of witnesses of the ages behind them, but only a few of those ahead. So there is a most
+that a bin counts for those around it, however many tasks have come by: else a wave that runs on would rule out its end.
 
 A poll that finds a task ended says that it ended *between* two polls (*interval censoring*), not when. One end is
 spread over the bins of that interval by the table's own probabilities: one step of Turnbull's self-consistent estimate
 (1976, "The empirical distribution function with arbitrarily grouped, censored and truncated data"). To record the
 moment of noticing instead would let the table confirm its own schedule: it would never see that the service got faster.
-A share of each end is spread evenly, against the table's opinion: the less likely the table thought an end so early,
-the larger the share, by Bayes' rule. Part of that doubt is carried over to the next task, so that a run of
-unlikely ends, which is what a change of pace looks like, soon outweighs the table.
+A share of each end is spread evenly, half of it over the time and half over its logarithm, against the table's opinion:
+the less likely the table thought an end so early, the larger the share, by Bayes' rule. Part of that doubt is carried
+over to the next task, so that a run of unlikely ends, which is what a change of pace looks like, soon outweighs the
+table.
 
 Old counts fade with each new task, bin by bin, so that the table follows a service that changes.
 """
@@ -28,7 +38,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from operator import sub, truediv
+from operator import add, mul, sub, truediv
 
 import attrs
 
@@ -41,11 +51,14 @@ YOUNGEST = 0.25
 OLDEST = 7200.0
 """The table ends past this age, in seconds: no effect takes hours."""
 
-TAIL = 0.5
-"""Before anything is known, survival falls as ``age ** -TAIL``, which takes no age for typical."""
+TYPICAL, SHAPE, NEVER = 7.0, 1.75, 0.025
+"""The guess before anything is known: the median in seconds, the power of age by which the odds grow, and the share of
+tasks that never end. The vendor advises to ask every 2.5 s. Of laws like this, it is one for which the greatest cost
+over that, of the first effects of a session, is least: alone, and 10 and 100 at once, among log-normal times from 6 to
+60 s, an exponential law and a constant (`benchmarks/polling.py`)."""
 
-PRIOR = 0.5
-"""How many tasks that guess is worth."""
+PRIOR = 0.1
+"""How many tasks the guess is worth in a bin's own counts."""
 
 DOUBT = 0.02
 """The chance that the table is wrong about a task, when it was right about the one before."""
@@ -62,8 +75,12 @@ LEAST_CHANCE = 1e-6
 AROUND = 5
 """How many bins to each side make up a bin's surroundings: a factor of 1.6 in age."""
 
+WITNESSES = 10.0
+"""As how many tasks a bin counts at most for those around it. Half as many see less; without a most, a wave of 100 that
+runs on is asked too late."""
+
 LEAN = 4.0
-"""How many tasks the surroundings of a bin are worth, against its own counts."""
+"""How many tasks the guess, corrected by the surroundings of a bin, is worth against its own counts."""
 
 LEAST = 3e-4
 """The least hazard of a bin: no age is ever ruled out."""
@@ -71,7 +88,7 @@ LEAST = 3e-4
 MOST = 0.98
 """The most: all bins at it keep ``exp(H)`` a finite float."""
 
-LEAST_COUNT, MOST_COUNT = 0.1, 1e9
+LEAST_COUNT, MOST_COUNT = PRIOR / 2, 1e9
 """How many tasks a bin of a saved table may have seen. It never falls below `PRIOR`."""
 
 
@@ -88,6 +105,15 @@ EDGES = _edges()
 END = EDGES[-1]
 BINS = len(EDGES) - 1
 WIDTHS = tuple(end - start for start, end in pairwise(EDGES))
+
+
+def _guess() -> tuple[float, ...]:
+    alive = [NEVER + (1 - NEVER) / (1 + (edge / TYPICAL) ** SHAPE) for edge in EDGES]
+    return tuple(1 - end / start for start, end in pairwise(alive))
+
+
+GUESS = _guess()
+"""For each bin, the share of the tasks that enter it which is guessed to end in it."""
 
 
 def spans(at_edges: Sequence[float], reach: int) -> Iterator[float]:
@@ -176,7 +202,7 @@ class LifeTable:
 
     memory: float
     seen: list[float] = attrs.field(factory=lambda: [PRIOR] * BINS)
-    done: list[float] = attrs.field(factory=lambda: [PRIOR * (1 - RATIO**-TAIL)] * BINS)
+    done: list[float] = attrs.field(factory=lambda: [PRIOR * guess for guess in GUESS])
     doubt: float = 0.0
 
     @staticmethod
@@ -196,9 +222,13 @@ class LifeTable:
 
     def curve(self) -> Curve:
         """Return the survival curve of the counts as they stand."""
-        done, seen = (list(accumulate(counts, initial=0.0)) for counts in (self.done, self.seen))
-        near = map(truediv, spans(done, AROUND), spans(seen, AROUND))
-        shares = [(d + LEAN * lean) / (s + LEAN) for d, s, lean in zip(self.done, self.seen, near, strict=True)]
+        witnesses = [WITNESSES if count > WITNESSES else count for count in self.seen]
+        ends = map(truediv, map(mul, self.done, witnesses), self.seen)
+        observed = spans(list(accumulate(map(add, ends, GUESS), initial=0.0)), AROUND)
+        guessed = map(add, map(mul, witnesses, GUESS), GUESS)
+        expected = spans(list(accumulate(guessed, initial=0.0)), AROUND)
+        leans = map(mul, GUESS, map(truediv, observed, expected))
+        shares = [(d + LEAN * lean) / (s + LEAN) for d, s, lean in zip(self.done, self.seen, leans, strict=True)]
         hazards = [-math.log1p(-(LEAST if h < LEAST else MOST if h > MOST else h)) for h in shares]
         return Curve(list(accumulate(hazards, initial=0.0)), list(map(truediv, hazards, WIDTHS)))
 
@@ -250,11 +280,12 @@ class LifeTable:
         first = bin_of(start)
         born = reached[first] + (start - EDGES[first]) * curve.rates[first]
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
-        trust, even = (1 - self.doubt) / chance, self.doubt / (stop - start)
+        trust, half = (1 - self.doubt) / chance, self.doubt / 2
+        even, each = half / (stop - start), half / (last + 1 - first)  # by time, and by bins, which are logarithmic
         left, alive, age = 1.0, 1.0, start
         for index in range(first, last):
             after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age
-            here = trust * (alive - after) + even * width
+            here = trust * (alive - after) + even * width + each
             if here > left:  # by rounding only
                 here = left
             # As in `_add`, whose call would take as long as all the rest: a first wait crosses dozens of bins.

@@ -19,6 +19,9 @@ wave of ends is over and it asks at once; where it rises, it is worth waiting a 
 costs 0 to 2 % more than the optimum (`benchmarks/polling.py`); waiting until the accumulated odds are worth a poll, the
 simpler rule, up to 9 %. The accumulated odds still tell which of many overdue tasks to ask first.
 
+What polls find is news to the tasks that wait, most of all to those that began together (a *wave*): the first that are
+asked are its scouts. `Schedule.edition` tells that due times may be others now, and `moved` where each of them goes.
+
 If an effect takes longer the longer it is, one table serves all: its ages are in units of ``(duration/typical)^slope``,
 the slope from a running fit of log time on log duration.
 """
@@ -50,6 +53,15 @@ JITTER = 0.1
 PATIENCE = 60
 """Polls after which what was learned takes effect: fifteen tasks or so. A curve costs as much time as fifty gaps."""
 
+SCOUTS = 4
+"""At first it takes more polls than so many: two of a wave that run are no reason yet to leave the others alone."""
+
+FIRST = 10
+"""So many first ends take effect at once, each of them."""
+
+NEWS = 2.0
+"""What counts as more polls than this is news to the tasks in flight, however much is known."""
+
 SURPRISE = 50.0
 """How many polls an end counts as that the table thought impossible, so that a changed service is followed at once."""
 
@@ -79,6 +91,11 @@ class Estimate:
 
 class Schedule(Protocol):
     """When to poll. Ages are seconds since submission; `last` is the age at the poll before, 0 if there was none."""
+
+    @property
+    def edition(self) -> int:
+        """It grows whenever so much was learned that the tasks in flight are better planned anew."""
+        ...
 
     def gap(self, age: float, duration: float | None = None, *, busy: bool = False) -> float:
         """Return the seconds until the next poll of a task known to be running.
@@ -122,6 +139,11 @@ class FixedSchedule:
 
     interval: float
     kept: Mapping[str, Any] = attrs.field(factory=lambda: {"version": VERSION}, repr=False)
+
+    @property
+    def edition(self) -> int:
+        """Stays the same."""
+        return 0
 
     def gap(self, age: float, duration: float | None = None, *, busy: bool = False) -> float:  # noqa: ARG002
         """Return the interval."""
@@ -203,6 +225,7 @@ class LearnedSchedule:
         self._ends = 0  # how many tasks were found ended
         self._news = 0.0  # polls learned from since the curve was made
         self._plans: dict[float, _Plan] = {}  # by cost, of this curve; a cache
+        self.edition = 0  # see `Schedule`
         if polling.state is not None:
             self._load(polling.state)
         self._curve = self._table.curve()
@@ -238,7 +261,7 @@ class LearnedSchedule:
         if duration is not None:
             self._fit.learn(duration, (last + age) / 2)
         self._ends += 1
-        self._learned(1.0 + SURPRISE * self._table.doubt**2)
+        self._learned(math.inf if self._ends <= FIRST else 1.0 + SURPRISE * self._table.doubt**2)
 
     def odds(self, last: float, age: float, duration: float | None = None) -> float:
         """Return what the wait since the last poll has cost: of many overdue tasks, the largest is asked first."""
@@ -276,10 +299,13 @@ class LearnedSchedule:
     def _learned(self, news: float) -> None:
         """Make a new curve when enough was learned: at first after each end, later more rarely."""
         self._news += news
-        if self._news > min(PATIENCE, 1 + self._ends // 3):
+        enough = min(PATIENCE, SCOUTS + self._ends // 3)
+        if self._news > enough:
             self._news = 0.0
             self._curve = self._table.curve()
             self._plans.clear()
+            if enough < PATIENCE or news > NEWS:  # else it differs little from the one before
+                self.edition += 1
 
 
 def make_schedule(polling: Polling) -> Schedule:
@@ -299,6 +325,29 @@ def make_schedule(polling: Polling) -> Schedule:
 def jittered(gap: float, u: float) -> float:
     """Return a gap anywhere within 5 % of this one, for a `u` drawn evenly from 0 to 1."""
     return gap * (1 + JITTER * (u - 0.5))
+
+
+def moved(due: float, asked: float, gap: float, now: float, u: float, tick: float) -> float | None:
+    """Return where the due time of a waiting task goes when it is planned anew, None if it stays.
+
+    It is brought forward to the new plan, or to some moment of the next few ticks if that has passed. It is put off to
+    any moment between the two: so some of a wave keep nearly to the old plan, find its first end early if it comes
+    early after all, and bring the others forward.
+
+    Args:
+        due: When it was to be polled, not before `now`.
+        asked: When it was polled last, or submitted.
+        gap: How long after that it would be polled by what is known now, without jitter.
+        now: The time. All are seconds of one clock.
+        u: Drawn evenly from 0 to 1.
+        tick: The poller's tick. Two of them are not worth the move, and jitter is no new plan.
+    """
+    planned, slack = asked + gap, 2 * tick + gap * JITTER / 2
+    if planned < due - slack:
+        return min(max(planned, now + 3 * tick * u), due)
+    if planned > due + slack:
+        return due + (planned - due) * u
+    return None
 
 
 def check_state(state: object) -> None:
