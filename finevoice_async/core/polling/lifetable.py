@@ -281,13 +281,11 @@ class LifeTable:
         born = reached[first] + (start - EDGES[first]) * curve.rates[first]
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
         trust, half = (1 - self.doubt) / chance, self.doubt / 2
-        even, each = half / (stop - start), half / (last + 1 - first)  # by time, and by bins, which are logarithmic
+        even, each = half / (stop - start), half / (last + 1 - first)  # the last bin's share of `each` outweighs rounding
         left, alive, age = 1.0, 1.0, start
         for index in range(first, last):
             after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age
             here = trust * (alive - after) + even * width + each
-            if here > left:  # by rounding only
-                here = left
             # As in `_add`, whose call would take as long as all the rest: a first wait crosses dozens of bins.
             exposed = left * width / WIDTHS[index]
             keep = 1 - exposed / self.memory
