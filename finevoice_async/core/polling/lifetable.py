@@ -281,7 +281,7 @@ class LifeTable:
         born = reached[first] + (start - EDGES[first]) * curve.rates[first]
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
         trust, half = (1 - self.doubt) / chance, self.doubt / 2
-        even, each = half / (stop - start), half / (last + 1 - first)  # the last bin's share of `each` outweighs rounding
+        even, each = half / (stop - start), half / (last + 1 - first)  # its last share outweighs all rounding
         left, alive, age = 1.0, 1.0, start
         for index in range(first, last):
             after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age
