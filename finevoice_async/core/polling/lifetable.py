@@ -53,9 +53,9 @@ OLDEST = 7200.0
 
 TYPICAL, SHAPE, NEVER = 7.0, 1.75, 0.025
 """The guess before anything is known: the median in seconds, the power of age by which the odds grow, and the share of
-tasks that never end. The vendor advises to ask every 2.5 s. Of laws like this, it is one for which the greatest cost
-over that, of the first effects of a session, is least: alone, and 10 and 100 at once, among log-normal times from 6 to
-60 s, an exponential law and a constant (`benchmarks/polling.py`)."""
+tasks that never end. Found by a search for the least greatest cost of the first effects of a session over that of the
+2.5 s which the vendor advises: alone, and 10 and 100 at once, among log-normal times from 6 to 60 s, an exponential law
+and a constant (`benchmarks/polling.py`). A shorter median suits short exponential times, a longer one the rest."""
 
 PRIOR = 0.1
 """How many tasks the guess is worth in a bin's own counts."""
@@ -76,8 +76,8 @@ AROUND = 5
 """How many bins to each side make up a bin's surroundings: a factor of 1.6 in age."""
 
 WITNESSES = 10.0
-"""As how many tasks a bin counts at most for those around it. Half as many see less; without a most, a wave of 100 that
-runs on is asked too late."""
+"""As how many tasks a bin counts at most for those around it. From 2 on it matters little how many (a first wave of
+100: 4 % at most, but for the constant law), so it is a bound against waves of thousands."""
 
 LEAN = 4.0
 """How many tasks the guess, corrected by the surroundings of a bin, is worth against its own counts."""
@@ -281,13 +281,11 @@ class LifeTable:
         born = reached[first] + (start - EDGES[first]) * curve.rates[first]
         chance = max(1 - math.exp(born - gone), LEAST_CHANCE)
         trust, half = (1 - self.doubt) / chance, self.doubt / 2
-        even, each = half / (stop - start), half / (last + 1 - first)  # by time, and by bins, which are logarithmic
+        even, each = half / (stop - start), half / (last + 1 - first)  # its last share outweighs all rounding
         left, alive, age = 1.0, 1.0, start
         for index in range(first, last):
             after, width = math.exp(born - reached[index + 1]), EDGES[index + 1] - age
             here = trust * (alive - after) + even * width + each
-            if here > left:  # by rounding only
-                here = left
             # As in `_add`, whose call would take as long as all the rest: a first wait crosses dozens of bins.
             exposed = left * width / WIDTHS[index]
             keep = 1 - exposed / self.memory

@@ -93,7 +93,7 @@ def test_an_end_raises_the_hazard_ahead(age: float, factor: float, tasks: int) -
 
 
 def test_an_early_end_may_be_of_any_order_of_magnitude() -> None:
-    """Of an end found at the first poll of a task, each factor of age gets its share, however short its time."""
+    """Of an end that was found at the first poll, each factor of age gets its share, however short its time."""
     table, fresh = LifeTable(50.0, doubt=0.9), LifeTable(50.0)
     table.ended(0.0, 3.5, fresh.curve())
     early = slice(bin_of(0.25), bin_of(0.5))
