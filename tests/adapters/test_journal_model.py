@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import AFRESH, LOST, QUEUED, RAIN, SENDING, SUBMITTED, UNKNOWN, opened, past_task_ids
 
-from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, EffectState, Move
+from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, OF_TASK, EffectState, Move
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import TaskIdTakenError
 
@@ -57,6 +57,8 @@ class Model:
             return JournalError
         row = self.rows[number - 1]
         if row["state"] not in starts:
+            return False
+        if move in OF_TASK and task_id not in (None, row["task_id"]):  # another task's word, of an earlier submission
             return False
         if task_id and any(other["task_id"] == task_id for other in self.rows if other is not row):
             return TaskIdTakenError

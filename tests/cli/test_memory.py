@@ -21,7 +21,7 @@ def kept(state_folder: Path) -> Path:
 
 
 def test_the_second_run_asks_like_one_that_knows(commands: Any, state_folder: Path) -> None:
-    """After some runs a run needs fewer polls than the first one did, for effects that all take as long."""
+    """After some runs a run needs no more polls than the first ones did, for effects that all take as long."""
     polls = []
     for _ in range(25):
         before = commands.emulator.ledger.polls
