@@ -293,7 +293,9 @@ class Oracle:
         """Whoever was told that nothing is sent can rely on it: no row of it could be sent."""
         for row in rows:
             effect = self.of_prompt[row["prompt"]]
-            if effect.unsent is not None and row["state"] != "refused":
+            # What had failed at the service before stays so where another try comes to nothing.
+            failed_before = row["state"] == "failed" and any(post.outcome == "known" for post in effect.posts)
+            if effect.unsent is not None and row["state"] != "refused" and not failed_before:
                 words = f"row {row['id']} of {row['prompt']!r} is {row['state']}, whose caller was told {effect.unsent}"
                 self._history.violate("7", words)
 
