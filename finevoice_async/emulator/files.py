@@ -70,9 +70,12 @@ class FileHandlers(Handlers):
             size = len(file.content)
             return self._refuse(416, {"detail": "No such range"}, {"Content-Range": f"bytes */{size}"})
         fault = self._meet("download", without=() if part.ranged else ("download.wrong_range",))
-        if fault is None:
-            return await self._send(request, task, part)
-        return await self._break(fault, request, task, part)
+        try:
+            if fault is None:
+                return await self._send(request, task, part)
+            return await self._break(fault, request, task, part)
+        except ConnectionResetError:  # the client left, which is its right and no fault of the server's to log
+            return cut(request)
 
     def _choose(self, request: web.Request, file: AudioFile) -> _Part | None:
         """Choose what was asked for; None if the file has no such bytes."""
