@@ -1,0 +1,157 @@
+-- Effects: the moves of their rows, one commit each. Which states a move may start from is an argument: core.ledger says.
+--
+-- Intents (begin, take, send) need the session to be in the fleet, and the row to be its own. Facts are true whoever
+-- tells them and however late, if they name the claim that they are about. `again` says that an answer was lost, so
+-- that the move may have been made before.
+
+CREATE OR REPLACE FUNCTION finevoice.begin_effect(
+    a text, me bigint, c bigint, k text, req text, whose text, starts text[], at_once bool,
+    OUT mine bool, OUT elsewhere bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
+DECLARE
+    own_line text := coalesce('owner ' || whose, 'session ' || me);
+    at timestamptz;
+BEGIN
+    PERFORM finevoice.lock(a);
+    PERFORM finevoice.check_member(me);
+    at := clock_timestamp();
+    mine := true;
+    elsewhere := false;
+    -- Asked again: only whoever drew the claim may send it, and has not, as the answer did not come.
+    UPDATE finevoice.effects SET session = me, line = own_line,
+           state = CASE state WHEN 'unknown' THEN 'queued' ELSE state END,
+           place = CASE state WHEN 'unknown' THEN NULL ELSE place END
+     WHERE claim = c AND state IN ('queued', 'sending', 'unknown') RETURNING * INTO r;
+    IF r.id IS NULL THEN
+        INSERT INTO finevoice.effects (account, key, claim, state, request, session, owner, line, turn, created_at, updated_at)
+            VALUES (a, k, c, 'queued', req, me, whose, own_line, finevoice.next_turn(a, own_line), at, at)
+            ON CONFLICT (account, key) DO NOTHING RETURNING * INTO r;
+    END IF;
+    IF r.id IS NULL THEN  -- the key is known
+        SELECT * INTO r FROM finevoice.effects WHERE account = a AND key = k;
+        mine := r.state = ANY(starts);
+        IF NOT mine THEN
+            IF r.state NOT IN ('queued', 'sending', 'submitted') OR r.session = me THEN RETURN; END IF;
+            elsewhere := r.state = 'sending' OR r.session IS NOT NULL AND finevoice.lives(r.session);
+            IF elsewhere OR r.state = 'queued' AND r.request <> req THEN RETURN; END IF;
+            IF r.state = 'submitted' THEN  -- nobody asks how it does
+                UPDATE finevoice.effects SET session = me WHERE id = r.id RETURNING * INTO r;
+                RETURN;
+            END IF;
+        END IF;
+        UPDATE finevoice.effects e SET
+            state = 'queued', session = me, claim = c, place = NULL, request = req,
+            owner = whose, line = own_line, turn = finevoice.next_turn(a, own_line)
+         WHERE id = r.id;
+        IF mine THEN
+            UPDATE finevoice.effects e SET
+                task_id = NULL, urls = '[]', path = NULL, sha256 = NULL, error = NULL, submitted_at = NULL,
+                past_task_ids = e.past_task_ids || coalesce(e.task_id || chr(10), ''), updated_at = at
+             WHERE id = r.id;
+        END IF;
+    END IF;
+    PERFORM finevoice.grant_places(a, CASE WHEN at_once THEN r.id END);
+    IF at_once THEN  -- a slot was free: one commit
+        UPDATE finevoice.effects SET state = 'sending' WHERE id = r.id AND state = 'queued' AND place IS NOT NULL;
+        IF FOUND THEN
+            INSERT INTO finevoice.posts (claim, account) VALUES (c, a)
+                ON CONFLICT (claim) DO UPDATE SET at = clock_timestamp();
+        END IF;
+    END IF;
+    SELECT * INTO r FROM finevoice.effects WHERE id = r.id;
+END $$;
+
+-- Act from now on for a row that is to be sent (again), unless somebody who lives does. `seen`: the claim as it was
+-- when its caller decided; NULL: whatever it is.
+CREATE OR REPLACE FUNCTION finevoice.take_effect(
+    a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+    own_line text := coalesce('owner ' || whose, 'session ' || me);
+BEGIN
+    PERFORM finevoice.lock(a);
+    PERFORM finevoice.check_member(me);
+    UPDATE finevoice.effects SET session = me, claim = c, place = NULL,
+           owner = whose, line = own_line, turn = finevoice.next_turn(a, own_line)
+     WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = coalesce(seen, claim)
+       AND (session IS NULL OR session = me OR NOT finevoice.lives(session));
+    IF NOT FOUND THEN RETURN EXISTS (SELECT FROM finevoice.effects WHERE claim = c AND session = me); END IF;
+    PERFORM finevoice.grant_places(a);
+    RETURN true;
+END $$;
+
+-- Act no longer for a row that was not sent. What may be paid for keeps the slot that it held before, if any.
+CREATE OR REPLACE FUNCTION finevoice.let_go(a text, me bigint, row_id bigint) RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+    now_in text;
+BEGIN
+    PERFORM finevoice.lock(a);
+    UPDATE finevoice.effects SET session = NULL, place = NULL
+     WHERE id = row_id AND session = me AND state IN ('queued', 'unknown', 'lost') RETURNING state INTO now_in;
+    IF NOT FOUND THEN RETURN false; END IF;
+    PERFORM finevoice.tell(a, NULL, now_in, row_id);
+    PERFORM finevoice.grant_places(a);
+    RETURN true;
+END $$;
+
+-- Its POST is about to leave. `c` is the claim of that POST: another than before where an earlier one may be paid for.
+CREATE OR REPLACE FUNCTION finevoice.send_effect(
+    a text, me bigint, row_id bigint, seen bigint, c bigint, starts text[], again bool) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM finevoice.check_member(me);
+    UPDATE finevoice.effects e SET
+        state = 'sending', session = me, claim = c, place = 'infinity',
+        task_id = NULL, urls = '[]', path = NULL, sha256 = NULL, error = NULL, submitted_at = NULL,
+        past_task_ids = e.past_task_ids || coalesce(e.task_id || chr(10), ''), updated_at = clock_timestamp()
+     WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = seen AND place > clock_timestamp()
+       AND (session = me OR session IS NULL AND state <> 'queued');
+    IF NOT FOUND THEN
+        RETURN again AND EXISTS (SELECT FROM finevoice.effects
+                                  WHERE id = row_id AND claim = c AND state = 'sending' AND session = me);
+    END IF;
+    INSERT INTO finevoice.posts (claim, account) VALUES (c, a)
+        ON CONFLICT (claim) DO UPDATE SET at = clock_timestamp();
+    RETURN true;
+END $$;
+
+-- Every other move. NULL leaves a field as it is; `c` NULL: whatever the claim. Returned is NULL if there is no row.
+CREATE OR REPLACE FUNCTION finevoice.move_effect(
+    a text, me bigint, row_id bigint, c bigint, starts text[], goal text, of_task bool, gives_back bool, again bool,
+    tid text, links text, where_to text, sum text, why text, hold interval) RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+    was finevoice.effects;
+BEGIN
+    IF goal <> 'saved' THEN PERFORM finevoice.lock(a); END IF;
+    SELECT * INTO was FROM finevoice.effects WHERE id = row_id AND account = a FOR UPDATE;
+    IF NOT FOUND THEN RETURN NULL; END IF;
+    IF NOT was.state = ANY(starts) OR was.claim <> c
+       OR of_task AND tid IS NOT NULL AND was.task_id IS DISTINCT FROM tid THEN
+        IF again AND was.claim = coalesce(c, was.claim) AND was.state = goal
+           AND was.task_id IS NOT DISTINCT FROM coalesce(tid, was.task_id) THEN RETURN true; END IF;
+        IF goal = 'submitted' AND 'sending' = ANY(starts) AND was.task_id IS DISTINCT FROM tid
+           AND position(chr(10) || tid || chr(10) IN chr(10) || was.past_task_ids) = 0 THEN
+            -- Of a POST that the user gave up: paid for, so it is kept.
+            UPDATE finevoice.effects SET past_task_ids = past_task_ids || tid || chr(10) WHERE id = row_id;
+        END IF;
+        RETURN false;
+    END IF;
+    UPDATE finevoice.effects e SET
+        state = goal,
+        session = CASE goal WHEN 'submitted' THEN (SELECT id FROM finevoice.sessions WHERE id = me)
+                            WHEN 'queued' THEN CASE WHEN e.state = 'sending' THEN e.session END END,
+        place = CASE goal WHEN 'submitted' THEN 'infinity'
+                          WHEN 'unknown' THEN CASE WHEN gives_back THEN NULL ELSE clock_timestamp() + hold END
+                          WHEN 'queued' THEN CASE WHEN e.state = 'sending' THEN e.place END END,
+        task_id = coalesce(tid, e.task_id), urls = coalesce(links, e.urls), path = coalesce(where_to, e.path),
+        sha256 = coalesce(sum, e.sha256), error = coalesce(why, e.error),
+        past_task_ids = e.past_task_ids
+            || CASE WHEN e.task_id <> tid THEN e.task_id || chr(10) ELSE '' END,
+        submitted_at = CASE WHEN goal = 'submitted' OR goal = 'done' AND e.state IN ('sending', 'unknown')
+                            THEN clock_timestamp() ELSE e.submitted_at END,
+        updated_at = clock_timestamp()
+     WHERE id = row_id;
+    IF gives_back AND was.state IN ('sending', 'unknown') THEN
+        DELETE FROM finevoice.posts WHERE claim = was.claim;
+    END IF;
+    PERFORM finevoice.tell(a, NULL, goal, row_id);
+    IF goal NOT IN ('submitted', 'saved') THEN PERFORM finevoice.grant_places(a); END IF;
+    RETURN true;
+END $$;

@@ -1,0 +1,80 @@
+"""Fleets: a server for all tests, a database for each, and sessions' journals on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("psycopg")
+
+from databases import VARIABLE, Databases, Server, folder_of_programs
+from fleets import Member
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """Databases on a server."""
+    url = os.environ.get(VARIABLE)
+    programs = folder_of_programs()
+    if url is None and programs is None:
+        pytest.skip(f"there is no PostgreSQL server; install one, or name one in {VARIABLE}")
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            assert programs is not None
+            server = Server(programs)
+            stack.callback(server.close)
+            url = server.url
+        databases = Databases(url)
+        yield databases
+        databases.close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of the test's own, which it may crash."""
+    programs = folder_of_programs()
+    if programs is None:
+        pytest.skip("there is no PostgreSQL server to start")
+    server = Server(programs)
+    yield server
+    server.go_on()
+    server.close()
+
+
+@pytest.fixture
+def url(databases: Databases) -> Iterator[str]:
+    """A database with the schema."""
+    url = databases.make()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def empty_url(databases: Databases) -> Iterator[str]:
+    """A database without it."""
+    url = databases.make(empty=True)
+    yield url
+    databases.drop(url)
+
+
+Join = Callable[..., Any]
+
+
+@pytest.fixture
+async def join(url: str) -> AsyncIterator[Join]:
+    """Let journals join, which leave at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(**options: Any) -> Member:
+            member = Member(options.pop("url", url), **options)
+            stack.push_async_callback(member.aclose)
+            await member.open()
+            return member
+
+        yield make
