@@ -50,15 +50,15 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def url(databases: Databases) -> Iterator[str]:
     """A database with the schema."""
-    url = databases.make()
+    url = databases.take()
     yield url
-    databases.drop(url)
+    databases.give_back(url)
 
 
 @pytest.fixture
 def empty_url(databases: Databases) -> Iterator[str]:
     """A database without it."""
-    url = databases.make(empty=True)
+    url = databases.make()
     yield url
     databases.drop(url)
 

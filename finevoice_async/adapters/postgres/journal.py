@@ -86,6 +86,7 @@ class PostgresJournal(FleetReader):
         self._doubted: dict[int, int] = {}  # by row: of those that it could not tell what became of
         self._adopted: Callable[[JournalRow], None] = lambda _: None  # hears of rows to follow from now on
         self._beat: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[BaseException | None] | None = None
         self._look_at = 0.0  # when to read again what is watched or waits
         self._pid = 0  # the opener's
         self._opened = False
@@ -149,9 +150,16 @@ class PostgresJournal(FleetReader):
         Raises:
             JournalError: The database did not answer in time.
         """
-        if self._closed or not self._opened or os.getpid() != self._pid:
-            self._closed = True
+        if self._opened and os.getpid() != self._pid:
             return
+        if self._closing is None:
+            self._closing = asyncio.create_task(
+                self._close(), name="finevoice-fleet-close", context=contextvars.Context()
+            )
+        if (error := await asyncio.shield(self._closing)) is not None:
+            raise error
+
+    async def _close(self) -> BaseException | None:
         if self._beat is not None:
             self._beat.cancel()
             await asyncio.wait([self._beat])
@@ -162,11 +170,10 @@ class PostgresJournal(FleetReader):
             lambda turn: (self.account, turn.me, hold),
             _nothing,
         )
-        self._closed = True
+        was_open, self._closed = self._opened, True
         await self._line.aclose(CLOSE_TIMEOUT)
         await self._membership.aclose()
-        if (error := left.exception()) is not None:
-            raise error
+        return left.exception() if was_open else None
 
     # Writing
 
@@ -286,9 +293,9 @@ class PostgresJournal(FleetReader):
             sha256,
             rows.spell_words(error),
         )
-        values = [start.value for start in starts], goal.value, move in OF_TASK, move in GIVES_BACK
+        values = [start.value for start in starts], goal.value, move in OF_TASK, move in GIVES_BACK, move in _AGAIN
         return self._put(
-            "SELECT finevoice.move_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+            "SELECT finevoice.move_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
             "make_interval(secs => %s))",
             lambda turn: (
                 *(self.account, turn.me, row_id, claim, *values, turn.again),

@@ -114,10 +114,11 @@ END $$;
 
 -- Every other move. NULL leaves a field as it is; `c` NULL: whatever the claim. Returned is NULL if there is no row.
 CREATE OR REPLACE FUNCTION finevoice.move_effect(
-    a text, me bigint, row_id bigint, c bigint, starts text[], goal text, of_task bool, gives_back bool, again bool,
+    a text, me bigint, row_id bigint, c bigint, starts text[], goal text, of_task bool, gives_back bool, afresh bool, again bool,
     tid text, links text, where_to text, sum text, why text, hold interval) RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
     was finevoice.effects;
+    at timestamptz := clock_timestamp();
 BEGIN
     IF goal <> 'saved' THEN PERFORM finevoice.lock(a); END IF;
     SELECT * INTO was FROM finevoice.effects WHERE id = row_id AND account = a FOR UPDATE;
@@ -140,13 +141,17 @@ BEGIN
         place = CASE goal WHEN 'submitted' THEN 'infinity'
                           WHEN 'unknown' THEN CASE WHEN gives_back THEN NULL ELSE clock_timestamp() + hold END
                           WHEN 'queued' THEN CASE WHEN e.state = 'sending' THEN e.place END END,
-        task_id = coalesce(tid, e.task_id), urls = coalesce(links, e.urls), path = coalesce(where_to, e.path),
-        sha256 = coalesce(sum, e.sha256), error = coalesce(why, e.error),
+        task_id = coalesce(tid, CASE WHEN afresh THEN NULL ELSE e.task_id END),
+        urls = coalesce(links, CASE WHEN afresh THEN '[]' ELSE e.urls END),
+        path = coalesce(where_to, CASE WHEN afresh THEN NULL ELSE e.path END),
+        sha256 = coalesce(sum, CASE WHEN afresh THEN NULL ELSE e.sha256 END),
+        error = coalesce(why, CASE WHEN afresh THEN NULL ELSE e.error END),
         past_task_ids = e.past_task_ids
-            || CASE WHEN e.task_id <> tid THEN e.task_id || chr(10) ELSE '' END,
-        submitted_at = CASE WHEN goal = 'submitted' OR goal = 'done' AND e.state IN ('sending', 'unknown')
-                            THEN clock_timestamp() ELSE e.submitted_at END,
-        updated_at = clock_timestamp()
+            || CASE WHEN e.task_id <> tid OR afresh AND e.task_id IS NOT NULL THEN e.task_id || chr(10) ELSE '' END,
+        submitted_at = CASE WHEN afresh THEN NULL
+                            WHEN goal = 'submitted' OR goal = 'done' AND e.state IN ('sending', 'unknown')
+                            THEN at ELSE e.submitted_at END,
+        updated_at = at
      WHERE id = row_id;
     IF gives_back AND was.state IN ('sending', 'unknown') THEN
         DELETE FROM finevoice.posts WHERE claim = was.claim;
