@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -28,11 +28,18 @@ class Member(PostgresJournal):
 
     def __init__(self, url: str, *, plan: int = 5, key: str = KEY, options: Fleet = QUICK) -> None:
         super().__init__(url, key, plan, LoopClock(), options)
+        self.url = url
+        self.is_dead = False
         self.followed: list[JournalRow] = []  # what it was told to follow
 
     async def open(self, adopted: Callable[[JournalRow], None] | None = None) -> None:
         """Join, and note what is adopted."""
         await super().open(adopted or self.followed.append)
+
+    async def aclose(self) -> None:
+        """Leave, unless it is dead."""
+        if not self.is_dead:
+            await super().aclose()
 
     async def wish(
         self,
@@ -72,12 +79,16 @@ class Member(PostgresJournal):
     async def die(self) -> None:
         """Die as a process does: its connections are gone, and nothing is said."""
         await self.go_silent()
-        self._closed = True
+        self.is_dead = self._closed = True
         assert self._line._worker is not None
         self._line._worker.cancel()
         await asyncio.wait([self._line._worker])
         await self._line._disconnect()
         await self._membership.aclose()
+
+
+Join = Callable[..., Awaitable[Member]]
+"""Lets a journal join: with a plan, a key, options."""
 
 
 async def until(true: Callable[[], Any], within: float = 5.0) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("psycopg")
 
 from databases import VARIABLE, Databases, Server, folder_of_programs
-from fleets import Member
+from fleets import Join, Member
 
 pytestmark = pytest.mark.real_time
 
@@ -61,9 +61,6 @@ def empty_url(databases: Databases) -> Iterator[str]:
     url = databases.make()
     yield url
     databases.drop(url)
-
-
-Join = Callable[..., Any]
 
 
 @pytest.fixture

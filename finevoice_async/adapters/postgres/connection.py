@@ -38,7 +38,10 @@ async def connect(url: str) -> Connection:
     Raises:
         psycopg.Error: It could not be done.
     """
-    given = conninfo_to_dict(url)
+    try:
+        given = conninfo_to_dict(url)
+    except psycopg.Error:
+        raise psycopg.ProgrammingError("its URL cannot be read") from None  # what libpq says would show it
     ours = {
         "connect_timeout": CONNECT_TIMEOUT,
         "application_name": "finevoice",

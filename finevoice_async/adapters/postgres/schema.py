@@ -61,14 +61,15 @@ def script(steps: tuple[str, ...] | None = None) -> str:
     Args:
         steps: The steps' statements, if not those of the files.
     """
-    steps = tuple(_read(name) for name in STEPS) if steps is None else steps
+    steps = tuple(statements(name) for name in STEPS) if steps is None else steps
     parts = [_BEGIN.format(version=len(steps), newer=NEWER)]
     parts += [_STEP.format(version=number, statements=text.strip()) for number, text in enumerate(steps, 1)]
-    parts += [_DROP_FUNCTIONS, *(f"\n{_read(name)}" for name in FUNCTIONS), "\nCOMMIT;\n"]
+    parts += [_DROP_FUNCTIONS, *(f"\n{statements(name)}" for name in FUNCTIONS), "\nCOMMIT;\n"]
     return "".join(parts)
 
 
-def _read(name: str) -> str:
+def statements(name: str) -> str:
+    """Return what stands in one of the files."""
     return files(__package__).joinpath("sql", name).read_text(encoding="utf-8")
 
 

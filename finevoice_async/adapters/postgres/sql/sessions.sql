@@ -35,15 +35,19 @@ DECLARE
     gone bigint[];
     o record;
 BEGIN
-    UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
-    IF NOT FOUND THEN RAISE 'session % is not in the fleet', me USING ERRCODE = 'FV001'; END IF;
-    SELECT array_agg(id) INTO late FROM finevoice.sessions WHERE account = a AND beat < clock_timestamp() - lease;
+    PERFORM finevoice.check_member(me);
+    SELECT array_agg(id) INTO late FROM finevoice.sessions
+     WHERE account = a AND beat < clock_timestamp() - lease AND id <> me;
     SELECT array_agg(id) || coalesce(late, '{}') INTO gone FROM finevoice.lost(a) AS id;
     gone := coalesce(gone, late);
     IF gone IS NULL AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a  -- mostly nothing to do: no lock
         AND (state = 'submitted' AND session IS NULL
-             OR state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)) THEN RETURN; END IF;
+             OR state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)) THEN
+        UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
+        RETURN;
+    END IF;
     PERFORM finevoice.lock(a);
+    UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
     DELETE FROM finevoice.strangers WHERE session = ANY(gone);
     FOR o IN
