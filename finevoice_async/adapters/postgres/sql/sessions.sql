@@ -93,10 +93,11 @@ BEGIN
     PERFORM finevoice.grant_places(a);
 END $$;
 
-CREATE OR REPLACE FUNCTION finevoice.rescuer(a text, me bigint) RETURNS bool LANGUAGE sql STABLE AS $$
-    SELECT me = (SELECT min(id) FROM finevoice.sessions
-                  WHERE account = a AND id NOT IN (SELECT finevoice.lost(a)))
-$$;
+CREATE OR REPLACE FUNCTION finevoice.rescuer(a text, me bigint) RETURNS bool LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN me = (SELECT min(id) FROM finevoice.sessions
+                  WHERE account = a AND id NOT IN (SELECT finevoice.lost(a)));
+END $$;
 
 CREATE OR REPLACE FUNCTION finevoice.fleet(a text, OUT sessions bigint, OUT plan int, OUT taken int, OUT running bigint,
     OUT waiting bigint, OUT sending bigint, OUT unknown bigint, OUT done bigint, OUT failed bigint,

@@ -1,28 +1,36 @@
+-- All functions are in PL/pgSQL, which keeps its plans: one in SQL is planned anew by every call.
+--
 -- Slots: who takes them, and who gets the next one. A slot is the column `place` of a row, so it belongs to the task at
 -- the service, outlives a dead process and changes in one commit with the row's state.
 --
 -- Every function that gives or takes slots locks the account first, in a statement of its own: under READ COMMITTED the
 -- next statement then sees what the one before it has committed. Nobody locks rows and then the account.
 
-CREATE OR REPLACE FUNCTION finevoice.lock(a text) RETURNS void LANGUAGE sql AS
-$$ SELECT 1 FROM finevoice.accounts WHERE account = a FOR UPDATE $$;
+CREATE OR REPLACE FUNCTION finevoice.lock(a text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM finevoice.accounts WHERE account = a FOR UPDATE;
+END $$;
 
-CREATE OR REPLACE FUNCTION finevoice.tell(a text, whom bigint, what text, row_id bigint) RETURNS void LANGUAGE sql AS
-$$ SELECT pg_notify('finevoice_' || a, coalesce(whom, 0) || ' ' || what || ' ' || row_id) $$;
+CREATE OR REPLACE FUNCTION finevoice.tell(a text, whom bigint, what text, row_id bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('finevoice_' || a, coalesce(whom, 0) || ' ' || what || ' ' || row_id);
+END $$;
 
 -- The sessions whose connection is gone: nobody holds their lock. 1180070776 is 'FVsx'.
-CREATE OR REPLACE FUNCTION finevoice.lost(a text) RETURNS SETOF bigint LANGUAGE sql STABLE AS $$
-    SELECT s.id FROM finevoice.sessions s WHERE s.account = a AND NOT EXISTS (
+CREATE OR REPLACE FUNCTION finevoice.lost(a text) RETURNS SETOF bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT s.id FROM finevoice.sessions s WHERE s.account = a AND NOT EXISTS (
         SELECT FROM pg_locks l
          WHERE l.locktype = 'advisory' AND l.classid = 1180070776 AND l.objid::bigint = s.id AND l.granted
-           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-$$;
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()));
+END $$;
 
-CREATE OR REPLACE FUNCTION finevoice.lives(it bigint) RETURNS bool LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (SELECT FROM finevoice.sessions s
+CREATE OR REPLACE FUNCTION finevoice.lives(it bigint) RETURNS bool LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM finevoice.sessions s
                     WHERE s.id = it AND s.beat > clock_timestamp() - s.lease
-                      AND s.id NOT IN (SELECT finevoice.lost(s.account)))
-$$;
+                      AND s.id NOT IN (SELECT finevoice.lost(s.account)));
+END $$;
 
 -- The least plan of all sessions, so that a change from 5 to 10 may roll. After a 429 fewer, then slowly more.
 CREATE OR REPLACE FUNCTION finevoice.plan(a text) RETURNS int LANGUAGE plpgsql STABLE AS $$
@@ -40,20 +48,22 @@ BEGIN
     RETURN least(whole, left_over);
 END $$;
 
-CREATE OR REPLACE FUNCTION finevoice.taken(a text) RETURNS int LANGUAGE sql STABLE AS $$
-    SELECT ((SELECT count(*) FROM finevoice.effects WHERE account = a AND place > clock_timestamp())
-          + (SELECT count(*) FROM finevoice.strangers WHERE account = a))::int
-$$;
+CREATE OR REPLACE FUNCTION finevoice.taken(a text) RETURNS int LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT count(*) FROM finevoice.effects WHERE account = a AND place > clock_timestamp())
+         + (SELECT count(*) FROM finevoice.strangers WHERE account = a);
+END $$;
 
 -- The turn of one more that waits in a line: after the last of that line, and after whoever got a slot last, so that
 -- lines take turns, however long they are. (Start-time fair queueing.)
-CREATE OR REPLACE FUNCTION finevoice.next_turn(a text, in_line text) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT 1 + greatest(
+CREATE OR REPLACE FUNCTION finevoice.next_turn(a text, in_line text) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN 1 + greatest(
         (SELECT c.turn FROM finevoice.accounts c WHERE c.account = a),
         (SELECT max(e.turn) FROM finevoice.effects e
           WHERE e.account = a AND e.line = in_line
-            AND e.state IN ('queued', 'unknown', 'lost') AND e.session IS NOT NULL AND e.place IS NULL))
-$$;
+            AND e.state IN ('queued', 'unknown', 'lost') AND e.session IS NOT NULL AND e.place IS NULL));
+END $$;
 
 -- Give free slots to those who wait: to the line that has the fewest, in turn where several have. The account is
 -- locked. Of `silent` nobody is told: its caller asked for just that. Lines that wait stand near the front by their
