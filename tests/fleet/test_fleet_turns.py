@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from fleets import Join, Member, sql
@@ -68,7 +69,7 @@ async def test_a_session_without_owners_counts_as_one(join: Join) -> None:
 
 
 async def test_an_effect_costs_three_commits(join: Join) -> None:
-    """Begin with a slot, task id, end: three commits, and some milliseconds of the store's time."""
+    """Begin with a slot, task id, end: three commits, none of which costs much more than to ask for anything."""
     member = await join(options=Fleet())
     before, seconds = member.commits, member.seconds
     count = 60
@@ -76,7 +77,11 @@ async def test_an_effect_costs_three_commits(join: Join) -> None:
         row = await member.submitted()
         assert await member.move(row.id, Move.FINISH, task_id=row.task_id, urls=("https://cdn.example/1.mp3",))
     assert member.commits - before == 3 * count
-    assert (member.seconds - seconds) / count < 0.03  # 3 ms, on a machine that does nothing else
+    began = time.perf_counter()
+    for _ in range(count):
+        await member.load("a note")
+    # 3 ms an effect on a machine that does nothing else; this one may do much else.
+    assert member.seconds - seconds < 30 * (time.perf_counter() - began)
 
 
 async def test_what_waits_together_shares_commits(join: Join) -> None:
