@@ -13,7 +13,7 @@ from finevoice_async.adapters.postgres import rows
 from finevoice_async.adapters.postgres.reading import FleetReader
 from finevoice_async.adapters.postgres.slots import FleetSlots
 from finevoice_async.config import Fleet
-from finevoice_async.core.ledger import GIVES_BACK, MOVES, OF_TASK, SPENDS, EffectState, Move
+from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, OF_TASK, SPENDS, EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import JournalError
@@ -59,8 +59,8 @@ class FleetWriter(FleetReader):
         spelled = (claim, rows.spell_text(key), rows.spell_request(request), rows.spell_text(owner))
         return self._put(
             f"SELECT f.mine, f.elsewhere, {rows.OF_FUNCTION} "  # noqa: S608 - names of ours
-            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s) AS f",
-            lambda turn: (self.account, turn.me, *spelled, starts, state is EffectState.SENDING),
+            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
+            lambda turn: (self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
             partial(self._begun, claim),
             what="a new row" if key is None else f"a new row with key {shorten(key)}",
             needs_member=True,
@@ -139,9 +139,10 @@ class FleetWriter(FleetReader):
         if goal is EffectState.SUBMITTED and not task_id:
             words = f"Row {row_id} of the journal cannot become submitted without a task id."
             return self._failed(JournalError(words))
-        claim = self._claims.get(row_id)
+        claim, falls = self._claims.get(row_id), FALLS_BACK.get(move, frozenset())
         if claim is not None and move in _OF_POST:
             starts |= {EffectState.UNKNOWN}
+            falls = falls and falls | {EffectState.UNKNOWN}
         if goal in _FINISHED:
             self._claims.pop(row_id, None)
             if move is Move.DOUBT and claim is not None:
@@ -155,9 +156,12 @@ class FleetWriter(FleetReader):
             sha256,
             rows.spell_words(error),
         )
-        values = [start.value for start in starts], goal.value, move in OF_TASK, move in GIVES_BACK, move in _AGAIN
+        values = (
+            *([start.value for start in starts], [start.value for start in falls], goal.value),
+            *(move in OF_TASK, move in GIVES_BACK, move in _AGAIN),
+        )
         return self._put(
-            "SELECT finevoice.move_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
+            "SELECT finevoice.move_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, "
             "make_interval(secs => %s))",
             lambda turn: (
                 *(self.account, turn.me, row_id, claim, *values, turn.again),
@@ -191,8 +195,8 @@ class FleetWriter(FleetReader):
             return bool(made)
 
         return self._put(
-            "SELECT finevoice.send_effect(%s, %s, %s, %s, %s, %s, %s)",
-            lambda turn: (self.account, turn.me, row_id, seen, claim, starts, turn.again),
+            "SELECT finevoice.send_effect(%s, %s, %s, %s, %s, %s, %s, %s)",
+            lambda turn: (self.account, turn.me, row_id, seen, claim, starts, _kept(move), turn.again),
             sent,
             what=f"row {row_id} as sending",
             needs_member=True,
@@ -250,6 +254,11 @@ class FleetWriter(FleetReader):
             nothing,
             what="that the service says 429",
         )
+
+
+def _kept(move: Move) -> list[str]:
+    """Return the states in which a row comes to keep what it was."""
+    return [state.value for state in KEEPS.get(move, ())]
 
 
 def nothing(_: object) -> None:

@@ -5,7 +5,7 @@
 -- that the move may have been made before.
 
 CREATE OR REPLACE FUNCTION finevoice.begin_effect(
-    a text, me bigint, c bigint, k text, req text, whose text, starts text[], at_once bool,
+    a text, me bigint, c bigint, k text, req text, whose text, starts text[], keeps text[], at_once bool,
     OUT mine bool, OUT elsewhere bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
 DECLARE
     own_line text := coalesce('owner ' || whose, 'session ' || me);
@@ -44,6 +44,7 @@ BEGIN
          WHERE id = r.id;
         IF mine THEN
             UPDATE finevoice.effects e SET
+                earlier = CASE WHEN r.state = ANY(keeps) THEN finevoice.earlier(r) END,
                 task_id = NULL, urls = '[]', path = NULL, sha256 = NULL, error = NULL, submitted_at = NULL,
                 past_task_ids = e.past_task_ids || coalesce(e.task_id || chr(10), ''), updated_at = at
              WHERE id = r.id;
@@ -94,10 +95,11 @@ END $$;
 
 -- Its POST is about to leave. `c` is the claim of that POST: another than before where an earlier one may be paid for.
 CREATE OR REPLACE FUNCTION finevoice.send_effect(
-    a text, me bigint, row_id bigint, seen bigint, c bigint, starts text[], again bool) RETURNS bool LANGUAGE plpgsql AS $$
+    a text, me bigint, row_id bigint, seen bigint, c bigint, starts text[], keeps text[], again bool) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM finevoice.check_member(me);
     UPDATE finevoice.effects e SET
+        earlier = CASE WHEN e.state = ANY(keeps) THEN finevoice.earlier(e) ELSE e.earlier END,
         state = 'sending', session = me, claim = c, place = 'infinity',
         task_id = NULL, urls = '[]', path = NULL, sha256 = NULL, error = NULL, submitted_at = NULL,
         past_task_ids = e.past_task_ids || coalesce(e.task_id || chr(10), ''), updated_at = clock_timestamp()
@@ -112,9 +114,44 @@ BEGIN
     RETURN true;
 END $$;
 
+-- What a row keeps of itself while it is tried anew.
+CREATE OR REPLACE FUNCTION finevoice.earlier(r finevoice.effects) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN jsonb_build_object('state', r.state, 'request', r.request, 'task_id', r.task_id, 'error', r.error,
+                              'submitted_at', r.submitted_at);
+END $$;
+
+-- The new try came to nothing: the row is what it was. The account is locked. Where another row has its task id by now,
+-- it is without, and unknown in place of lost.
+CREATE OR REPLACE FUNCTION finevoice.fall_back(was finevoice.effects, gives_back bool) RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+    goal text := was.earlier->>'state';
+    tid text := was.earlier->>'task_id';
+    past text := was.past_task_ids;
+BEGIN
+    IF EXISTS (SELECT FROM finevoice.effects WHERE account = was.account AND task_id = tid) THEN
+        tid := NULL;
+        IF goal = 'lost' THEN goal := 'unknown'; END IF;
+    ELSIF right(past, length(tid) + 1) = tid || chr(10) THEN
+        past := left(past, -(length(tid) + 1));
+    END IF;
+    UPDATE finevoice.effects SET
+        state = goal, request = was.earlier->>'request', task_id = tid, error = was.earlier->>'error',
+        submitted_at = (was.earlier->>'submitted_at')::timestamptz, past_task_ids = past, earlier = NULL,
+        session = NULL, place = NULL, updated_at = clock_timestamp()
+     WHERE id = was.id;
+    IF gives_back AND was.state IN ('sending', 'unknown') THEN
+        DELETE FROM finevoice.posts WHERE claim = was.claim;
+    END IF;
+    PERFORM finevoice.tell(was.account, NULL, goal, was.id);
+    PERFORM finevoice.grant_places(was.account);
+    RETURN true;
+END $$;
+
 -- Every other move. NULL leaves a field as it is; `c` NULL: whatever the claim. Returned is NULL if there is no row.
 CREATE OR REPLACE FUNCTION finevoice.move_effect(
-    a text, me bigint, row_id bigint, c bigint, starts text[], goal text, of_task bool, gives_back bool, afresh bool, again bool,
+    a text, me bigint, row_id bigint, c bigint, starts text[], falls text[], goal text,
+    of_task bool, gives_back bool, afresh bool, again bool,
     tid text, links text, where_to text, sum text, why text, hold interval) RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
     was finevoice.effects;
@@ -125,7 +162,8 @@ BEGIN
     IF NOT FOUND THEN RETURN NULL; END IF;
     IF NOT was.state = ANY(starts) OR was.claim <> c
        OR of_task AND tid IS NOT NULL AND was.task_id IS DISTINCT FROM tid THEN
-        IF again AND was.claim = coalesce(c, was.claim) AND was.state = goal
+        IF again AND was.claim = coalesce(c, was.claim)
+           AND (was.state = goal OR falls <> '{}' AND was.earlier IS NULL AND was.state IN ('failed', 'unknown', 'lost'))
            AND was.task_id IS NOT DISTINCT FROM coalesce(tid, was.task_id) THEN RETURN true; END IF;
         IF goal = 'submitted' AND 'sending' = ANY(starts) AND was.task_id IS DISTINCT FROM tid
            AND position(chr(10) || tid || chr(10) IN chr(10) || was.past_task_ids) = 0 THEN
@@ -133,6 +171,9 @@ BEGIN
             UPDATE finevoice.effects SET past_task_ids = past_task_ids || tid || chr(10) WHERE id = row_id;
         END IF;
         RETURN false;
+    END IF;
+    IF was.earlier IS NOT NULL AND was.state = ANY(falls) THEN
+        RETURN finevoice.fall_back(was, gives_back);
     END IF;
     UPDATE finevoice.effects e SET
         state = goal,

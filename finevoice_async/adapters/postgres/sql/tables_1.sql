@@ -36,6 +36,7 @@ CREATE TABLE finevoice.effects (
     path text,
     sha256 text,
     error text,
+    earlier jsonb,                 -- what it was before it was begun anew, if it had come to something
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     submitted_at timestamptz,
