@@ -2,7 +2,7 @@
 
 import logging
 
-from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.core.fields import SfxDict, SfxFields, SfxItem, SourceType
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
@@ -32,6 +32,7 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.session import FineVoiceSession
+from finevoice_async.shared_ports import FleetStats
 from finevoice_async.task import SfxTask
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "Estimate",
     "FineVoiceError",
     "FineVoiceSession",
+    "Fleet",
+    "FleetStats",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "JournalError",

@@ -64,9 +64,7 @@ class Recovery(Wishes):
                 break
         if row is None:
             return None
-        return self._task_of(
-            self._parts.submitter.found(row) if row.state is EffectState.QUEUED else self._parts.poller.pick_up(row)
-        )
+        return self._task_of(await self._parts.pick_up(row))
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
         """Yield the journal's rows in these states (none named: in any), oldest first.

@@ -11,7 +11,7 @@ from typing import Any, Self, overload
 
 import aiohttp
 
-from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
 from finevoice_async.effect import Outcome
@@ -25,6 +25,7 @@ from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
 from finevoice_async.saving import SaveTo
+from finevoice_async.shared_ports import FleetStats
 from finevoice_async.task import SfxTask, TaskContext
 from finevoice_async.wiring import Wiring
 
@@ -48,6 +49,7 @@ class FineVoiceSession(Recovery):
         max_queue: int = MAX_QUEUE,
         slots: Slots | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
+        fleet: Fleet | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         polling: Polling = Polling(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
@@ -65,6 +67,8 @@ class FineVoiceSession(Recovery):
             slots: Slots shared with others, instead of `max_concurrency` of the session's own.
             journal: A file in which every effect is kept through crashes, or a journal of your own. It is of one
                 service: that of the base URL it is opened with first. All of this machine's, as emulators, are one.
+                Or `postgresql://...`: journal and slots for all sessions on any machine that have this key.
+            fleet: How the session lives among them; left out, by the defaults.
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
@@ -82,6 +86,7 @@ class FineVoiceSession(Recovery):
             max_queue=max_queue,
             slots=slots,
             journal=journal,
+            fleet=fleet,
             timeouts=timeouts,
             polling=polling,
             retry=retry,
@@ -248,7 +253,9 @@ class FineVoiceSession(Recovery):
         await self._open()
         row = await self._bookkeeper.row_of(task_id=task_id)
         self._life.bind()  # it may have been closed meanwhile
-        return self._task_of(self._poller.attach(task_id) if row is None else self._poller.pick_up(row, ask_again=True))
+        if row is None:
+            return self._task_of(self._poller.attach(task_id))
+        return self._task_of(await self._parts.pick_up(row, ask_again=True))
 
     async def status(self, task_id: str) -> TaskUpdate:
         """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.
@@ -287,6 +294,17 @@ class FineVoiceSession(Recovery):
             failed=self._bookkeeper.failed,
             polls=self._poller.polls,
         )
+
+    async def fleet(self) -> FleetStats:
+        """Return what all sessions that share this one's database and key are doing together.
+
+        Raises:
+            ConfigurationError: The journal is not in PostgreSQL; or the session belongs to another loop or process.
+            JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
+        """
+        await self._open()
+        return await self._parts.fleet()
 
     def polling_state(self) -> dict[str, Any]:
         """Return what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""

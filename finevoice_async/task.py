@@ -156,9 +156,7 @@ class SfxTask:
             return None
         submitter = self._context.submitter
         place = 0 if now.slot is not None else submitter.position(now) or submitter.waiting + 1
-        return self._context.poller.estimate_queued(
-            place, now.request.duration, self._context.slots, submitter.submitting
-        )
+        return self._context.poller.estimate_queued(place, now.request.duration, self._context.slots, submitter.ahead)
 
     async def withdraw(self) -> bool:
         """Take it back before it is sent: nothing is sent and nothing paid, for everybody who waits for it.

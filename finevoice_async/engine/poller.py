@@ -186,7 +186,7 @@ class Poller:
         if watcher not in record.watchers:
             return  # it was told in the same step
         now = self._clock.monotonic()
-        if record.last_age > 0 and now - (record.born + record.last_age) < FRESH:
+        if not record.followed or (record.last_age > 0 and now - (record.born + record.last_age) < FRESH):
             self._give_up(watcher)
             return
         watcher.expired = True

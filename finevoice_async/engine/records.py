@@ -205,6 +205,7 @@ class Phase(enum.Enum):
     """How far a submission has come in this session. Its row's state says what would be true after a crash."""
 
     BEGINNING = "beginning"  # its row is being written or looked up
+    FOLLOWED = "followed"  # another session acts for its row
     QUEUED = "queued"  # it waits for a slot
     LAUNCHED = "launched"  # it has a slot; nothing has left yet
     OUT = "out"  # its POST is under way
@@ -228,6 +229,10 @@ Result = TaskRecord | FineVoiceError
 """What becomes of a submission: a task in flight (or ended already), or why there is none."""
 
 Listener = Callable[[Result], None]
+
+
+class SlotLostError(Exception):
+    """A submission may not be sent: its row went on without it. Of a fleet; nobody outside the engine sees it."""
 
 
 @attrs.define(eq=False)

@@ -30,6 +30,8 @@ log = logging.getLogger("finevoice_async")
 CLOSE_TIMEOUT: Final = 10.0
 """Seconds that `aclose` gives the database: as `Timeouts.close`."""
 
+TO_SEND_NAMES: Final = frozenset(state.value for state in TO_SEND)
+
 LOOK: Final = 5.0
 """Seconds after which what is watched or waits is read again, in case news was lost."""
 
@@ -41,7 +43,7 @@ def account_of(api_key: str) -> str:
 
 @with_safe_repr
 class PostgresJournal(FleetWriter):
-    """Fulfils `ports.SharedJournal`. One a session; any number of sessions use one database.
+    """Fulfils `shared_ports.SharedJournal`. One a session; any number of sessions use one database.
 
     - Two connections: one speaks (`Line`), one listens and says by its lock that the session lives (`Membership`).
     - While the database is away, whatever was called waits for it; the order stays.
@@ -179,7 +181,14 @@ class PostgresJournal(FleetWriter):
         if what == "place":
             self.slots.given(row_id)
         else:
+            if what not in TO_SEND_NAMES:
+                self.slots.lost(row_id)  # withdrawn, where it waited
             self._watchers.tell(row_id)
+
+    async def until_sure(self) -> None:
+        """Wait until that is so."""
+        while not self.is_sure():
+            await self._clock.sleep(self._options.beat / 4)
 
     async def _keep_beating(self) -> None:
         while True:
@@ -207,6 +216,8 @@ class PostgresJournal(FleetWriter):
             self._adopted(each.row)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
+        if self.slots.waiting_here:
+            await self._look_at_line()
 
     def _look_soon(self) -> None:
         """News may have been missed."""
@@ -216,12 +227,7 @@ class PostgresJournal(FleetWriter):
         """Read again what is watched and what waits."""
         self._look_at = self._clock.monotonic() + LOOK
         watched, waiting = self._watchers.row_ids, self.slots.waiting_here
-        self.slots.waiting_elsewhere = await self._put(
-            "SELECT count(*) FROM finevoice.effects WHERE account = %s AND session <> %s "
-            "AND state IN ('queued', 'unknown', 'lost') AND place IS NULL",
-            lambda turn: (self.account, turn.me),
-            lambda found: int(found[0][0]),
-        )
+        await self._look_at_line()
         if not watched and not waiting:
             return
         found: list[tuple[Any, ...]] = await self._put(
@@ -231,9 +237,29 @@ class PostgresJournal(FleetWriter):
             list,
         )
         for row_id, state, claim, is_mine, is_free, has_place in found:
-            if row_id in waiting and claim == self._claims.get(row_id):
-                if is_mine and has_place:
+            if row_id in waiting:
+                if claim != self._claims.get(row_id) or EffectState(state) not in TO_SEND:
+                    self.slots.lost(row_id)
+                elif is_mine and has_place:
                     self.slots.given(row_id)
-                elif is_free and EffectState(state) in TO_SEND:  # lost with a session that others took for dead
+                elif is_free:  # lost with a session that others took for dead
                     self.take(row_id, claim=claim)
             self._watchers.looked(row_id, (state, claim, is_free))
+
+    async def _look_at_line(self) -> None:
+        """Learn who waits and runs elsewhere, and where this session's rows stand."""
+        counts = await self._put(
+            "SELECT count(*) FILTER (WHERE place IS NULL AND session <> %s AND state <> 'submitted'), "
+            "count(*) FILTER (WHERE place > clock_timestamp() AND session IS DISTINCT FROM %s) FROM finevoice.effects "
+            "WHERE account = %s AND state IN ('queued', 'unknown', 'lost', 'sending', 'submitted')",
+            lambda turn: (turn.me, turn.me, self.account),
+            lambda found: found[0],
+        )
+        self.slots.waiting_elsewhere, self.slots.running_elsewhere = counts
+        self.slots.places = await self._put(
+            "SELECT id, number FROM (SELECT id, session, row_number() OVER (ORDER BY turn, id) AS number "
+            "FROM finevoice.effects WHERE account = %s AND state IN ('queued', 'unknown', 'lost') "
+            "AND session IS NOT NULL AND place IS NULL) AS line WHERE session = %s",
+            lambda turn: (self.account, turn.me),
+            dict,
+        )

@@ -13,7 +13,7 @@ from finevoice_async.adapters.postgres.connection import place_of
 from finevoice_async.adapters.postgres.line import Call, Line, Turn, nobody
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.errors import JournalError
-from finevoice_async.ports import FleetStats
+from finevoice_async.shared_ports import FleetStats
 
 T = TypeVar("T")
 

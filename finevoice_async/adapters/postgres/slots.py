@@ -46,12 +46,14 @@ class Store(Protocol):
 
 
 class FleetSlots:
-    """Fulfils `ports.RowSlots`. The database decides whose turn it is, over all sessions."""
+    """Fulfils `shared_ports.RowSlots`. The database decides whose turn it is, over all sessions."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         # All mutable state:
         self.waiting_elsewhere = 0  # how many wait in the other sessions, by the last look
+        self.running_elsewhere = 0  # slots that are taken by what this session does not act for, by the same look
+        self.places: dict[int, int] = {}  # of this session's rows in the fleet's line, by the same look
         self._given: OrderedDict[int, None] = OrderedDict()  # rows that have a slot which nobody took up yet
         self._waiting: dict[int, None] = {}  # rows of this session that have none
         self._early: dict[int, None] = {}  # rows that have one, and that nobody expects yet
@@ -73,6 +75,15 @@ class FleetSlots:
     def waiting_here(self) -> list[int]:
         """The rows of this session that wait."""
         return list(self._waiting)
+
+    def position(self, row_id: int) -> int | None:
+        """Return a row's place in the fleet's line, by the last look."""
+        return self.places.get(row_id)
+
+    def lost(self, row_id: int) -> None:
+        """A row that waits here has gone on elsewhere: whoever waits for its slot is to find that out."""
+        if row_id in self._waiting:
+            self.given(row_id)
 
     def expect(self, row_id: int) -> None:
         """A row of this session's waits from now on, and whoever takes slots knows it."""

@@ -75,7 +75,8 @@ class FleetWriter(FleetReader):
             self._claims[row.id] = claimed.claim
         if row.state is EffectState.SENDING and claimed.claim == claim:
             self.slots.taken_up(row.id)
-        return Begun(row, is_mine=mine, elsewhere=elsewhere)
+        has_slot = row.state is EffectState.SENDING and claimed.claim == claim
+        return Begun(row, is_mine=mine, elsewhere=elsewhere, has_slot=has_slot)
 
     def _after_begin(self, begun: Begun) -> None:
         """Only now: whoever takes slots must know the row first."""
@@ -106,12 +107,37 @@ class FleetWriter(FleetReader):
 
     def let_go(self, row_id: int) -> asyncio.Future[bool]:
         """Act no longer for a row that was not sent."""
-        self._claims.pop(row_id, None)
+        self.slots.forget(row_id)
+        claim = self._claims.get(row_id)
+
+        def after(is_free: bool) -> None:  # noqa: FBT001 - the result of the call
+            if is_free and self._claims.get(row_id) == claim:
+                self._claims.pop(row_id, None)
+
         return self._put(
             "SELECT finevoice.let_go(%s, %s, %s)",
             lambda turn: (self.account, turn.me, row_id),
             _truth,
             what=f"row {row_id} as nobody's",
+            after=after,
+        )
+
+    def whose(self, row_id: int) -> asyncio.Future[Begun | None]:
+        """Return a row, and whether another living session acts for it; one that runs and nobody follows is taken."""
+
+        def found(values: list[tuple[Any, ...]]) -> Begun | None:
+            elsewhere, *columns = values[0]
+            if columns[0] is None:
+                return None
+            claimed = rows.read_row(columns)
+            if claimed.row.state is EffectState.SUBMITTED and not elsewhere:
+                self._claims[row_id] = claimed.claim
+            return Begun(claimed.row, is_mine=False, elsewhere=elsewhere)
+
+        return self._put(
+            f"SELECT f.elsewhere, {rows.OF_FUNCTION} FROM finevoice.whose(%s, %s, %s) AS f",  # noqa: S608 - ours
+            lambda turn: (self.account, turn.me, row_id),
+            found,
         )
 
     def move(
@@ -143,6 +169,8 @@ class FleetWriter(FleetReader):
         if claim is not None and move in _OF_POST:
             starts |= {EffectState.UNKNOWN}
             falls = falls and falls | {EffectState.UNKNOWN}
+        elif claim is None and move is Move.REFUSE:
+            starts -= {EffectState.SENDING}  # to withdraw it; only who sent it knows that it was not accepted
         if goal in _FINISHED:
             self._claims.pop(row_id, None)
             if move is Move.DOUBT and claim is not None:

@@ -79,6 +79,25 @@ BEGIN
     RETURN true;
 END $$;
 
+-- A row, and whether another session that lives acts for it. One that runs, and that nobody asks for, is taken.
+CREATE OR REPLACE FUNCTION finevoice.whose(a text, me bigint, row_id bigint, OUT elsewhere bool, OUT r finevoice.effects)
+LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT * INTO r FROM finevoice.effects WHERE id = row_id AND account = a;
+    elsewhere := r.session IS DISTINCT FROM me AND (r.state = 'sending'
+        OR r.session IS NOT NULL AND r.state NOT IN ('saved', 'refused', 'failed', 'done') AND finevoice.lives(r.session));
+    IF r.state = 'submitted' AND r.session IS DISTINCT FROM me AND NOT elsewhere THEN
+        UPDATE finevoice.effects SET session = me
+         WHERE id = row_id AND state = 'submitted' AND session IS NOT DISTINCT FROM r.session
+           AND EXISTS (SELECT FROM finevoice.sessions WHERE id = me)
+        RETURNING * INTO r;
+        IF r.id IS NULL THEN  -- somebody was quicker
+            SELECT * INTO r FROM finevoice.effects WHERE id = row_id AND account = a;
+            elsewhere := true;
+        END IF;
+    END IF;
+END $$;
+
 -- Act no longer for a row that was not sent. What may be paid for keeps the slot that it held before, if any.
 CREATE OR REPLACE FUNCTION finevoice.let_go(a text, me bigint, row_id bigint) RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
@@ -196,6 +215,9 @@ BEGIN
      WHERE id = row_id;
     IF gives_back AND was.state IN ('sending', 'unknown') THEN
         DELETE FROM finevoice.posts WHERE claim = was.claim;
+    END IF;
+    IF goal = 'submitted' THEN  -- somebody may have attached its task before it was known whose it is
+        DELETE FROM finevoice.strangers WHERE account = a AND task_id = tid;
     END IF;
     PERFORM finevoice.tell(a, NULL, goal, row_id);
     IF goal NOT IN ('submitted', 'saved') THEN PERFORM finevoice.grant_places(a); END IF;
