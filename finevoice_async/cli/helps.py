@@ -117,3 +117,36 @@ What needs a look comes first. The page needs no network and no server: open it 
 Example:
   finevoice report sfx
 """
+
+FLEET = """Make or show the database that sessions on several machines share.
+
+It costs nothing, and needs no key. Sessions with one key and journal="postgresql://..." are a fleet: they share the
+slots of your plan, and an effect with a key is made once. `init` makes the tables, those of the queue, too, if
+procrastinate is installed; to run it again is harmless.
+
+In a pipe each key is a line of fields between tabs: the key's hash, sessions, running, waiting, sending, unknown,
+done, failed, the longest wait in seconds, slots taken, slots of the plan.
+
+\b
+Examples:
+  finevoice fleet init postgresql://me@db.example/sounds
+  finevoice fleet init --sql | psql sounds
+  finevoice fleet postgresql://me@db.example/sounds --watch
+
+A password is best kept in PGPASSWORD or ~/.pgpass: other users of this machine may see what you type.
+"""
+
+WORKER = """Make the effects that programs have put into the queue of a fleet.
+
+Each new effect costs one of your plan; a key is one effect, however often it was queued or delivered. Run as many
+workers as you like, on any machine: the plan is shared. One may be killed at any time, another finishes its jobs.
+Ctrl-C or SIGTERM ends it: what runs is finished and saved, the rest stays in the queue; again, it ends at once.
+
+A job is tried again if certainly nothing was sent, or what was made could not be fetched. Other failures stay in the
+queue as failed. What is perhaps paid is never sent again by this.
+
+\b
+Examples:
+  finevoice worker postgresql://me@db.example/sounds --out sfx
+  finevoice worker postgresql://me@db.example/sounds --max-concurrency 10
+"""

@@ -1,0 +1,71 @@
+"""One look at a fleet's database from outside: nobody joins, nothing is written, no key is needed."""
+
+from __future__ import annotations
+
+import attrs
+import psycopg
+
+from finevoice_async.adapters.postgres import schema
+from finevoice_async.adapters.postgres.connection import connect, explain, place_of
+from finevoice_async.errors import JournalError
+from finevoice_async.shared_ports import FleetStats
+
+_NAMES = ", ".join(f"f.{field.name}" for field in attrs.fields(FleetStats))
+_ACCOUNTS = f"SELECT a.account, {_NAMES} FROM finevoice.accounts a, finevoice.fleet(a.account) f ORDER BY a.account"  # noqa: S608 - names of ours
+_JOBS = (
+    "SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing'), "
+    "count(*) FILTER (WHERE status IN ('failed', 'aborted')) FROM procrastinate_jobs WHERE queue_name = 'finevoice'"
+)
+
+
+@attrs.frozen
+class JobCounts:
+    """The jobs of the queue.
+
+    Attributes:
+        waiting: They wait for a worker, or to be tried again.
+        in_hand: A worker has them.
+        failed: They came to nothing, and stay to be looked at.
+    """
+
+    waiting: int
+    in_hand: int
+    failed: int
+
+
+@attrs.frozen
+class FleetLook:
+    """What a database holds.
+
+    Attributes:
+        accounts: What the sessions of each key do; a key by its hash.
+        jobs: The queue's, for all keys; None if there is no queue.
+    """
+
+    accounts: dict[str, FleetStats]
+    jobs: JobCounts | None
+
+
+async def look(url: str) -> FleetLook:
+    """Look.
+
+    Raises:
+        JournalError: The database cannot be reached, or has no schema of this version.
+    """
+    try:
+        connection = await connect(url)
+        try:
+            await schema.check(connection, url)
+            cursor = await connection.execute(_ACCOUNTS)
+            accounts = {account: FleetStats(*numbers) for account, *numbers in await cursor.fetchall()}
+            cursor = await connection.execute("SELECT to_regclass('procrastinate_jobs') IS NOT NULL")
+            has_queue = await cursor.fetchone()
+            if has_queue is None or not has_queue[0]:
+                return FleetLook(accounts, None)
+            cursor = await connection.execute(_JOBS)
+            counts = await cursor.fetchone()
+            return FleetLook(accounts, None if counts is None else JobCounts(*counts))
+        finally:
+            await connection.close()
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        raise JournalError(f"The fleet's database {place_of(url)} cannot be read: {explain(error)}.") from error
