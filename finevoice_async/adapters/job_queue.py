@@ -31,6 +31,9 @@ QUEUE_ERRORS: Final = (exceptions.ProcrastinateException, psycopg.Error, OSError
 _MISSING: Final = ("42P01", "42883", "42704")  # no such table, function, type
 _MAKE = """BEGIN;
 SELECT pg_advisory_xact_lock(1180070776, 0);  -- two at once take turns
+-- Where the user's tables are, but never in the schema finevoice: a user of that name has it first in the search path.
+SELECT set_config('search_path', string_agg(quote_ident(name), ', '), true)
+  FROM unnest(current_schemas(false)) AS name WHERE name <> 'finevoice';
 DO $queue$ BEGIN
     IF to_regclass('procrastinate_jobs') IS NULL THEN EXECUTE $finevoice$
 {statements}
