@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("psycopg")
+psycopg = pytest.importorskip("psycopg")
 
 from databases import VARIABLE, Databases, Server, folder_of_programs
 from fleets import Join, Member
@@ -75,3 +75,15 @@ async def join(url: str) -> AsyncIterator[Join]:
             return member
 
         yield make
+
+
+@pytest.fixture
+def queue_url(url: str) -> Iterator[str]:
+    """A database with the schema and an empty queue."""
+    from finevoice_async.adapters import job_queue
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(job_queue.script().encode())
+    yield url
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("TRUNCATE procrastinate_jobs, procrastinate_workers, procrastinate_events CASCADE")
