@@ -65,6 +65,9 @@ _LOWEST: Final = (
 )
 
 
+_NEVER: Final = 1e6  # seconds
+
+
 @attrs.frozen(kw_only=True)
 class JobUpdate:
     """What became of a job.
@@ -108,7 +111,7 @@ def again_in(error: BaseException, attempts: int) -> float | None:
     return max(delay, min(error.retry_after or 0.0, LONGEST_DELAY))
 
 
-class _Again(BaseRetryStrategy):
+class _AgainIn(BaseRetryStrategy):
     """Tells procrastinate the same."""
 
     def get_retry_decision(self, *, exception: BaseException, job: procrastinate_jobs.Job) -> RetryDecision | None:
@@ -146,7 +149,7 @@ class Worker:
         self._told = told
         self._fleet = fleet
         self._app = make_app(url)
-        self._app.task(name=TASK, queue=QUEUE, retry=_Again(), pass_context=True)(self._do)
+        self._app.task(name=TASK, queue=QUEUE, retry=_AgainIn(), pass_context=True)(self._do)
         # All mutable state:
         self.stopped_by: FineVoiceError | None = None  # an error that every job would meet
         self._ended = asyncio.Event()  # take no more
@@ -193,8 +196,7 @@ class Worker:
                     await self._serve_while_it_goes()
                 except QUEUE_ERRORS as error:  # the database is away, or the others took this worker for dead
                     log.warning("the queue is away (%s); no jobs are taken until it is back", describe(error))
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._ended.wait(), LOOK)
+                    await _comes(self._ended, LOOK)
         finally:
             with contextlib.suppress(*QUEUE_ERRORS):  # the server drops what cannot be closed
                 await self._app.close_async()
@@ -207,19 +209,18 @@ class Worker:
             fetch_job_polling_interval=LOOK,
             delete_jobs="successful",
             install_signal_handlers=False,
-            update_heartbeat_interval=self._fleet.beat,
+            update_heartbeat_interval=_NEVER,  # `_keep` does it, also while the last jobs are finished
             stalled_worker_timeout=self._fleet.lease,
         )
-        sides = [
-            asyncio.create_task(self._keep(worker), name="finevoice-worker-beat"),
-            asyncio.create_task(self._end(worker), name="finevoice-worker-end"),
-        ]
+        done = asyncio.Event()
+        keeping = asyncio.create_task(self._keep(worker, done), name="finevoice-worker-beat")
+        ending = asyncio.create_task(self._end(worker), name="finevoice-worker-end")
         try:
             await worker.run()  # type: ignore[no-untyped-call]  # it says nothing of its result
         finally:
-            for side in sides:
-                side.cancel()
-            await asyncio.wait(sides)
+            done.set()  # a statement under way is let end: a cancelled one costs its connection
+            ending.cancel()
+            await asyncio.wait([keeping, ending])
 
     async def _end(self, worker: QueueWorker) -> None:
         """Once it ends: take no more, and give back what waits for a slot; nothing of that was sent."""
@@ -238,10 +239,9 @@ class Worker:
             return False
         return task is not None and task.status is TaskStatus.QUEUED
 
-    async def _keep(self, worker: QueueWorker) -> None:
+    async def _keep(self, worker: QueueWorker, done: asyncio.Event) -> None:
         """Say that this worker lives, also while it only finishes what runs, and look after the jobs of the dead."""
-        while True:
-            await asyncio.sleep(self._fleet.beat)
+        while not await _comes(done, self._fleet.beat):
             if worker.worker_id is None:
                 continue
             try:
@@ -290,3 +290,10 @@ class Worker:
         again = again_in(error, attempts)
         task_id = getattr(error, "task_id", None)
         self._told(JobUpdate(key=key, task_id=task_id, error=error, again_in=again))
+
+
+async def _comes(event: asyncio.Event, within: float) -> bool:
+    """Wait for an event, for so many seconds at most, and tell whether it has come."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), within)
+    return event.is_set()

@@ -11,10 +11,13 @@ from typing import Any, Unpack
 import attrs
 from fleets import QUICK, sql
 
-from finevoice_async import FineVoiceSession
+from finevoice_async import FineVoiceSession, Timeouts
 from finevoice_async.queue import Queue
 from finevoice_async.testing import EmulatedService, SessionOptions
 from finevoice_async.worker import JobUpdate, Worker
+
+PATIENT = Timeouts(connect=10.0, read=20.0, task=60.0, close=2.0)
+"""The service shares the machine with a database and other programs."""
 
 
 def jobs(url: str) -> list[tuple[str, str, int]]:
@@ -63,7 +66,13 @@ async def at_work(
     service: EmulatedService, url: str, folder: Path, *, concurrency: int = 20, **options: Unpack[SessionOptions]
 ) -> AsyncIterator[Shift]:
     """Let a worker work, with a session of its own."""
-    chosen: SessionOptions = {"journal": url, "fleet": QUICK, "max_concurrency": 2, **options}
+    chosen: SessionOptions = {
+        "journal": url,
+        "fleet": QUICK,
+        "max_concurrency": 2,
+        "timeouts": PATIENT,
+        **options,
+    }
     updates: list[JobUpdate] = []
     stop = asyncio.Event()
     async with service.session(**chosen) as session:

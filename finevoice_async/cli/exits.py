@@ -9,7 +9,7 @@ import sys
 from finevoice_async import errors
 from finevoice_async.cli.talk import UnwrittenError, plain, without_passwords
 
-OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 8, 130
+OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, JOURNAL, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 7, 8, 130
 
 EPILOG = "\n".join(
     [
@@ -61,7 +61,7 @@ _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
     ),
     ((errors.SubmitUnknownError,), UNKNOWN),
     ((errors.DownloadError,), NOT_SAVED),
-    ((errors.JournalError,), 7),
+    ((errors.JournalError,), JOURNAL),
 )
 
 WAIT_ON = (errors.TaskTimeoutError, errors.PollError, errors.DownloadError, errors.SessionClosedError)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-psycopg = pytest.importorskip("psycopg")
+pytest.importorskip("psycopg")
 
 from databases import VARIABLE, Databases, Server, folder_of_programs
 from fleets import Join, Member
@@ -80,6 +80,8 @@ async def join(url: str) -> AsyncIterator[Join]:
 @pytest.fixture
 def queue_url(url: str) -> Iterator[str]:
     """A database with the schema and an empty queue."""
+    import psycopg
+
     from finevoice_async.adapters import job_queue
 
     with psycopg.connect(url, autocommit=True) as connection:

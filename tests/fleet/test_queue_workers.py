@@ -183,7 +183,8 @@ async def test_another_request_for_a_key(service: EmulatedService, queue_url: st
         for args in ('{"request": "{", "key": "x", "owner": null}', '{"key": "y"}'):
             sql(
                 queue_url,
-                "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES ('finevoice', 'finevoice.generate', %s)",
+                "INSERT INTO procrastinate_jobs (queue_name, task_name, args) "
+                "VALUES ('finevoice', 'finevoice.generate', %s)",
                 args,
             )
         await until(lambda: len(shift.updates) == 4)
@@ -212,7 +213,7 @@ async def test_jobs_of_the_dead(service: EmulatedService, queue_url: str, tmp_pa
 
 
 async def test_a_worker_that_others_took_for_dead(service: EmulatedService, queue_url: str, tmp_path: Path) -> None:
-    """It was paused: its row is gone, its job is another's. Awake, it goes on as a new one, and nothing is paid twice."""
+    """It was paused: its row is gone, its job is another's. Awake, it goes on as a new one; nothing is paid twice."""
     service.service_time = 0.6
     await fill(queue_url, "a")
     async with at_work(service, queue_url, tmp_path) as shift:
@@ -236,5 +237,3 @@ async def test_the_queue_is_missing(service: EmulatedService, url: str, tmp_path
                 await shift.work
     finally:
         sql(url, "ALTER TABLE IF EXISTS elsewhere RENAME TO procrastinate_jobs")
-
-
