@@ -5,8 +5,10 @@ from __future__ import annotations
 import attrs
 import psycopg
 
-from finevoice_async.adapters.postgres import schema
+from finevoice_async.adapters.postgres import rows, schema
 from finevoice_async.adapters.postgres.connection import connect, explain, place_of
+from finevoice_async.adapters.postgres.journal import account_of
+from finevoice_async.core.ledger import JournalRow
 from finevoice_async.errors import JournalError
 from finevoice_async.shared_ports import FleetStats
 
@@ -16,6 +18,24 @@ _JOBS = (
     "SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing'), "
     "count(*) FILTER (WHERE status IN ('failed', 'aborted')) FROM procrastinate_jobs WHERE queue_name = 'finevoice'"
 )
+
+
+async def read_rows(url: str, api_key: str) -> list[JournalRow]:
+    """Return all effects of a key, in the order of their rows.
+
+    Raises:
+        JournalError: The database cannot be read, or has no schema of this version.
+    """
+    try:
+        connection = await connect(url)
+        try:
+            await schema.check(connection, url)
+            cursor = await connection.execute(f"{rows.SELECT} ORDER BY id", (account_of(api_key),))
+            return [rows.read_row(each).row for each in await cursor.fetchall()]
+        finally:
+            await connection.close()
+    except (psycopg.Error, OSError, TimeoutError) as error:
+        raise JournalError(f"The fleet's database {place_of(url)} cannot be read: {explain(error)}.") from error
 
 
 @attrs.frozen

@@ -63,7 +63,8 @@ async def run_batch(
 ) -> BatchReport:
     """Make what a manifest names and the folder does not hold; run again, it goes on where it was.
 
-    With a journal in the session nothing is paid for twice, whatever happens. Without one, the lock alone tells what
+    With a journal in the session nothing is paid for twice, whatever happens; with a fleet's, on several machines at
+    once: each sound is made by one of them, and fetched by all. Without one, the lock alone tells what
     was made, and a crash forgets what was under way. What is perhaps paid for is never sent again.
 
     Cancelled, it ends at once: what runs is in the journal and in `session.tasks`.
@@ -86,7 +87,8 @@ async def run_batch(
     folder = Path(out)
     if options.finish is not None:
         options.finish.check()
-    survey = Survey(manifest, folder, hashes)
+    shared = await _is_shared(session)
+    survey = Survey(manifest, folder, hashes, shared=shared)
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
     await _take_in_journal(session, survey)
@@ -102,6 +104,7 @@ async def run_batch(
         limits=Limits(max_failures=options.max_failures, reroll_silent=options.reroll_silent),
         next_take=todo.takes.another,
         on_update=on_update,
+        shared=shared,
     )
     unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
@@ -124,6 +127,15 @@ async def run_batch(
     )
     await anyio.to_thread.run_sync(_fill, report, plan, work.results, options)
     return report
+
+
+async def _is_shared(session: FineVoiceSession) -> bool:
+    """Tell whether the session's journal is a fleet's."""
+    try:
+        await session.fleet()
+    except ConfigurationError:
+        return False  # whatever else is wrong, the first submission says so
+    return True
 
 
 def _there(plan: Plan, saved: list[BatchResult], options: BatchOptions) -> list[LockRecord]:

@@ -53,14 +53,16 @@ class Hashes:
 class Survey:
     """Gathers what is known of a manifest's sounds."""
 
-    def __init__(self, manifest: Manifest, out: Path, hashes: Hashes | None = None) -> None:
+    def __init__(self, manifest: Manifest, out: Path, hashes: Hashes | None = None, *, shared: bool = False) -> None:
         """Begin.
 
         Args:
             manifest: The sounds.
             out: The folder.
             hashes: What an earlier look has found.
+            shared: The journal is a fleet's: it has rows of others, and what is being sent may be sent elsewhere.
         """
+        self._wanted = {row.key for row in manifest} if shared else None
         self.manifest = manifest
         self.out = out
         self._hashes = hashes or Hashes()
@@ -86,6 +88,8 @@ class Survey:
             if row.key is None:
                 continue
             key, take = split_key(row.key)
+            if self._wanted is not None and (key not in self._wanted or row.state is EffectState.SENDING):
+                continue  # not of this batch; or it is wished for here, too, and followed
             known = self._take(key, take)
             waits = row.state is EffectState.QUEUED
             request = hash_request(row.request)

@@ -93,6 +93,10 @@ def batch(
     frozen: Annotated[bool, typer.Option("--frozen", help="Exit with 8 rather than pay for anything: for CI.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before paying.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and send nothing.")] = False,
+    journal: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Keep the journal in a fleet's database: several machines share the work."),
+    ] = None,
     no_journal: Annotated[bool, typer.Option("--no-journal", help="Keep no journal: a crash may cost money.")] = False,
     emulator: Annotated[bool, typer.Option("--emulator", help="Use an embedded emulator: no key, no cost.")] = False,
     base_url: BaseUrl = None,
@@ -121,6 +125,7 @@ def batch(
         purse=Purse(max_effects=max_effects, budget=budget, price=price_per_effect),
         concurrency=concurrency,
         journal=not no_journal,
+        database=journal,
         frozen=frozen,
         yes=yes,
         dry_run=dry_run,

@@ -114,8 +114,8 @@ def _show(found: FleetLook, *, clear: bool) -> None:
     unknown = sum(stats.unknown for stats in found.accounts.values())
     if unknown and not clear:
         say(
-            f"{count(unknown, 'effect')} perhaps paid: only you can tell. Look at your account, then settle each with",
-            "adopt, discard or resubmit of a session; its unknown() gives them.",
+            f"{count(unknown, 'effect')} perhaps paid: only you can tell. Look at your account, then settle each",
+            "with adopt, discard or resubmit of a session; its unknown() gives them.",
         )
 
 

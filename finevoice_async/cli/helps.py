@@ -107,6 +107,9 @@ Examples:
   finevoice report sfx                             # one page to hear all
 
 --max-effects and --budget hold for a run, and go on with it where it was cut off.
+
+With --journal URL several machines may run the same list: they share the slots of your plan, each sound is paid for by
+one of them, and every one ends with all files and the same lock. See `finevoice fleet`.
 """
 
 REPORT = """Make a page to hear and compare a batch's sounds. It costs nothing.

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-_DATABASE = re.compile(r"(postgres(?:ql)?:/+)[^\"\n]*@", re.IGNORECASE)
+_DATABASE = re.compile(r"(postgres(?:ql)?:/+[^:/@\s\"]*):[^\"\n]*@", re.IGNORECASE)
 _PASSWORD = re.compile(r"(password=)[^&\s\"']*", re.IGNORECASE)
 
 _unwritten: list[OSError] = []  # why lines of the result could not be written; the end of the run says it
@@ -170,8 +170,8 @@ def listed(lines: Iterable[str]) -> list[str]:
 
 
 def without_passwords(text: str) -> str:
-    """Return a text in which no URL of a database shows who logs in with which password."""
-    return _PASSWORD.sub(r"\1***", _DATABASE.sub(r"\1***@", text))
+    """Return a text in which no URL of a database shows its password."""
+    return _PASSWORD.sub(r"\1***", _DATABASE.sub(r"\1:***@", text))
 
 
 def fit(text: str, room: int) -> str:
