@@ -24,7 +24,7 @@ from procrastinate.worker import Worker as QueueWorker
 
 from finevoice_async.adapters.job_queue import QUEUE, QUEUE_ERRORS, TASK, Job, check, describe, make_app, unpaid
 from finevoice_async.config import Fleet
-from finevoice_async.core.tasks import TaskStatus
+from finevoice_async.core.ledger import EffectState
 from finevoice_async.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -227,17 +227,19 @@ class Worker:
         await self._ended.wait()
         worker.stop()  # type: ignore[no-untyped-call]  # the same
         while True:
+            waiting = await self._waiting()
             for job, key in list(self._in_hand.items()):
-                if await self._waits(key) and not job.done():
+                if key in waiting:
                     job.cancel()
             await asyncio.sleep(self._fleet.beat)  # what is held for a service that is full waits again
 
-    async def _waits(self, key: str) -> bool:
+    async def _waiting(self) -> set[str | None]:
+        """Return the keys of all that is certainly not sent yet."""
         try:
-            task = await self._session.find(key=key)
-        except FineVoiceError:  # its job hears of it, too
-            return False
-        return task is not None and task.status is TaskStatus.QUEUED
+            return {row.key async for row in self._session.rows(EffectState.QUEUED)}
+        except FineVoiceError as error:  # its jobs hear of it, too
+            log.warning("what waits cannot be given back: %s", error)
+            return set()
 
     async def _keep(self, worker: QueueWorker, done: asyncio.Event) -> None:
         """Say that this worker lives, also while it only finishes what runs, and look after the jobs of the dead."""

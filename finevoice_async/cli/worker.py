@@ -53,8 +53,8 @@ async def work(job: WorkerJob) -> int:
     from finevoice_async.adapters.job_queue import check
     from finevoice_async.worker import Worker  # with procrastinate
 
-    await check(job.url)
     Place(f"{job.out}/", overwrite=True).prepare(noted=True)
+    await check(job.url)
     view = _View(job)
     stopping = Stopping(view.say_stopping)
     worker: Worker | None = None
