@@ -38,10 +38,24 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]
         yield service
 
 
+_started: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _no_program_outlives_its_test() -> Iterator[None]:
+    yield
+    while _started:
+        process = _started.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
 def batch(machine: str, url: str, *options: str) -> subprocess.Popen[str]:
     """Start the command on a machine."""
     words = ("batch", "m.jsonl", "--out", "out", "--journal", url, "--concurrency", "3", "--json", *options)
-    return start(*words, cwd=machine)
+    _started.append(start(*words, cwd=machine))
+    return _started[-1]
 
 
 def summary(process: subprocess.Popen[str], code: int = 0) -> dict[str, object]:
