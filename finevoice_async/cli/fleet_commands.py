@@ -15,17 +15,16 @@ from finevoice_async.config import BASE_URL_VARIABLE
 
 INIT = "init"
 
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[init] URL", help="The database: postgresql://user@host/database.", show_default=False),
-]
+First = Annotated[str | None, typer.Argument(metavar="init", help="Make what is missing, and look at nothing.")]
+Second = Annotated[str | None, typer.Argument(metavar="URL", help="The database: postgresql://user@host/database.")]
 Url = Annotated[str, typer.Argument(metavar="URL", help="The database: postgresql://user@host/database.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and what is logged.")]
 
 
 def fleet(
-    words: Words = None,
+    first: First = None,
+    second: Second = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
     sql: Annotated[bool, typer.Option("--sql", help="With init: print what would be done, and do nothing.")] = False,
     as_json: Json = False,
@@ -34,7 +33,7 @@ def fleet(
     """Run the command."""
     from finevoice_async.cli.fleet import init, show_fleet
 
-    given = list(words or ())
+    given = [word for word in (first, second) if word is not None]
     wants_init = given[:1] == [INIT]
     urls = given[1:] if wants_init else given
     if len(urls) > 1:

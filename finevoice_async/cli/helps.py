@@ -123,7 +123,7 @@ Example:
 
 FLEET = """Make or show the database that sessions on several machines share.
 
-It costs nothing, and needs no key. Sessions with one key and journal="postgresql://..." are a fleet: they share the
+It costs nothing, and needs no key. Sessions with one key and a database as their journal are a fleet: they share the
 slots of your plan, and an effect with a key is made once. `init` makes the tables, those of the queue, too, if
 procrastinate is installed; to run it again is harmless.
 
