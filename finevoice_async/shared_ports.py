@@ -11,8 +11,10 @@ import attrs
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.ports import Begun, Journal, Slots
+from finevoice_async.reprs import with_safe_repr
 
 
+@with_safe_repr
 @attrs.frozen
 class FleetStats:
     """What a whole fleet is doing.

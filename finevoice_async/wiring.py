@@ -97,7 +97,7 @@ class Wiring:
         warn_of_budget(polling, max_concurrency)
         self.timeouts = timeouts
         self.max_concurrency = max_concurrency
-        self._shared = shared = make_shared_journal(journal, key, max_concurrency, clock, fleet)
+        self._shared = shared = make_shared_journal(journal, key, max_concurrency, clock, fleet, budget)
         if shared is not None and slots is not None:
             raise ConfigurationError("slots cannot be given with a journal in PostgreSQL: the fleet's slots are there.")
         self._journal: Journal | None = make_journal(journal, clock) if shared is None else shared

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import pytest
 from fleet_sessions import SOON, Sessions, journal_of, timed
 from fleets import until
 
 from finevoice_async import (
+    Budget,
+    BudgetExceededError,
     EffectState,
     FineVoiceSession,
     InvalidRequestError,
@@ -65,7 +68,7 @@ async def test_a_key_is_one_effect_in_the_whole_fleet(fleet: Sessions) -> None:
 
 
 async def test_one_awaits_what_another_submitted(fleet: Sessions) -> None:
-    """Found by its key or its task id it is followed: without a slot, without a poll, and with its end within a moment."""
+    """Found by its key or its task id it is followed: no slot, no poll, and its end within a moment."""
     a, b = await fleet.open(), await fleet.open()
     task = await a.submit("Door", key="k")
     found = await b.find(key="k")
@@ -126,7 +129,7 @@ async def test_a_caller_who_leaves_takes_nothing_from_another_session(fleet: Ses
     a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
     running = await a.submit("first")
     wish = asyncio.ensure_future(a.generate("Door", key="k"))
-    await until(lambda: a.stats.waiting == 1)
+    await until(lambda: journal_of(a).slots.waiting_here)
     other = asyncio.ensure_future(b.generate("Door", key="k"))
     await until(lambda: "Following 1" in repr(b._parts._following))
     wish.cancel()
@@ -247,6 +250,21 @@ async def _written(session: FineVoiceSession, count: int) -> bool:
         return (await session.fleet()).done == count
 
     return await until(are_done) >= 0
+
+
+async def test_a_budget_is_the_fleets(fleet: Sessions) -> None:
+    """What others have submitted in its time counts; what is beyond it is not sent, and says when the next may be."""
+    budget = Budget(effects=3, per=timedelta(minutes=1))
+    a, b = await fleet.open(budget=budget), await fleet.open(budget=budget)
+    results = await asyncio.gather(
+        *[each.generate(f"{number}", key=f"{number}") for number, each in enumerate((a, b, a, b, b))],
+        return_exceptions=True,
+    )
+    errors = [result for result in results if isinstance(result, BaseException)]
+    assert [type(error) for error in errors] == [BudgetExceededError] * 2
+    assert all(0 < (error.retry_after or 0) <= 60 for error in errors if isinstance(error, BudgetExceededError))
+    assert fleet.service.ledger.posts == 3
+    assert [row async for row in a.rows(EffectState.SENDING, EffectState.UNKNOWN)] == []
 
 
 async def test_keys_in_one_database(url: str, no_leaks: object) -> None:

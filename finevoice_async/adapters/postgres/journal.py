@@ -19,7 +19,7 @@ from finevoice_async.adapters.postgres.membership import Membership
 from finevoice_async.adapters.postgres.slots import FleetSlots
 from finevoice_async.adapters.postgres.watchers import Watchers
 from finevoice_async.adapters.postgres.writing import TO_SEND, FleetWriter, nothing
-from finevoice_async.config import Fleet
+from finevoice_async.config import Budget, Fleet
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Clock
@@ -51,7 +51,9 @@ class PostgresJournal(FleetWriter):
       names it, so that a fact of an earlier POST moves nothing of a later one.
     """
 
-    def __init__(self, url: str, api_key: str, plan: int, clock: Clock, options: Fleet) -> None:
+    def __init__(
+        self, url: str, api_key: str, plan: int, clock: Clock, options: Fleet, budget: Budget | None = None
+    ) -> None:
         """Name the database.
 
         Args:
@@ -60,10 +62,12 @@ class PostgresJournal(FleetWriter):
             plan: How many tasks may run at once.
             clock: The session's clock.
             options: How the session lives in the fleet.
+            budget: What the whole fleet may submit in a time, as far as this session goes by it.
         """
         # All mutable state:
         self._url = url
         self._options = options
+        self._budget = budget
         self._clock = clock
         self.account = account_of(api_key)
         self.slots = FleetSlots(self)

@@ -23,7 +23,7 @@ import psycopg
 
 from finevoice_async.adapters.postgres.connection import Connection, connect, explain, is_away
 from finevoice_async.adapters.postgres.membership import Membership
-from finevoice_async.errors import JournalError
+from finevoice_async.errors import FineVoiceError, JournalError
 
 log = logging.getLogger("finevoice_async")
 T = TypeVar("T")
@@ -88,9 +88,9 @@ class Call(Generic[T]):
             self.future.set_result(result)
         self.after(result)
 
-    def fail(self, error: JournalError) -> None:
+    def fail(self, error: FineVoiceError) -> None:
         """Log a write that failed: perhaps nobody awaits it, and its task id must be found somewhere."""
-        if self.what:
+        if self.what and isinstance(error, JournalError):
             log.error("journal: writing %s (task %s) failed: %s", self.what, self.task_id, error)
         if not self.future.done():
             self.future.set_exception(error)
@@ -195,7 +195,7 @@ class Line:
             for call, rows in zip(calls, results, strict=True):
                 try:
                     call.settle(call.read(rows))
-                except JournalError as error:
+                except FineVoiceError as error:
                     call.fail(error)
             del self._batch[: len(calls)]
 

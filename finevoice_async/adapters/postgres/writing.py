@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -12,11 +14,11 @@ import psycopg
 from finevoice_async.adapters.postgres import rows
 from finevoice_async.adapters.postgres.reading import FleetReader
 from finevoice_async.adapters.postgres.slots import FleetSlots
-from finevoice_async.config import Fleet
+from finevoice_async.config import Budget, Fleet
 from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, OF_TASK, SPENDS, EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
-from finevoice_async.errors import JournalError
+from finevoice_async.errors import BudgetExceededError, JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
 
 TO_SEND: Final = (EffectState.QUEUED, EffectState.UNKNOWN, EffectState.LOST)
@@ -36,6 +38,7 @@ class FleetWriter(FleetReader):
 
     slots: FleetSlots
     _options: Fleet
+    _budget: Budget | None
     _claims: dict[int, int]  # by row: of those that this session acts for
     _doubted: dict[int, int]  # by row: of those that it could not tell what became of
 
@@ -59,8 +62,11 @@ class FleetWriter(FleetReader):
         spelled = (claim, rows.spell_text(key), rows.spell_request(request), rows.spell_text(owner))
         return self._put(
             f"SELECT f.mine, f.elsewhere, {rows.OF_FUNCTION} "  # noqa: S608 - names of ours
-            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
-            lambda turn: (self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
+            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
+            lambda turn: (
+                *(self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
+                *self._limit,
+            ),
             partial(self._begun, claim),
             what="a new row" if key is None else f"a new row with key {shorten(key)}",
             needs_member=True,
@@ -215,7 +221,9 @@ class FleetWriter(FleetReader):
         starts = [start.value for start in MOVES[move][0]]
 
         def sent(found: list[tuple[Any, ...]]) -> bool:
-            ((made,),) = found
+            ((made, free_in),) = found
+            if free_in is not None:
+                raise self._spent(free_in)
             if made:
                 self._claims[row_id] = claim
                 self.slots.forget(row_id)
@@ -223,11 +231,26 @@ class FleetWriter(FleetReader):
             return bool(made)
 
         return self._put(
-            "SELECT finevoice.send_effect(%s, %s, %s, %s, %s, %s, %s, %s)",
-            lambda turn: (self.account, turn.me, row_id, seen, claim, starts, _kept(move), turn.again),
+            "SELECT * FROM finevoice.send_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            lambda turn: (self.account, turn.me, row_id, seen, claim, starts, _kept(move), turn.again, *self._limit),
             sent,
             what=f"row {row_id} as sending",
             needs_member=True,
+        )
+
+    @property
+    def _limit(self) -> tuple[int | None, timedelta | None]:
+        """How many submissions the fleet may make, and in what time."""
+        budget = self._budget
+        return (None, None) if budget is None or budget.per is None else (budget.effects, budget.per)
+
+    def _spent(self, free_in: float) -> BudgetExceededError:
+        most, per = self._limit
+        seconds = math.ceil(max(free_in, 0.0))
+        return BudgetExceededError(
+            f"The budget is spent: {most} submissions in {per}, by all sessions that share the database. The next is "
+            f"free in {timedelta(seconds=seconds)}, at the latest. Nothing was sent and nothing paid.",
+            retry_after=seconds,
         )
 
     def _unclaimed(self, row_id: int, move: Move) -> asyncio.Future[bool]:

@@ -10,7 +10,7 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.journal_calls import called, journalled, nothing_sent
 from finevoice_async.engine.records import Submission
 from finevoice_async.engine.rows import about
-from finevoice_async.errors import InvalidRequestError, JournalError
+from finevoice_async.errors import BudgetExceededError, InvalidRequestError, JournalError
 from finevoice_async.ports import Begun
 from finevoice_async.shared_ports import FleetStats, SharedJournal
 
@@ -141,14 +141,23 @@ class SharedBookkeeper(Bookkeeper):
         """Have it on disk that a POST may leave, and that nobody takes this session for dead. False: it must not.
 
         Raises:
+            BudgetExceededError: The fleet has spent the session's budget.
             JournalError: It could not be written; then nothing may be sent.
         """
-        while submission.state is EffectState.SENDING or await super().sending(submission):
+        while submission.state is EffectState.SENDING or await self._sending(submission):
             if self._shared.is_sure():
                 return True
             await self.held(submission, "its session may count as dead; it is sent once that is known")
             await self._shared.until_sure()
         return False
+
+    async def _sending(self, submission: Submission) -> bool:
+        before = submission.state
+        try:
+            return await super().sending(submission)
+        except BudgetExceededError:  # others have spent it
+            submission.state = before
+            raise
 
     def withdrawn(self, submission: Submission, why: str, *, doubt: bool) -> asyncio.Future[bool] | None:
         """Note that it will not be sent (any more) by this session; nobody acts then for a row that waits on."""
