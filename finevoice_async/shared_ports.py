@@ -144,6 +144,18 @@ class SharedJournal(Journal, Protocol):
         """Act no longer for a row that was not sent."""
         ...
 
+    def give_away(self) -> asyncio.Future[None]:
+        """Act no longer for any row that runs, nor for any that others leave: other sessions do."""
+        ...
+
+    def free_slot(self, row_id: int) -> asyncio.Future[None]:
+        """Let a row of this session's that runs keep no slot any more: its task was given up."""
+        ...
+
+    def close_at_once(self) -> None:
+        """Drop the connections, for who has no event loop any more: for the others this session has died."""
+        ...
+
     def whose(self, row_id: int) -> asyncio.Future[Begun | None]:
         """Return a row, and whether another living session acts for it; one that runs and nobody follows is taken."""
         ...

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from databases import Databases, Server
 from fleet_sessions import Sessions, freeze, journal_of
-from fleets import QUICK, until
+from fleets import QUICK, sql, until
 
-from finevoice_async import EffectState, FineVoiceError, SubmitUnknownError, Timeouts
+from finevoice_async import EffectState, FineVoiceError, FineVoiceSession, PollError, SubmitUnknownError, Timeouts
 from finevoice_async.adapters.postgres import schema
 from finevoice_async.core.ledger import Move
 from finevoice_async.testing import EmulatedService, make_service
@@ -223,3 +223,46 @@ async def test_a_password_is_shown_nowhere(
     shown += [caplog.text, *capsys.readouterr()]
     assert secret not in "".join(shown)
     assert os.environ.get("PGPASSWORD") is None
+
+
+async def test_a_poller_that_died(fleet: Sessions) -> None:
+    """Its tasks are followed by another session, and it adopts no more."""
+    fleet.service.service_time = 0.5
+    broken, other = await fleet.open(), await fleet.open()
+    task = await broken.submit("Door", key="k")
+    poller = broken._parts.poller._coroutine
+    assert poller is not None
+    poller.cancel()
+    with pytest.raises(PollError):
+        await task
+    await until(lambda: other.stats.running == 1)
+    assert (await other.generate("Door", key="k")).task_id == task.id
+    assert (broken.stats.running, (await other.fleet()).taken) == (1, 0)
+
+
+async def test_a_task_that_is_given_up(fleet: Sessions) -> None:
+    """What nobody waits for, and never ends, keeps no slot for ever; its row waits for its end."""
+    fleet.service.inject("task.never_ends")
+    session = await fleet.open()
+    await session.submit("Door", key="k")
+    (record,) = session._parts.inflight.tasks.values()
+    session._parts.inflight.end(record, record.timeout_error())
+
+    async def is_free() -> bool:
+        stats = await session.fleet()
+        return (stats.taken, stats.running) == (0, 1)
+
+    await until(is_free)
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_a_session_whose_loop_is_gone(url: str) -> None:
+    """The fixtures' service drops its connections, so that the fleet does not take it for a session that lives."""
+    with make_service() as service:
+        session = service.session(journal=url, fleet=QUICK)
+        asyncio.run(_made(session))
+    assert sql(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'finevoice'") == [(0,)]
+
+
+async def _made(session: FineVoiceSession) -> None:
+    await session.generate("Door")

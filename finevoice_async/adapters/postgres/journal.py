@@ -82,6 +82,7 @@ class PostgresJournal(FleetWriter):
         self._closing: asyncio.Task[BaseException | None] | None = None
         self._look_at = 0.0  # when to read again what is watched or waits
         self._pid = 0  # the opener's
+        self._adopts = options.adopt  # it follows what others leave
         self._opened = False
         self._closed = False
 
@@ -152,6 +153,13 @@ class PostgresJournal(FleetWriter):
         if (error := await asyncio.shield(self._closing)) is not None:
             raise error
 
+    def close_at_once(self) -> None:
+        """Drop the connections, for who has no event loop any more: for the others this session has died."""
+        if self._opened and os.getpid() == self._pid:
+            self._closed = True
+            self._line.drop()
+            self._membership.drop()
+
     async def _close(self) -> BaseException | None:
         if self._beat is not None:
             self._beat.cancel()
@@ -199,13 +207,15 @@ class PostgresJournal(FleetWriter):
             await self._clock.sleep(self._options.beat)
             try:
                 await self._sweep()
-            except JournalError:  # logged by whoever gave it; the next one may succeed
-                continue
+            except JournalError as error:
+                log.warning("a sign of life failed; the next one may succeed: %s", error)
+            except Exception:
+                log.exception("an unexpected error in what keeps the session in the fleet")
 
     async def _sweep(self) -> None:
         """Say that this session lives, and clean up after those that do not."""
         asked_at = self._clock.monotonic()
-        hold, adopt = self._options.hold, self._options.adopt
+        hold, adopt = self._options.hold, self._adopts
         swept = self._put(
             f"SELECT {rows.OF_SET} FROM finevoice.sweep(%s, %s, make_interval(secs => %s), %s)",  # noqa: S608 - ours
             lambda turn: (self.account, turn.me, hold, adopt),

@@ -235,6 +235,12 @@ class Line:
             with contextlib.suppress(psycopg.Error, OSError):  # it is lost already
                 await connection.close()
 
+    def drop(self) -> None:
+        """Close the connection without an event loop."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
+
     async def aclose(self, timeout: float) -> None:
         """Do what was put, within `timeout` seconds, and close; what is left then hears that it may not be written."""
         if self._worker is not None:

@@ -132,6 +132,12 @@ class Membership:
             with contextlib.suppress(psycopg.Error, OSError):  # it is lost already
                 await connection.close()
 
+    def drop(self) -> None:
+        """Close the connection without an event loop."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
+
     async def aclose(self) -> None:
         """Listen no more. Idempotent."""
         await self._stop_listening()

@@ -39,6 +39,7 @@ class FleetWriter(FleetReader):
     slots: FleetSlots
     _options: Fleet
     _budget: Budget | None
+    _adopts: bool
     _claims: dict[int, int]  # by row: of those that this session acts for
     _doubted: dict[int, int]  # by row: of those that it could not tell what became of
 
@@ -126,6 +127,25 @@ class FleetWriter(FleetReader):
             _truth,
             what=f"row {row_id} as nobody's",
             after=after,
+        )
+
+    def give_away(self) -> asyncio.Future[None]:
+        """Act no longer for any row that runs, nor for any that others leave: other sessions do."""
+        self._adopts = False
+        return self._put(
+            "SELECT finevoice.give_away(%s, %s)",
+            lambda turn: (self.account, turn.me),
+            nothing,
+            what="what runs as anybody's",
+        )
+
+    def free_slot(self, row_id: int) -> asyncio.Future[None]:
+        """Let a row of this session's that runs keep no slot any more: its task was given up."""
+        return self._put(
+            "SELECT finevoice.free_slot(%s, %s, %s)",
+            lambda turn: (self.account, turn.me, row_id),
+            nothing,
+            what=f"row {row_id} without a slot",
         )
 
     def whose(self, row_id: int) -> asyncio.Future[Begun | None]:

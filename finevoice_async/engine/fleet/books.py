@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, Move
 from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.journal_calls import called, journalled, nothing_sent
-from finevoice_async.engine.records import Submission
+from finevoice_async.engine.journal_calls import called, journalled, log_fault, nothing_sent
+from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.rows import about
-from finevoice_async.errors import BudgetExceededError, InvalidRequestError, JournalError
+from finevoice_async.errors import BudgetExceededError, InvalidRequestError, JournalError, TaskTimeoutError
 from finevoice_async.ports import Begun
 from finevoice_async.shared_ports import FleetStats, SharedJournal
 
@@ -119,6 +120,17 @@ class SharedBookkeeper(Bookkeeper):
             error.paid = None  # it may be on its way
             raise error
         return current
+
+    def give_away(self) -> None:
+        """Follow this session's tasks no more: another may."""
+        called(self._shared.give_away).add_done_callback(partial(log_fault, "that its tasks are anybody's"))
+
+    def ended(self, record: TaskRecord) -> None:
+        """Note how a task ended; one that was given up keeps no slot, though its row waits for its end still."""
+        super().ended(record)
+        if record.row_id is not None and isinstance(record.end, TaskTimeoutError):
+            free = called(self._shared.free_slot, record.row_id)
+            free.add_done_callback(partial(log_fault, f"that row {record.row_id} takes no slot"))
 
     # A submission's steps
 

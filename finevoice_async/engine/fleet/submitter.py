@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from typing import Any
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, Move
 from finevoice_async.engine.endings import closed_error, left_error
@@ -74,6 +75,9 @@ class SharedSubmitter(Submitter):
         """Take no more submissions; whoever waits, or follows another session's row, hears that this one is closed."""
         super().refuse()
         self._following.close()
+
+    def _under_way(self) -> list[asyncio.Future[Any]]:
+        return [*super()._under_way(), *self._following.jobs]
 
     # Rows
 
