@@ -1,6 +1,6 @@
 """A fleet under stress: worker processes that share a plan, and are killed, paused, and lose their database.
 
-    python benchmarks/fleet.py [--quick] [--check] [--only NAME]
+    PYTHONPATH=.:tests python benchmarks/fleet.py [--quick] [--check] [--only NAME]
 
 Six workers, a plan of five, 400 effects with keys, each key wanted twice. A worker that is killed is replaced at once,
 and what it had not made is given to another. Two runs: in `kills` a random worker dies by SIGKILL every second; in
@@ -28,26 +28,26 @@ import os
 import random
 import signal
 import statistics
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator
-from pathlib import Path
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import attrs
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-
 from databases import Databases, Server, folder_of_programs
 
+from benchmarks.fleet_worker import Place, run
 from finevoice_async import EffectState, FineVoiceSession, Fleet, Polling, SfxItem
 from finevoice_async.adapters.postgres import schema
 from finevoice_async.adapters.postgres.journal import PostgresJournal
 from finevoice_async.emulator import Constant, Emulator, EmulatorThread, LogNormal
 
-WORKER = Path(__file__).with_name("fleet_worker.py")
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["benchmarks.fleet_worker"])
 WORKERS, PLAN, AHEAD = 6, 5, 12
-BEAT, LEASE, HOLD = 0.5, 4.0, 4.0  # as `Fleet`'s own, sooner: effects take a second here
+FLEET = Fleet(beat=0.5, lease=4.0, hold=4.0)  # sooner than by the defaults: effects take a second here
 PATIENCE = 300.0
 
 
@@ -55,23 +55,22 @@ PATIENCE = 300.0
 class Worker:
     """A worker process, and the keys that it has and did not make yet."""
 
-    process: asyncio.subprocess.Process
+    process: BaseProcess
+    pipe: Connection
     keys: Counter[str] = attrs.field(factory=Counter)
     paused_until: float = 0.0
-    reading: asyncio.Task[None] | None = None
 
-    def give(self, key: str) -> None:
-        """Give it a key."""
-        assert self.process.stdin is not None
-        self.keys[key] += 1
-        self.process.stdin.write(f"{key}\n".encode())
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
 
 class Crew:
     """Owns the workers, and the keys that nobody has."""
 
     def __init__(self, database: str, service: EmulatorThread, keys: list[str]) -> None:
-        self._words = [str(WORKER), database, service.url, service.api_key, str(PLAN), *map(str, (BEAT, LEASE, HOLD))]
+        self._place = Place(database, service.url, service.api_key, PLAN, FLEET)
         self.todo = deque(keys)
         self.left = len(keys)
         self.ends: Counter[str] = Counter()
@@ -79,46 +78,50 @@ class Crew:
         self.workers: list[Worker] = []
         self.finished = asyncio.Event()
 
-    async def hire(self) -> None:
-        """Start one more."""
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(sys.executable, *self._words, stdin=pipe, stdout=pipe)
-        worker = Worker(process)
-        worker.reading = asyncio.create_task(self._hear(worker))
+    def hire(self) -> None:
+        """Start one more: forked from a process that has imported all, so that it works at once."""
+        ours, its = FORKS.Pipe()
+        process = FORKS.Process(target=run, args=(self._place, its), daemon=True)
+        process.start()
+        its.close()
+        worker = Worker(process, ours)
+        asyncio.get_running_loop().add_reader(ours.fileno(), self._hear, worker)
         self.workers.append(worker)
 
-    async def _hear(self, worker: Worker) -> None:
-        assert worker.process.stdout is not None
-        while line := (await worker.process.stdout.readline()).decode().strip():
-            what, _, rest = line.partition(" ")
+    def _hear(self, worker: Worker) -> None:
+        while worker.pipe.poll():
+            try:
+                what, key, why = worker.pipe.recv()
+            except (EOFError, ConnectionError):  # it is dead
+                asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
+                return
             if what != "ready":
-                key = rest.partition(" ")[0]
                 worker.keys[key] -= 1
                 self.ends[what] += 1
-                if what == "failed":
-                    self.failures.append(line)
                 self.left -= 1
+                if what == "failed":
+                    self.failures.append(f"{key}: {why}")
                 if not self.left:
                     self.finished.set()
             while self.todo and worker.keys.total() < AHEAD:
-                worker.give(self.todo.popleft())
+                worker.keys[self.todo[0]] += 1
+                worker.pipe.send(self.todo.popleft())
 
-    async def kill(self, worker: Worker) -> None:
+    def kill(self, worker: Worker) -> None:
         """Let one die; what it had is given to others."""
         self.workers.remove(worker)
         worker.process.kill()
-        await worker.process.wait()
-        if worker.reading is not None:
-            await worker.reading  # what it had said
-        self.todo.extendleft(worker.keys.elements())
+        worker.process.join()
+        todo, self.todo = self.todo, deque()  # it is given nothing more
+        self._hear(worker)  # what it had said
+        asyncio.get_running_loop().remove_reader(worker.pipe.fileno())
+        worker.pipe.close()
+        self.todo = deque([*worker.keys.elements(), *todo])
 
-    async def dismiss(self) -> None:
+    def dismiss(self) -> None:
         """End all of them."""
         for worker in list(self.workers):
-            worker.process.kill()
-            await worker.process.wait()
-            if worker.reading is not None:
-                await worker.reading
+            self.kill(worker)
 
 
 @attrs.define
@@ -149,7 +152,7 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
     with EmulatorThread(emulator) as service:
         crew = Crew(url, service, wanted)
         for _ in range(WORKERS):
-            await crew.hire()
+            crew.hire()
         began, kills, pauses, crashes = time.monotonic(), 0, 0, 0
         crash_at = began + 9.0
         while not crew.finished.is_set() and time.monotonic() - began < PATIENCE:
@@ -158,19 +161,19 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
             now = time.monotonic()
             for worker in crew.workers:
                 if worker.paused_until and worker.paused_until < now:
-                    worker.process.send_signal(signal.SIGCONT)
+                    worker.signal(signal.SIGCONT)
                     worker.paused_until = 0.0
             if crew.finished.is_set():
                 break
             running = [worker for worker in crew.workers if not worker.paused_until]
             victim = rng.choice(running)
             if chaos and rng.random() < 0.5 and len(running) > 2:
-                victim.process.send_signal(signal.SIGSTOP)
-                victim.paused_until = now + rng.uniform(0.5, 2.0) * LEASE
+                victim.signal(signal.SIGSTOP)
+                victim.paused_until = now + rng.uniform(0.5, 2.0) * FLEET.lease
                 pauses += 1
             else:
-                await crew.kill(victim)
-                await crew.hire()
+                crew.kill(victim)
+                crew.hire()
                 kills += 1
             if chaos and server is not None and now >= crash_at:
                 await asyncio.to_thread(server.crash)
@@ -178,17 +181,17 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
                 await asyncio.to_thread(server.start)
                 crash_at, crashes = now + 9.0, crashes + 1
         makespan = time.monotonic() - began
-        await crew.dismiss()
+        crew.dismiss()
         accepted = list(service.ledger.accepted.values())
         peak = service.ledger.most_running
         async with session_of(url, service) as session:
-            await asyncio.sleep(LEASE + 1)
+            await asyncio.sleep(FLEET.lease + 1)
             states = Counter([row.state async for row in session.rows()])
             made = {row.key async for row in session.rows(EffectState.DONE, EffectState.SAVED)}
             unknown = {row.key async for row in session.rows(EffectState.UNKNOWN)}
     times = Counter(str(task.request.prompt) for task in accepted)
     worked = sum(task.service_time for task in accepted)
-    ideal = (worked + len(unknown) * HOLD) / PLAN
+    ideal = (worked + len(unknown) * FLEET.hold) / PLAN
     name = "chaos" if chaos else "kills"
     print(f"{name}: {kills} kills, {pauses} pauses, {crashes} crashes, {makespan:.1f} s, ideal {ideal:.1f} s")
     print(f"  ends heard: {dict(crew.ends)}, rows: { {state.value: count for state, count in states.items()} }")
@@ -211,7 +214,7 @@ def session_of(url: str, service: EmulatorThread, *, plan: int = PLAN, every: fl
         service.api_key,
         base_url=service.url,
         journal=url,
-        fleet=Fleet(beat=BEAT, lease=LEASE, hold=HOLD),
+        fleet=FLEET,
         max_concurrency=plan,
         polling=Polling.fixed(every, min_gap=every),
     )
@@ -273,12 +276,12 @@ async def dead(url: str) -> list[Found]:
     """Kill a worker with all slots; see when a survivor's effect is accepted after one of its tasks has ended."""
     with EmulatorThread(Emulator(service_time=Constant(3.0), quick_sounds=True)) as service:
         crew = Crew(url, service, [f"{number}" for number in range(PLAN)])
-        await crew.hire()
+        crew.hire()
         async with session_of(url, service) as session:
             await until_taken(session, PLAN)
             wish = asyncio.create_task(session.submit("survivor"))
             await asyncio.sleep(0.3)
-            await crew.kill(crew.workers[0])
+            crew.kill(crew.workers[0])
             await wish
             accepted = list(service.ledger.accepted.values())
     return [Found("a dead worker's slot is back, in s", accepted[-1].at - min(each.ends_at for each in accepted), 2.0)]

@@ -1,59 +1,69 @@
-"""A worker of `fleet.py`: makes the effects whose keys come in on its lines, until it is killed.
-
-    python benchmarks/fleet_worker.py DATABASE SERVICE API_KEY PLAN BEAT LEASE HOLD
-
-For each key it says `made KEY`, `unknown KEY` or `failed KEY WHY` on a line.
-"""
+"""A worker of `fleet.py`: makes the effects whose keys come in by its pipe, until it is killed."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
+from multiprocessing.connection import Connection
+
+import attrs
 
 from finevoice_async import FineVoiceError, FineVoiceSession, Fleet, Polling, SubmitUnknownError, Timeouts
+from finevoice_async.adapters.postgres.journal import PostgresJournal  # noqa: F401 - before the fork, not after
 
 
-def say(*words: str) -> None:
-    """Say something on a line."""
-    sys.stdout.write(" ".join(words) + "\n")
-    sys.stdout.flush()
+@attrs.frozen
+class Place:
+    """Where a worker works.
+
+    Attributes:
+        database: The fleet's.
+        service: The service's address.
+        api_key: The key.
+        plan: Tasks at once.
+        fleet: How it lives.
+    """
+
+    database: str
+    service: str
+    api_key: str
+    plan: int
+    fleet: Fleet
 
 
-async def make(session: FineVoiceSession, key: str) -> None:
-    """Make one effect."""
+async def make(session: FineVoiceSession, key: str, pipe: Connection) -> None:
+    """Make one effect, and say what came of it."""
     try:
         await session.generate(key, key=key)
     except SubmitUnknownError:
-        say("unknown", key)
+        pipe.send(("unknown", key, ""))
     except FineVoiceError as error:
-        say("failed", key, repr(error))
+        pipe.send(("failed", key, repr(error)))
     else:
-        say("made", key)
+        pipe.send(("made", key, ""))
 
 
-async def main(database: str, service: str, key: str, plan: str, *times: str) -> None:
-    """Read keys and make them."""
-    beat, lease, hold = map(float, times)
-    keys = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(keys), sys.stdin)
+def run(place: Place, pipe: Connection) -> None:
+    """Make what comes; the end of a forked process is its death."""
+    asyncio.run(_run(place, pipe))
+
+
+async def _run(place: Place, pipe: Connection) -> None:
+    making = set()
     async with FineVoiceSession(
-        key,
-        base_url=service,
-        journal=database,
-        fleet=Fleet(beat=beat, lease=lease, hold=hold),
-        max_concurrency=int(plan),
+        place.api_key,
+        base_url=place.service,
+        journal=place.database,
+        fleet=place.fleet,
+        max_concurrency=place.plan,
         polling=Polling.fixed(0.1, min_gap=0.05),
         timeouts=Timeouts(read=5.0),
     ) as session:
-        say("ready")
-        making = set()
-        while line := (await keys.readline()).decode().strip():
-            task = asyncio.create_task(make(session, line))
+
+        def take() -> None:
+            task = asyncio.create_task(make(session, pipe.recv(), pipe))
             making.add(task)
             task.add_done_callback(making.discard)
-        await asyncio.gather(*making)
 
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+        asyncio.get_running_loop().add_reader(pipe.fileno(), take)
+        pipe.send(("ready", "", ""))
+        await asyncio.Event().wait()
