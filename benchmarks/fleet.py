@@ -12,8 +12,8 @@ and what it had not made is given to another. Two runs: in `kills` a random work
 - unknown: rows in doubt at the end; at most one for each kill and each place;
 - makespan: beside the time that all tasks, and all that was held for what is unknown, take at five places.
 
-`cost` makes effects one after another: commits and time of the store for each. `news` is how long after one session
-another hears of an end. `dead` is when a killed worker's slots are free, after its tasks have ended.
+`cost` is commits for each of many effects, and the store's time for each of some one after another. `news` is how long
+after one session another hears of an end. `dead` is when a killed worker's slots are free, after its tasks have ended.
 
 The database is Debian's PostgreSQL in a temporary folder, as in the tests; FINEVOICE_TEST_POSTGRES names another, which
 is never crashed.
@@ -39,9 +39,11 @@ import attrs
 from databases import Databases, Server, folder_of_programs
 
 from benchmarks.fleet_worker import Place, run
-from finevoice_async import EffectState, FineVoiceSession, Fleet, Polling, SfxItem
+from finevoice_async import EffectState, FineVoiceSession, Fleet, Polling, SfxItem, SfxRequest
+from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.postgres import schema
 from finevoice_async.adapters.postgres.journal import PostgresJournal
+from finevoice_async.core.ledger import Move
 from finevoice_async.emulator import Constant, Emulator, EmulatorThread, LogNormal
 
 FORKS = get_context("forkserver")
@@ -228,17 +230,25 @@ def journal_of(session: FineVoiceSession) -> PostgresJournal:
 
 
 async def cost(url: str, effects: int) -> list[Found]:
-    """Make effects at full slots; count commits and time of the store."""
+    """Make effects at full slots and count commits; then take the store's time, with nothing else in the process."""
     with EmulatorThread(Emulator(service_time=Constant(0.05), quick_sounds=True)) as service:
         async with session_of(url, service) as session:
             await session.generate("first")
             journal = journal_of(session)
-            commits, seconds = journal.commits, journal.seconds
+            commits = journal.commits
             wishes: list[SfxItem] = [{"prompt": f"{number}", "key": f"{number}"} for number in range(effects)]
             made = [outcome async for outcome in session.generate_many(wishes)]
             assert len(made) == effects
             await session.fleet()
-            commits, seconds = journal.commits - commits, journal.seconds - seconds
+            commits = journal.commits - commits
+    alone = PostgresJournal(url, "key of its own", PLAN, LoopClock(), FLEET)
+    await alone.open()
+    for number in range(effects):
+        row = (await alone.begin(SfxRequest("rain"), key=f"{number}", state=EffectState.SENDING)).row
+        await alone.move(row.id, Move.ACCEPT, task_id=f"{number}")
+        await alone.move(row.id, Move.FINISH, task_id=f"{number}", urls=("https://cdn.example/1.mp3",))
+    seconds = alone.seconds
+    await alone.aclose()
     return [
         Found("commits an effect", commits / effects, 3.0),
         Found("ms of the store an effect", 1000 * seconds / effects, 3.0),

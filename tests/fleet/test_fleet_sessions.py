@@ -7,9 +7,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 
+import attrs
 import pytest
 from fleet_sessions import SOON, Sessions, journal_of, timed
-from fleets import until
+from fleets import QUICK, until
 
 from finevoice_async import (
     Budget,
@@ -121,6 +122,24 @@ async def test_what_runs_keeps_its_slot_and_finds_another_owner(fleet: Sessions)
     ledger = fleet.service.ledger
     assert (ledger.most_running, ledger.rate_limited, ledger.posts) == (1, 0, 2)
     assert b.stats.polls > 0
+
+
+async def test_a_task_that_nobody_followed_is_asked_for_by_who_meets_it(fleet: Sessions) -> None:
+    """Where nobody adopts, a look at a row that runs makes it one's own, also if whoever looked has gone by then."""
+    fleet.service.service_time = 0.4
+    keeps_off = attrs.evolve(QUICK, adopt=False)
+    a, b = await fleet.open(fleet=keeps_off), await fleet.open(fleet=keeps_off)
+    task = await a.submit("Door", key="k")
+    await a.aclose()
+    with pytest.raises(InvalidRequestError, match="another request"):
+        await b.submit("Wind", key="k")
+    assert b.stats.running == 0
+    (row,) = [row async for row in b.rows()]
+    looks = journal_of(b).whose(row.id)
+    looks.cancel()
+    await until(lambda: b.stats.running == 1)
+    assert (await b.generate("Door", key="k")).task_id == task.id
+    assert (await b.fleet()).taken == 0
 
 
 async def test_a_caller_who_leaves_takes_nothing_from_another_session(fleet: Sessions) -> None:

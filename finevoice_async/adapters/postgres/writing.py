@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -15,7 +16,17 @@ from finevoice_async.adapters.postgres import rows
 from finevoice_async.adapters.postgres.reading import FleetReader
 from finevoice_async.adapters.postgres.slots import FleetSlots
 from finevoice_async.config import Budget, Fleet
-from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, OF_TASK, SPENDS, EffectState, Move
+from finevoice_async.core.ledger import (
+    FALLS_BACK,
+    GIVES_BACK,
+    KEEPS,
+    MOVES,
+    OF_TASK,
+    SPENDS,
+    EffectState,
+    JournalRow,
+    Move,
+)
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
 from finevoice_async.errors import BudgetExceededError, JournalError
@@ -40,6 +51,7 @@ class FleetWriter(FleetReader):
     _options: Fleet
     _budget: Budget | None
     _adopts: bool
+    _adopted: Callable[[JournalRow], None]
     _claims: dict[int, int]  # by row: of those that this session acts for
     _doubted: dict[int, int]  # by row: of those that it could not tell what became of
 
@@ -150,20 +162,27 @@ class FleetWriter(FleetReader):
 
     def whose(self, row_id: int) -> asyncio.Future[Begun | None]:
         """Return a row, and whether another living session acts for it; one that runs and nobody follows is taken."""
+        adopted: list[JournalRow] = []
 
         def found(values: list[tuple[Any, ...]]) -> Begun | None:
-            elsewhere, *columns = values[0]
+            elsewhere, taken, *columns = values[0]
             if columns[0] is None:
                 return None
             claimed = rows.read_row(columns)
-            if claimed.row.state is EffectState.SUBMITTED and not elsewhere:
+            if taken:
                 self._claims[row_id] = claimed.claim
+                adopted.append(claimed.row)
             return Begun(claimed.row, is_mine=False, elsewhere=elsewhere)
 
+        def after(_: Begun | None) -> None:  # also if whoever asked has gone: its task is asked for from now on
+            for row in adopted:
+                self._adopted(row)
+
         return self._put(
-            f"SELECT f.elsewhere, {rows.OF_FUNCTION} FROM finevoice.whose(%s, %s, %s) AS f",  # noqa: S608 - ours
+            f"SELECT f.elsewhere, f.taken, {rows.OF_FUNCTION} FROM finevoice.whose(%s, %s, %s) AS f",  # noqa: S608 - ours
             lambda turn: (self.account, turn.me, row_id),
             found,
+            after=after,
         )
 
     def move(

@@ -33,7 +33,7 @@ BEGIN
         IF NOT mine THEN
             IF r.state NOT IN ('queued', 'sending', 'submitted') OR r.session = me THEN RETURN; END IF;
             elsewhere := r.state = 'sending' OR r.session IS NOT NULL AND finevoice.lives(r.session);
-            IF elsewhere OR r.state = 'queued' AND r.request <> req THEN RETURN; END IF;
+            IF elsewhere OR r.request <> req THEN RETURN; END IF;
             IF r.state = 'submitted' THEN  -- nobody asks how it does
                 UPDATE finevoice.effects SET session = me WHERE id = r.id RETURNING * INTO r;
                 RETURN;
@@ -82,8 +82,8 @@ BEGIN
 END $$;
 
 -- A row, and whether another session that lives acts for it. One that runs, and that nobody asks for, is taken.
-CREATE OR REPLACE FUNCTION finevoice.whose(a text, me bigint, row_id bigint, OUT elsewhere bool, OUT r finevoice.effects)
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION finevoice.whose(
+    a text, me bigint, row_id bigint, OUT elsewhere bool, OUT taken bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT * INTO r FROM finevoice.effects WHERE id = row_id AND account = a;
     elsewhere := r.session IS DISTINCT FROM me AND (r.state = 'sending'
@@ -93,7 +93,8 @@ BEGIN
          WHERE id = row_id AND state = 'submitted' AND session IS NOT DISTINCT FROM r.session
            AND EXISTS (SELECT FROM finevoice.sessions WHERE id = me)
         RETURNING * INTO r;
-        IF r.id IS NULL THEN  -- somebody was quicker
+        taken := r.id IS NOT NULL;
+        IF NOT taken THEN  -- somebody was quicker
             SELECT * INTO r FROM finevoice.effects WHERE id = row_id AND account = a;
             elsewhere := true;
         END IF;
