@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 
 import attrs
 
-from finevoice_async import FineVoiceError, FineVoiceSession, Fleet, Polling, SubmitUnknownError, Timeouts
+from finevoice_async import FineVoiceError, FineVoiceSession, Fleet, JournalError, Polling, SubmitUnknownError, Timeouts
 from finevoice_async.adapters.postgres.journal import PostgresJournal  # noqa: F401 - before the fork, not after
 
 
@@ -43,13 +43,35 @@ async def make(session: FineVoiceSession, key: str, pipe: Connection) -> None:
 
 
 def run(place: Place, pipe: Connection) -> None:
-    """Make what comes; the end of a forked process is its death."""
+    """Make what comes, until somebody kills this process."""
     asyncio.run(_run(place, pipe))
 
 
 async def _run(place: Place, pipe: Connection) -> None:
+    session = _session(place)
+    while True:
+        try:
+            await session.fleet()
+        except JournalError:  # the database is away as this process comes up: as a process manager would
+            await session.aclose()
+            await asyncio.sleep(0.2)
+            session = _session(place)
+        else:
+            break
     making = set()
-    async with FineVoiceSession(
+
+    def take() -> None:
+        task = asyncio.create_task(make(session, pipe.recv(), pipe))
+        making.add(task)
+        task.add_done_callback(making.discard)
+
+    asyncio.get_running_loop().add_reader(pipe.fileno(), take)
+    pipe.send(("ready", "", ""))
+    await asyncio.Event().wait()
+
+
+def _session(place: Place) -> FineVoiceSession:
+    return FineVoiceSession(
         place.api_key,
         base_url=place.service,
         journal=place.database,
@@ -57,13 +79,4 @@ async def _run(place: Place, pipe: Connection) -> None:
         max_concurrency=place.plan,
         polling=Polling.fixed(0.1, min_gap=0.05),
         timeouts=Timeouts(read=5.0),
-    ) as session:
-
-        def take() -> None:
-            task = asyncio.create_task(make(session, pipe.recv(), pipe))
-            making.add(task)
-            task.add_done_callback(making.discard)
-
-        asyncio.get_running_loop().add_reader(pipe.fileno(), take)
-        pipe.send(("ready", "", ""))
-        await asyncio.Event().wait()
+    )

@@ -10,7 +10,7 @@ from datetime import timedelta
 import attrs
 import pytest
 from fleet_sessions import SOON, Sessions, journal_of, timed
-from fleets import QUICK, until
+from fleets import QUICK, sql, until
 
 from finevoice_async import (
     Budget,
@@ -80,6 +80,38 @@ async def test_one_awaits_what_another_submitted(fleet: Sessions) -> None:
     assert max(at for _, at in effects) - effects[0][1] < SOON
     assert {effect.task_id for effect, _ in effects} == {task.id}
     assert (b.stats.polls, b.stats.running, (await b.fleet()).taken) == (0, 0, 0)
+
+
+async def test_a_wish_for_what_another_session_makes(fleet: Sessions) -> None:
+    """To enqueue it, too, gives a handle that shows how it goes on, and the same effect."""
+    fleet.service.inject("task.never_ends")
+    a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
+    blocking = await a.submit("for ever")
+    task = await a.enqueue("Door", key="k")
+    wish = await b.enqueue("Door", key="k")
+    assert (wish.status, wish.id, b.stats.waiting) == (TaskStatus.QUEUED, None, 0)
+    assert await journal_of(a).move(1, Move.FAIL, task_id=blocking.id)
+    await until(lambda: wish.id is not None)
+    assert (wish.id, wish.status) == (task.id, TaskStatus.PENDING)
+    assert [update.status async for update in wish.updates()][-1] is TaskStatus.COMPLETED
+    assert wish.done()
+    assert (await wish).task_id == (await task).task_id
+
+
+async def test_what_is_taken_up_keeps_its_owner(fleet: Sessions) -> None:
+    """A row that one session left waits on behalf of the same owner in another."""
+    fleet.service.inject("task.never_ends")
+    a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
+    blocking = await a.submit("for ever")
+    await a.enqueue("Door", key="k", owner="one")
+    await a.aclose()
+    found = await b.find(key="k")
+    assert found is not None
+    wait = asyncio.ensure_future(found.wait())
+    await until(lambda: journal_of(b).slots.waiting_here)
+    assert sql(fleet.url, "SELECT owner, line FROM finevoice.effects WHERE key = 'k'") == [("one", "owner one")]
+    assert await journal_of(b).move(1, Move.FAIL, task_id=blocking.id)
+    await wait
 
 
 async def test_a_request_that_a_key_is_not_for(fleet: Sessions) -> None:

@@ -68,10 +68,12 @@ END $$;
 CREATE OR REPLACE FUNCTION finevoice.take_effect(
     a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
-    own_line text := coalesce('owner ' || whose, 'session ' || me);
+    own_line text;
 BEGIN
     PERFORM finevoice.lock(a);
     PERFORM finevoice.check_member(me);
+    whose := coalesce(whose, (SELECT owner FROM finevoice.effects WHERE id = row_id));  -- as it was wished for
+    own_line := coalesce('owner ' || whose, 'session ' || me);
     UPDATE finevoice.effects SET session = me, claim = c, place = NULL,
            owner = whose, line = own_line, turn = finevoice.next_turn(a, own_line)
      WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = coalesce(seen, claim)
