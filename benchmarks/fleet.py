@@ -205,7 +205,7 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
         Found("twice", sum(count > 1 for count in times.values()), 0),
         Found("lost", len(set(keys) - made - unknown), 0),
         Found("peak", peak, PLAN),
-        Found("unknown", len(unknown), kills + pauses),
+        Found("unknown", len(unknown), kills),
         Found("makespan, of the ideal", makespan / ideal, 2.0 if chaos else 1.5),
     ]
 

@@ -197,6 +197,23 @@ async def test_while_the_database_is_down(service: EmulatedService, server: Serv
         assert service.ledger.posts == 2
 
 
+async def test_connections_that_are_cut(fleet: Sessions) -> None:
+    """All sessions come back by themselves: who makes it, who follows it, and who waits for a slot."""
+    fleet.service.service_time = 0.4
+    a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
+    task = await a.submit("Door", key="k")
+    followed = asyncio.ensure_future(b.generate("Door", key="k"))
+    waits = asyncio.ensure_future(b.generate("Wind", key="w"))
+    await until(lambda: journal_of(b).slots.waiting_here)
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'finevoice'"
+    await asyncio.to_thread(sql, fleet.url, cut)
+    assert (await task).task_id == (await followed).task_id == task.id
+    assert (await waits).key == "w"
+    ledger = fleet.service.ledger
+    assert (ledger.posts, ledger.most_running) == (2, 1)
+    assert await a.unknown() == []
+
+
 async def test_a_password_is_shown_nowhere(
     fleet: Sessions, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

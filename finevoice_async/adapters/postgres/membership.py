@@ -20,7 +20,7 @@ from finevoice_async.ports import Clock
 log = logging.getLogger("finevoice_async")
 
 SHORTEST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 0.5
 """Seconds between two tries to join: at first, and at most."""
 
 LOOK: Final = 5.0
