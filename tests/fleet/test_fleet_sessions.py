@@ -90,6 +90,7 @@ async def test_a_wish_for_what_another_session_makes(fleet: Sessions) -> None:
     task = await a.enqueue("Door", key="k")
     wish = await b.enqueue("Door", key="k")
     assert (wish.status, wish.id, b.stats.waiting) == (TaskStatus.QUEUED, None, 0)
+    await until(lambda: wish.position == 1)
     assert await journal_of(a).move(1, Move.FAIL, task_id=blocking.id)
     await until(lambda: wish.id is not None)
     assert (wish.id, wish.status) == (task.id, TaskStatus.PENDING)

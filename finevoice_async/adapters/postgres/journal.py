@@ -230,7 +230,7 @@ class PostgresJournal(FleetWriter):
             self._adopted(each.row)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
-        if self.slots.waiting_here:
+        if self.slots.waiting_here or len(self._watchers):
             await self._look_at_line()
 
     def _look_soon(self) -> None:
@@ -261,7 +261,8 @@ class PostgresJournal(FleetWriter):
             self._watchers.looked(row_id, (state, claim, is_free))
 
     async def _look_at_line(self) -> None:
-        """Learn who waits and runs elsewhere, and where this session's rows stand."""
+        """Learn who waits and runs elsewhere, and where the rows stand that this session acts for or watches."""
+        watched = self._watchers.row_ids
         counts = await self._put(
             "SELECT count(*) FILTER (WHERE place IS NULL AND session <> %s AND state <> 'submitted'), "
             "count(*) FILTER (WHERE place > clock_timestamp() AND session IS DISTINCT FROM %s) FROM finevoice.effects "
@@ -273,7 +274,7 @@ class PostgresJournal(FleetWriter):
         self.slots.places = await self._put(
             "SELECT id, number FROM (SELECT id, session, row_number() OVER (ORDER BY turn, id) AS number "
             "FROM finevoice.effects WHERE account = %s AND state IN ('queued', 'unknown', 'lost') "
-            "AND session IS NOT NULL AND place IS NULL) AS line WHERE session = %s",
-            lambda turn: (self.account, turn.me),
+            "AND session IS NOT NULL AND place IS NULL) AS line WHERE session = %s OR id = ANY(%s)",
+            lambda turn: (self.account, turn.me, watched),
             dict,
         )

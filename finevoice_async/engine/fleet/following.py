@@ -153,12 +153,14 @@ class Following:
         for submission in followed.submissions:
             submission.state = row.state
         if row.state is EffectState.SUBMITTED:
-            record = followed.record = followed.record or self._record(row)
+            live = self._inflight.tasks.get(str(row.task_id))
+            record = followed.record = followed.record or live or self._record(row)
             record.task_id = row.task_id
             self._tell(followed, record)
-            if not found.elsewhere and record.task_id not in self._inflight.tasks:  # else it is asked for already
+            if not found.elsewhere and live in (None, record):  # else two records are of it: this one hears by the row
                 self._drop(followed)
-                self._hand_over(record)
+                if live is None:
+                    self._hand_over(record)
         elif not found.elsewhere and row.state is not EffectState.SENDING:
             self._drop(followed)
             self._over(followed, row)
