@@ -88,7 +88,7 @@ class Recovery(Wishes):
         What was submitted is polled on, what was never sent is submitted, what is done can be saved. What may have
         been paid for is an outcome with a `SubmitUnknownError`, or, if the service does not know its task any more, a
         `TaskNotFoundError`: it is never sent again by itself, see `resubmit`, `adopt` and `discard`. Effects that
-        were saved, refused or failed are not given.
+        were saved, refused or failed are not given; in a fleet, nor are those that another living session acts for.
 
         Args:
             save_to: As for `generate_many`.

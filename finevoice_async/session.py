@@ -155,7 +155,8 @@ class FineVoiceSession(Recovery):
         """Close: stop submitting, settle the POSTs under way, stop asking, tell the waiters, close journal and HTTP.
 
         Tasks at the service are not waited for and run on; whoever waits for one gets a `SessionClosedError` with its
-        id. Idempotent; a caller that is cancelled leaves the closing to go on by itself.
+        id. In a fleet they keep their slots, and another session follows them. Idempotent; a caller that is cancelled
+        leaves the closing to go on by itself.
 
         Args:
             timeout: Seconds for the POSTs under way; left out, `Timeouts.close`.

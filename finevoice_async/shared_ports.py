@@ -11,8 +11,10 @@ import attrs
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.ports import Begun, Journal, Slots
+from finevoice_async.reprs import with_safe_repr
 
 
+@with_safe_repr
 @attrs.frozen
 class FleetStats:
     """What a whole fleet is doing.
@@ -140,6 +142,18 @@ class SharedJournal(Journal, Protocol):
 
     def let_go(self, row_id: int) -> asyncio.Future[bool]:
         """Act no longer for a row that was not sent."""
+        ...
+
+    def give_away(self) -> asyncio.Future[None]:
+        """Act no longer for any row that runs, nor for any that others leave: other sessions do."""
+        ...
+
+    def free_slot(self, row_id: int) -> asyncio.Future[None]:
+        """Let a row of this session's that runs keep no slot any more: its task was given up."""
+        ...
+
+    def close_at_once(self) -> None:
+        """Drop the connections, for who has no event loop any more: for the others this session has died."""
         ...
 
     def whose(self, row_id: int) -> asyncio.Future[Begun | None]:

@@ -97,7 +97,7 @@ class Wiring:
         warn_of_budget(polling, max_concurrency)
         self.timeouts = timeouts
         self.max_concurrency = max_concurrency
-        self._shared = shared = make_shared_journal(journal, key, max_concurrency, clock, fleet)
+        self._shared = shared = make_shared_journal(journal, key, max_concurrency, clock, fleet, budget)
         if shared is not None and slots is not None:
             raise ConfigurationError("slots cannot be given with a journal in PostgreSQL: the fleet's slots are there.")
         self._journal: Journal | None = make_journal(journal, clock) if shared is None else shared
@@ -105,11 +105,11 @@ class Wiring:
         self._books_of_fleet = books_of_fleet = None if shared is None else SharedBookkeeper(shared)
         self.bookkeeper = books = books_of_fleet or Bookkeeper(self._journal)
         self.exchange = exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
-        if shared is None:
+        if shared is None or books_of_fleet is None:
             self.slots = own if slots is None else GuardedSlots(slots)
             inflight = InFlight(self.slots, books)
         else:
-            self.slots, inflight = shared.slots, SharedInFlight(shared.slots, books)
+            self.slots, inflight = shared.slots, SharedInFlight(shared.slots, books_of_fleet)
         self.inflight = inflight
         self.answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self.slots, rng=rng)
         self.poller = poller = Poller(exchange, inflight, self.answers, polling=polling, clock=clock, rng=rng)
@@ -195,7 +195,10 @@ class Wiring:
     async def give_back(self) -> None:
         """Close what is open still once the session's event loop is gone, with all that ran in it. Another loop may."""
         self._limits.close()
-        close_at_once(self._journal)
+        if self._shared is None:
+            close_at_once(self._journal)
+        else:
+            self._shared.close_at_once()
         await self._transport.aclose()
         await self.downloads.aclose()
 

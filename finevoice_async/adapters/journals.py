@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from finevoice_async.config import Fleet, check_api_key
+from finevoice_async.config import Budget, Fleet, check_api_key
 from finevoice_async.errors import ConfigurationError
 from finevoice_async.ports import Clock, Journal
 from finevoice_async.shared_ports import SharedJournal
@@ -30,7 +30,7 @@ def names_a_database(journal: object) -> bool:
 
 
 def make_shared_journal(
-    journal: object, api_key: str | None, plan: int, clock: Clock, fleet: Fleet | None
+    journal: object, api_key: str | None, plan: int, clock: Clock, fleet: Fleet | None, budget: Budget | None
 ) -> SharedJournal | None:
     """Return the journal of a fleet for the URL of its database; None for anything else.
 
@@ -47,7 +47,7 @@ def make_shared_journal(
         from finevoice_async.adapters.postgres.journal import PostgresJournal  # with psycopg, for who has a fleet
     except ImportError as error:  # also of the libpq that it wraps
         raise ConfigurationError(EXTRA) from error
-    return PostgresJournal(journal, check_api_key(api_key), plan, clock, fleet or Fleet())
+    return PostgresJournal(journal, check_api_key(api_key), plan, clock, fleet or Fleet(), budget)
 
 
 def close_at_once(journal: Journal | None) -> None:

@@ -7,7 +7,7 @@ import copy
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE
@@ -18,6 +18,8 @@ from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitNot
 from finevoice_async.ports import Begun, Slots
 
 log = logging.getLogger("finevoice_async")
+
+_NOT_SENT_HERE: Final = (Phase.BEGINNING, Phase.FOLLOWED)
 
 
 def closed_error() -> SessionClosedError:
@@ -118,7 +120,7 @@ class Endings:
         listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
             listener(_for(submission, result) if isinstance(result, FineVoiceError) else result)
-        if not listeners and isinstance(result, TaskRecord) and before is not Phase.BEGINNING:
+        if not listeners and isinstance(result, TaskRecord) and before not in _NOT_SENT_HERE:
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
     def give_up(self, others: Iterable[Submission] = ()) -> None:

@@ -101,6 +101,10 @@ async def test_who_waited_when_it_was_taken_for_dead(join: Join, monkeypatch: py
     a._beat = asyncio.create_task(a._keep_beating())
     await until(lambda: told)
     await until(lambda: sql(a.url, "SELECT session FROM finevoice.effects WHERE id = %s", left.id) == [(a.me,)])
+    lost = await asyncio.wait_for(a.slots.acquire(), 2)  # whoever waits for its slot finds out, too
+    assert lost.row_id == taken.id
+    assert not await a.move(taken.id, Move.SEND)
+    a.slots.release(lost)
     await b.move(first.id, Move.FINISH, task_id=first.task_id)
     assert (await asyncio.wait_for(a.slots.acquire(), 2)).row_id == left.id
     assert await a.move(left.id, Move.SEND)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
+import attrs
 import pytest
 from fleet_sessions import SOON, Sessions, journal_of, timed
-from fleets import until
+from fleets import QUICK, sql, until
 
 from finevoice_async import (
+    Budget,
+    BudgetExceededError,
     EffectState,
     FineVoiceSession,
     InvalidRequestError,
@@ -65,7 +69,7 @@ async def test_a_key_is_one_effect_in_the_whole_fleet(fleet: Sessions) -> None:
 
 
 async def test_one_awaits_what_another_submitted(fleet: Sessions) -> None:
-    """Found by its key or its task id it is followed: without a slot, without a poll, and with its end within a moment."""
+    """Found by its key or its task id it is followed: no slot, no poll, and its end within a moment."""
     a, b = await fleet.open(), await fleet.open()
     task = await a.submit("Door", key="k")
     found = await b.find(key="k")
@@ -76,6 +80,39 @@ async def test_one_awaits_what_another_submitted(fleet: Sessions) -> None:
     assert max(at for _, at in effects) - effects[0][1] < SOON
     assert {effect.task_id for effect, _ in effects} == {task.id}
     assert (b.stats.polls, b.stats.running, (await b.fleet()).taken) == (0, 0, 0)
+
+
+async def test_a_wish_for_what_another_session_makes(fleet: Sessions) -> None:
+    """To enqueue it, too, gives a handle that shows how it goes on, and the same effect."""
+    fleet.service.inject("task.never_ends")
+    a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
+    blocking = await a.submit("for ever")
+    task = await a.enqueue("Door", key="k")
+    wish = await b.enqueue("Door", key="k")
+    assert (wish.status, wish.id, b.stats.waiting) == (TaskStatus.QUEUED, None, 0)
+    await until(lambda: wish.position == 1)
+    assert await journal_of(a).move(1, Move.FAIL, task_id=blocking.id)
+    await until(lambda: wish.id is not None)
+    assert (wish.id, wish.status) == (task.id, TaskStatus.PENDING)
+    assert [update.status async for update in wish.updates()][-1] is TaskStatus.COMPLETED
+    assert wish.done()
+    assert (await wish).task_id == (await task).task_id
+
+
+async def test_what_is_taken_up_keeps_its_owner(fleet: Sessions) -> None:
+    """A row that one session left waits on behalf of the same owner in another."""
+    fleet.service.inject("task.never_ends")
+    a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
+    blocking = await a.submit("for ever")
+    await a.enqueue("Door", key="k", owner="one")
+    await a.aclose()
+    found = await b.find(key="k")
+    assert found is not None
+    wait = asyncio.ensure_future(found.wait())
+    await until(lambda: journal_of(b).slots.waiting_here)
+    assert sql(fleet.url, "SELECT owner, line FROM finevoice.effects WHERE key = 'k'") == [("one", "owner one")]
+    assert await journal_of(b).move(1, Move.FAIL, task_id=blocking.id)
+    await wait
 
 
 async def test_a_request_that_a_key_is_not_for(fleet: Sessions) -> None:
@@ -120,13 +157,31 @@ async def test_what_runs_keeps_its_slot_and_finds_another_owner(fleet: Sessions)
     assert b.stats.polls > 0
 
 
+async def test_a_task_that_nobody_followed_is_asked_for_by_who_meets_it(fleet: Sessions) -> None:
+    """Where nobody adopts, a look at a row that runs makes it one's own, also if whoever looked has gone by then."""
+    fleet.service.service_time = 0.4
+    keeps_off = attrs.evolve(QUICK, adopt=False)
+    a, b = await fleet.open(fleet=keeps_off), await fleet.open(fleet=keeps_off)
+    task = await a.submit("Door", key="k")
+    await a.aclose()
+    with pytest.raises(InvalidRequestError, match="another request"):
+        await b.submit("Wind", key="k")
+    assert b.stats.running == 0
+    (row,) = [row async for row in b.rows()]
+    looks = journal_of(b).whose(row.id)
+    looks.cancel()
+    await until(lambda: b.stats.running == 1)
+    assert (await b.generate("Door", key="k")).task_id == task.id
+    assert (await b.fleet()).taken == 0
+
+
 async def test_a_caller_who_leaves_takes_nothing_from_another_session(fleet: Sessions) -> None:
     """The effect is withdrawn by its only caller here, but somebody waits for it there: it is made."""
     fleet.service.service_time = 0.4
     a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
     running = await a.submit("first")
     wish = asyncio.ensure_future(a.generate("Door", key="k"))
-    await until(lambda: a.stats.waiting == 1)
+    await until(lambda: journal_of(a).slots.waiting_here)
     other = asyncio.ensure_future(b.generate("Door", key="k"))
     await until(lambda: "Following 1" in repr(b._parts._following))
     wish.cancel()
@@ -247,6 +302,21 @@ async def _written(session: FineVoiceSession, count: int) -> bool:
         return (await session.fleet()).done == count
 
     return await until(are_done) >= 0
+
+
+async def test_a_budget_is_the_fleets(fleet: Sessions) -> None:
+    """What others have submitted in its time counts; what is beyond it is not sent, and says when the next may be."""
+    budget = Budget(effects=3, per=timedelta(minutes=1))
+    a, b = await fleet.open(budget=budget), await fleet.open(budget=budget)
+    results = await asyncio.gather(
+        *[each.generate(f"{number}", key=f"{number}") for number, each in enumerate((a, b, a, b, b))],
+        return_exceptions=True,
+    )
+    errors = [result for result in results if isinstance(result, BaseException)]
+    assert [type(error) for error in errors] == [BudgetExceededError] * 2
+    assert all(0 < (error.retry_after or 0) <= 60 for error in errors if isinstance(error, BudgetExceededError))
+    assert fleet.service.ledger.posts == 3
+    assert [row async for row in a.rows(EffectState.SENDING, EffectState.UNKNOWN)] == []
 
 
 async def test_keys_in_one_database(url: str, no_leaks: object) -> None:

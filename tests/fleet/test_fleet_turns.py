@@ -19,9 +19,10 @@ pytestmark = pytest.mark.real_time
 async def starts(members: list[Member], running: list[JournalRow], count: int) -> list[int]:
     """Let the oldest task end, see who gets its slot and submits, and so on; return the rows in that order."""
     order: list[int] = []
+    senders = {row.id: members[0] for row in running}
     while len(order) < count:
         done = running.pop(0)
-        await members[0].move(done.id, Move.DISCARD if done.state is QUEUED else Move.REFUSE)
+        assert await senders[done.id].move(done.id, Move.DISCARD if done.state is QUEUED else Move.REFUSE)
         slots: list[tuple[Member, RowSlot]] = []
         while not slots:
             await asyncio.sleep(0.002)
@@ -29,6 +30,7 @@ async def starts(members: list[Member], running: list[JournalRow], count: int) -
         for member, slot in slots:
             assert await member.move(slot.row_id, Move.SEND)
             order.append(slot.row_id)
+            senders[slot.row_id] = member
             running.append(await member.get(slot.row_id))
     return order
 

@@ -19,7 +19,7 @@ from finevoice_async.adapters.postgres.membership import Membership
 from finevoice_async.adapters.postgres.slots import FleetSlots
 from finevoice_async.adapters.postgres.watchers import Watchers
 from finevoice_async.adapters.postgres.writing import TO_SEND, FleetWriter, nothing
-from finevoice_async.config import Fleet
+from finevoice_async.config import Budget, Fleet
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.errors import JournalError
 from finevoice_async.ports import Clock
@@ -51,7 +51,9 @@ class PostgresJournal(FleetWriter):
       names it, so that a fact of an earlier POST moves nothing of a later one.
     """
 
-    def __init__(self, url: str, api_key: str, plan: int, clock: Clock, options: Fleet) -> None:
+    def __init__(
+        self, url: str, api_key: str, plan: int, clock: Clock, options: Fleet, budget: Budget | None = None
+    ) -> None:
         """Name the database.
 
         Args:
@@ -60,10 +62,12 @@ class PostgresJournal(FleetWriter):
             plan: How many tasks may run at once.
             clock: The session's clock.
             options: How the session lives in the fleet.
+            budget: What the whole fleet may submit in a time, as far as this session goes by it.
         """
         # All mutable state:
         self._url = url
         self._options = options
+        self._budget = budget
         self._clock = clock
         self.account = account_of(api_key)
         self.slots = FleetSlots(self)
@@ -78,6 +82,7 @@ class PostgresJournal(FleetWriter):
         self._closing: asyncio.Task[BaseException | None] | None = None
         self._look_at = 0.0  # when to read again what is watched or waits
         self._pid = 0  # the opener's
+        self._adopts = options.adopt  # it follows what others leave
         self._opened = False
         self._closed = False
 
@@ -148,6 +153,13 @@ class PostgresJournal(FleetWriter):
         if (error := await asyncio.shield(self._closing)) is not None:
             raise error
 
+    def close_at_once(self) -> None:
+        """Drop the connections, for who has no event loop any more: for the others this session has died."""
+        if self._opened and os.getpid() == self._pid:
+            self._closed = True
+            self._line.drop()
+            self._membership.drop()
+
     async def _close(self) -> BaseException | None:
         if self._beat is not None:
             self._beat.cancel()
@@ -195,13 +207,15 @@ class PostgresJournal(FleetWriter):
             await self._clock.sleep(self._options.beat)
             try:
                 await self._sweep()
-            except JournalError:  # logged by whoever gave it; the next one may succeed
-                continue
+            except JournalError as error:
+                log.warning("a sign of life failed; the next one may succeed: %s", error)
+            except Exception:
+                log.exception("an unexpected error in what keeps the session in the fleet")
 
     async def _sweep(self) -> None:
         """Say that this session lives, and clean up after those that do not."""
         asked_at = self._clock.monotonic()
-        hold, adopt = self._options.hold, self._options.adopt
+        hold, adopt = self._options.hold, self._adopts
         swept = self._put(
             f"SELECT {rows.OF_SET} FROM finevoice.sweep(%s, %s, make_interval(secs => %s), %s)",  # noqa: S608 - ours
             lambda turn: (self.account, turn.me, hold, adopt),
@@ -216,7 +230,7 @@ class PostgresJournal(FleetWriter):
             self._adopted(each.row)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
-        if self.slots.waiting_here:
+        if self.slots.waiting_here or len(self._watchers):
             await self._look_at_line()
 
     def _look_soon(self) -> None:
@@ -247,7 +261,8 @@ class PostgresJournal(FleetWriter):
             self._watchers.looked(row_id, (state, claim, is_free))
 
     async def _look_at_line(self) -> None:
-        """Learn who waits and runs elsewhere, and where this session's rows stand."""
+        """Learn who waits and runs elsewhere, and where the rows stand that this session acts for or watches."""
+        watched = self._watchers.row_ids
         counts = await self._put(
             "SELECT count(*) FILTER (WHERE place IS NULL AND session <> %s AND state <> 'submitted'), "
             "count(*) FILTER (WHERE place > clock_timestamp() AND session IS DISTINCT FROM %s) FROM finevoice.effects "
@@ -259,7 +274,7 @@ class PostgresJournal(FleetWriter):
         self.slots.places = await self._put(
             "SELECT id, number FROM (SELECT id, session, row_number() OVER (ORDER BY turn, id) AS number "
             "FROM finevoice.effects WHERE account = %s AND state IN ('queued', 'unknown', 'lost') "
-            "AND session IS NOT NULL AND place IS NULL) AS line WHERE session = %s",
-            lambda turn: (self.account, turn.me),
+            "AND session IS NOT NULL AND place IS NULL) AS line WHERE session = %s OR id = ANY(%s)",
+            lambda turn: (self.account, turn.me, watched),
             dict,
         )

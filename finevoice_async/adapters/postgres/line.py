@@ -23,7 +23,7 @@ import psycopg
 
 from finevoice_async.adapters.postgres.connection import Connection, connect, explain, is_away
 from finevoice_async.adapters.postgres.membership import Membership
-from finevoice_async.errors import JournalError
+from finevoice_async.errors import FineVoiceError, JournalError
 
 log = logging.getLogger("finevoice_async")
 T = TypeVar("T")
@@ -34,8 +34,8 @@ MAX_BATCH: Final = 50
 ANSWER: Final = 15.0
 """Seconds for a batch; longer than the server gives a statement."""
 
-LONGEST_PAUSE: Final = 2.0
-"""Seconds between two tries while the database is away, at most: about what a restart takes."""
+LONGEST_PAUSE: Final = 0.5
+"""Seconds between two tries while the database is away, at most: it costs little, and slots stand idle meanwhile."""
 
 NOT_MEMBER: Final = "FV001"
 """The SQLSTATE of an intent whose session is not in the fleet any more."""
@@ -88,9 +88,9 @@ class Call(Generic[T]):
             self.future.set_result(result)
         self.after(result)
 
-    def fail(self, error: JournalError) -> None:
+    def fail(self, error: FineVoiceError) -> None:
         """Log a write that failed: perhaps nobody awaits it, and its task id must be found somewhere."""
-        if self.what:
+        if self.what and isinstance(error, JournalError):
             log.error("journal: writing %s (task %s) failed: %s", self.what, self.task_id, error)
         if not self.future.done():
             self.future.set_exception(error)
@@ -195,7 +195,7 @@ class Line:
             for call, rows in zip(calls, results, strict=True):
                 try:
                     call.settle(call.read(rows))
-                except JournalError as error:
+                except FineVoiceError as error:
                     call.fail(error)
             del self._batch[: len(calls)]
 
@@ -234,6 +234,12 @@ class Line:
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):  # it is lost already
                 await connection.close()
+
+    def drop(self) -> None:
+        """Close the connection without an event loop."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
 
     async def aclose(self, timeout: float) -> None:
         """Do what was put, within `timeout` seconds, and close; what is left then hears that it may not be written."""

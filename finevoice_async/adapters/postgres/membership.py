@@ -20,7 +20,7 @@ from finevoice_async.ports import Clock
 log = logging.getLogger("finevoice_async")
 
 SHORTEST_PAUSE: Final = 0.05
-LONGEST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 0.5
 """Seconds between two tries to join: at first, and at most."""
 
 LOOK: Final = 5.0
@@ -131,6 +131,12 @@ class Membership:
         if connection is not None:
             with contextlib.suppress(psycopg.Error, OSError):  # it is lost already
                 await connection.close()
+
+    def drop(self) -> None:
+        """Close the connection without an event loop."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.pgconn.finish()
 
     async def aclose(self) -> None:
         """Listen no more. Idempotent."""

@@ -53,7 +53,7 @@ class FleetSlots:
         # All mutable state:
         self.waiting_elsewhere = 0  # how many wait in the other sessions, by the last look
         self.running_elsewhere = 0  # slots that are taken by what this session does not act for, by the same look
-        self.places: dict[int, int] = {}  # of this session's rows in the fleet's line, by the same look
+        self.places: dict[int, int] = {}  # of rows that matter here in the fleet's line, by the same look
         self._given: OrderedDict[int, None] = OrderedDict()  # rows that have a slot which nobody took up yet
         self._waiting: dict[int, None] = {}  # rows of this session that have none
         self._early: dict[int, None] = {}  # rows that have one, and that nobody expects yet

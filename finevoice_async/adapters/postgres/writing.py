@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
+from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -12,11 +15,21 @@ import psycopg
 from finevoice_async.adapters.postgres import rows
 from finevoice_async.adapters.postgres.reading import FleetReader
 from finevoice_async.adapters.postgres.slots import FleetSlots
-from finevoice_async.config import Fleet
-from finevoice_async.core.ledger import FALLS_BACK, GIVES_BACK, KEEPS, MOVES, OF_TASK, SPENDS, EffectState, Move
+from finevoice_async.config import Budget, Fleet
+from finevoice_async.core.ledger import (
+    FALLS_BACK,
+    GIVES_BACK,
+    KEEPS,
+    MOVES,
+    OF_TASK,
+    SPENDS,
+    EffectState,
+    JournalRow,
+    Move,
+)
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import shorten
-from finevoice_async.errors import JournalError
+from finevoice_async.errors import BudgetExceededError, JournalError
 from finevoice_async.ports import Begun, TaskIdTakenError
 
 TO_SEND: Final = (EffectState.QUEUED, EffectState.UNKNOWN, EffectState.LOST)
@@ -36,6 +49,9 @@ class FleetWriter(FleetReader):
 
     slots: FleetSlots
     _options: Fleet
+    _budget: Budget | None
+    _adopts: bool
+    _adopted: Callable[[JournalRow], None]
     _claims: dict[int, int]  # by row: of those that this session acts for
     _doubted: dict[int, int]  # by row: of those that it could not tell what became of
 
@@ -59,8 +75,11 @@ class FleetWriter(FleetReader):
         spelled = (claim, rows.spell_text(key), rows.spell_request(request), rows.spell_text(owner))
         return self._put(
             f"SELECT f.mine, f.elsewhere, {rows.OF_FUNCTION} "  # noqa: S608 - names of ours
-            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
-            lambda turn: (self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
+            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
+            lambda turn: (
+                *(self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
+                *self._limit,
+            ),
             partial(self._begun, claim),
             what="a new row" if key is None else f"a new row with key {shorten(key)}",
             needs_member=True,
@@ -122,22 +141,48 @@ class FleetWriter(FleetReader):
             after=after,
         )
 
+    def give_away(self) -> asyncio.Future[None]:
+        """Act no longer for any row that runs, nor for any that others leave: other sessions do."""
+        self._adopts = False
+        return self._put(
+            "SELECT finevoice.give_away(%s, %s)",
+            lambda turn: (self.account, turn.me),
+            nothing,
+            what="what runs as anybody's",
+        )
+
+    def free_slot(self, row_id: int) -> asyncio.Future[None]:
+        """Let a row of this session's that runs keep no slot any more: its task was given up."""
+        return self._put(
+            "SELECT finevoice.free_slot(%s, %s, %s)",
+            lambda turn: (self.account, turn.me, row_id),
+            nothing,
+            what=f"row {row_id} without a slot",
+        )
+
     def whose(self, row_id: int) -> asyncio.Future[Begun | None]:
         """Return a row, and whether another living session acts for it; one that runs and nobody follows is taken."""
+        adopted: list[JournalRow] = []
 
         def found(values: list[tuple[Any, ...]]) -> Begun | None:
-            elsewhere, *columns = values[0]
+            elsewhere, taken, *columns = values[0]
             if columns[0] is None:
                 return None
             claimed = rows.read_row(columns)
-            if claimed.row.state is EffectState.SUBMITTED and not elsewhere:
+            if taken:
                 self._claims[row_id] = claimed.claim
+                adopted.append(claimed.row)
             return Begun(claimed.row, is_mine=False, elsewhere=elsewhere)
 
+        def after(_: Begun | None) -> None:  # also if whoever asked has gone: its task is asked for from now on
+            for row in adopted:
+                self._adopted(row)
+
         return self._put(
-            f"SELECT f.elsewhere, {rows.OF_FUNCTION} FROM finevoice.whose(%s, %s, %s) AS f",  # noqa: S608 - ours
+            f"SELECT f.elsewhere, f.taken, {rows.OF_FUNCTION} FROM finevoice.whose(%s, %s, %s) AS f",  # noqa: S608 - ours
             lambda turn: (self.account, turn.me, row_id),
             found,
+            after=after,
         )
 
     def move(
@@ -215,7 +260,9 @@ class FleetWriter(FleetReader):
         starts = [start.value for start in MOVES[move][0]]
 
         def sent(found: list[tuple[Any, ...]]) -> bool:
-            ((made,),) = found
+            ((made, free_in),) = found
+            if free_in is not None:
+                raise self._spent(free_in)
             if made:
                 self._claims[row_id] = claim
                 self.slots.forget(row_id)
@@ -223,11 +270,26 @@ class FleetWriter(FleetReader):
             return bool(made)
 
         return self._put(
-            "SELECT finevoice.send_effect(%s, %s, %s, %s, %s, %s, %s, %s)",
-            lambda turn: (self.account, turn.me, row_id, seen, claim, starts, _kept(move), turn.again),
+            "SELECT * FROM finevoice.send_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            lambda turn: (self.account, turn.me, row_id, seen, claim, starts, _kept(move), turn.again, *self._limit),
             sent,
             what=f"row {row_id} as sending",
             needs_member=True,
+        )
+
+    @property
+    def _limit(self) -> tuple[int | None, timedelta | None]:
+        """How many submissions the fleet may make, and in what time."""
+        budget = self._budget
+        return (None, None) if budget is None or budget.per is None else (budget.effects, budget.per)
+
+    def _spent(self, free_in: float) -> BudgetExceededError:
+        most, per = self._limit
+        seconds = math.ceil(max(free_in, 0.0))
+        return BudgetExceededError(
+            f"The budget is spent: {most} submissions in {per}, by all sessions that share the database. The next is "
+            f"free in {timedelta(seconds=seconds)}, at the latest. Nothing was sent and nothing paid.",
+            retry_after=seconds,
         )
 
     def _unclaimed(self, row_id: int, move: Move) -> asyncio.Future[bool]:

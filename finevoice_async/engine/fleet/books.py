@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, Move
 from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.journal_calls import called, journalled, nothing_sent
-from finevoice_async.engine.records import Submission
+from finevoice_async.engine.journal_calls import called, journalled, log_fault, nothing_sent
+from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.rows import about
-from finevoice_async.errors import InvalidRequestError, JournalError
+from finevoice_async.errors import BudgetExceededError, InvalidRequestError, JournalError, TaskTimeoutError
 from finevoice_async.ports import Begun
 from finevoice_async.shared_ports import FleetStats, SharedJournal
 
@@ -120,6 +121,17 @@ class SharedBookkeeper(Bookkeeper):
             raise error
         return current
 
+    def give_away(self) -> None:
+        """Follow this session's tasks no more: another may."""
+        called(self._shared.give_away).add_done_callback(partial(log_fault, "that its tasks are anybody's"))
+
+    def ended(self, record: TaskRecord) -> None:
+        """Note how a task ended; one that was given up keeps no slot, though its row waits for its end still."""
+        super().ended(record)
+        if record.row_id is not None and isinstance(record.end, TaskTimeoutError):
+            free = called(self._shared.free_slot, record.row_id)
+            free.add_done_callback(partial(log_fault, f"that row {record.row_id} takes no slot"))
+
     # A submission's steps
 
     def begin(self, submission: Submission, state: EffectState, again: Move = Move.QUEUE) -> None:
@@ -141,14 +153,23 @@ class SharedBookkeeper(Bookkeeper):
         """Have it on disk that a POST may leave, and that nobody takes this session for dead. False: it must not.
 
         Raises:
+            BudgetExceededError: The fleet has spent the session's budget.
             JournalError: It could not be written; then nothing may be sent.
         """
-        while submission.state is EffectState.SENDING or await super().sending(submission):
+        while submission.state is EffectState.SENDING or await self._sending(submission):
             if self._shared.is_sure():
                 return True
             await self.held(submission, "its session may count as dead; it is sent once that is known")
             await self._shared.until_sure()
         return False
+
+    async def _sending(self, submission: Submission) -> bool:
+        before = submission.state
+        try:
+            return await super().sending(submission)
+        except BudgetExceededError:  # others have spent it
+            submission.state = before
+            raise
 
     def withdrawn(self, submission: Submission, why: str, *, doubt: bool) -> asyncio.Future[bool] | None:
         """Note that it will not be sent (any more) by this session; nobody acts then for a row that waits on."""

@@ -51,6 +51,7 @@ class Following:
         self._clock = clock
         # All mutable state:
         self._by_row: dict[int, _Followed] = {}
+        self._jobs: set[asyncio.Task[None]] = set()
         self._finish: Callable[[Submission, Result], None]  # ends a submission; set by `serve`
         self._go_on: Callable[[Submission], None]  # goes on with one that nobody acts for
         self._closed = False
@@ -99,7 +100,10 @@ class Following:
         if followed is not None:
             self._take_in(followed, Begun(row, is_mine=False))
         elif not self._closed:
-            self._poller.pick_up(row)
+            try:
+                self._poller.pick_up(row)
+            except FineVoiceError as error:
+                log.warning("row %d, which nobody follows, cannot be followed here: %s", row.id, error)
 
     def _of(self, row: JournalRow) -> _Followed:
         followed = self._by_row.get(row.id)
@@ -108,6 +112,7 @@ class Following:
             followed.job = asyncio.create_task(
                 self._read(followed), name=f"finevoice-follow-{row.id}", context=contextvars.Context()
             )
+            self._jobs.add(followed.job)
             followed.job.add_done_callback(self._ended)
         return followed
 
@@ -133,6 +138,7 @@ class Following:
             unwatch()
 
     def _ended(self, job: asyncio.Task[None]) -> None:
+        self._jobs.discard(job)
         if not job.cancelled() and job.exception() is not None:
             log.critical("an unexpected error in what follows a row", exc_info=job.exception())
             for followed in [each for each in self._by_row.values() if each.job is job]:
@@ -147,12 +153,14 @@ class Following:
         for submission in followed.submissions:
             submission.state = row.state
         if row.state is EffectState.SUBMITTED:
-            record = followed.record = followed.record or self._record(row)
+            live = self._inflight.tasks.get(str(row.task_id))
+            record = followed.record = followed.record or live or self._record(row)
             record.task_id = row.task_id
             self._tell(followed, record)
-            if not found.elsewhere and record.task_id not in self._inflight.tasks:  # else it is asked for already
+            if not found.elsewhere and live in (None, record):  # else two records are of it: this one hears by the row
                 self._drop(followed)
-                self._hand_over(record)
+                if live is None:
+                    self._hand_over(record)
         elif not found.elsewhere and row.state is not EffectState.SENDING:
             self._drop(followed)
             self._over(followed, row)
@@ -217,6 +225,11 @@ class Following:
         return record
 
     # Closing
+
+    @property
+    def jobs(self) -> list[asyncio.Task[None]]:
+        """What runs, and must end before the session has closed."""
+        return list(self._jobs)
 
     def close(self) -> None:
         """Follow nothing more; whoever waits hears that the session is closed."""

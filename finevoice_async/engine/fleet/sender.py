@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finevoice_async.core.ledger import EffectState
-from finevoice_async.engine.bookkeeper import Bookkeeper
+from finevoice_async.engine.fleet.books import SharedBookkeeper
 from finevoice_async.engine.gate import Place
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.records import SlotLostError, Submission, TaskRecord
@@ -27,11 +27,17 @@ class SharedSender(Sender):
 class SharedInFlight(InFlight):
     """Owns the tasks of this session that are not known to have ended; their slots are those of their rows."""
 
-    def __init__(self, slots: RowSlots, bookkeeper: Bookkeeper) -> None:
+    def __init__(self, slots: RowSlots, bookkeeper: SharedBookkeeper) -> None:
         super().__init__(slots, bookkeeper)
         self._row_slots = slots
+        self._shared_books = bookkeeper
 
     def hold_slot(self, record: TaskRecord) -> None:
         """See to it that a task that runs at the service has a slot: its row's, or one of its own."""
         if record.slot is None and self._broken is None:
             record.slot = self._row_slots.occupy(row_id=record.row_id, task_id=record.task_id)
+
+    def break_down(self, why: str) -> None:
+        """The poller died: every watcher hears, and other sessions may follow the tasks."""
+        super().break_down(why)
+        self._shared_books.give_away()

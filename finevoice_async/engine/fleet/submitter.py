@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from functools import partial
+from typing import Any
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, Move
 from finevoice_async.engine.endings import closed_error, left_error
@@ -70,10 +72,19 @@ class SharedSubmitter(Submitter):
         """How many have slots and are no tasks of this session's."""
         return self.submitting + self._row_slots.running_elsewhere
 
+    def position(self, submission: Submission) -> int | None:
+        """Return its place in the fleet's line, as it was a moment ago; None if it does not wait for a slot."""
+        if submission.phase is Phase.FOLLOWED and submission.row is not None:
+            return self._row_slots.position(submission.row.id)
+        return super().position(submission)
+
     def refuse(self) -> None:
         """Take no more submissions; whoever waits, or follows another session's row, hears that this one is closed."""
         super().refuse()
         self._following.close()
+
+    def _under_way(self) -> list[asyncio.Future[Any]]:
+        return [*super()._under_way(), *self._following.jobs]
 
     # Rows
 
@@ -156,6 +167,7 @@ class SharedSubmitter(Submitter):
     def _lost(self, submission: Submission) -> None:
         """Its row went on without it: find out how, and go on from there."""
         assert submission.row is not None  # noqa: S101 - it was to be sent
+        submission.context = contextvars.Context()  # its caller's may be used once
         if self._closed:
             self._endings.retire(submission, closed_error())
         else:

@@ -6,6 +6,7 @@
 
 CREATE OR REPLACE FUNCTION finevoice.begin_effect(
     a text, me bigint, c bigint, k text, req text, whose text, starts text[], keeps text[], at_once bool,
+    most int, per interval,
     OUT mine bool, OUT elsewhere bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
 DECLARE
     own_line text := coalesce('owner ' || whose, 'session ' || me);
@@ -32,7 +33,7 @@ BEGIN
         IF NOT mine THEN
             IF r.state NOT IN ('queued', 'sending', 'submitted') OR r.session = me THEN RETURN; END IF;
             elsewhere := r.state = 'sending' OR r.session IS NOT NULL AND finevoice.lives(r.session);
-            IF elsewhere OR r.state = 'queued' AND r.request <> req THEN RETURN; END IF;
+            IF elsewhere OR r.request <> req THEN RETURN; END IF;
             IF r.state = 'submitted' THEN  -- nobody asks how it does
                 UPDATE finevoice.effects SET session = me WHERE id = r.id RETURNING * INTO r;
                 RETURN;
@@ -50,6 +51,7 @@ BEGIN
              WHERE id = r.id;
         END IF;
     END IF;
+    at_once := at_once AND finevoice.free_in(a, most, per) IS NULL;  -- else SEND says so
     PERFORM finevoice.grant_places(a, CASE WHEN at_once THEN r.id END);
     IF at_once THEN  -- a slot was free: one commit
         UPDATE finevoice.effects SET state = 'sending' WHERE id = r.id AND state = 'queued' AND place IS NOT NULL;
@@ -66,10 +68,12 @@ END $$;
 CREATE OR REPLACE FUNCTION finevoice.take_effect(
     a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
-    own_line text := coalesce('owner ' || whose, 'session ' || me);
+    own_line text;
 BEGIN
     PERFORM finevoice.lock(a);
     PERFORM finevoice.check_member(me);
+    whose := coalesce(whose, (SELECT owner FROM finevoice.effects WHERE id = row_id));  -- as it was wished for
+    own_line := coalesce('owner ' || whose, 'session ' || me);
     UPDATE finevoice.effects SET session = me, claim = c, place = NULL,
            owner = whose, line = own_line, turn = finevoice.next_turn(a, own_line)
      WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = coalesce(seen, claim)
@@ -80,8 +84,8 @@ BEGIN
 END $$;
 
 -- A row, and whether another session that lives acts for it. One that runs, and that nobody asks for, is taken.
-CREATE OR REPLACE FUNCTION finevoice.whose(a text, me bigint, row_id bigint, OUT elsewhere bool, OUT r finevoice.effects)
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION finevoice.whose(
+    a text, me bigint, row_id bigint, OUT elsewhere bool, OUT taken bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT * INTO r FROM finevoice.effects WHERE id = row_id AND account = a;
     elsewhere := r.session IS DISTINCT FROM me AND (r.state = 'sending'
@@ -91,7 +95,8 @@ BEGIN
          WHERE id = row_id AND state = 'submitted' AND session IS NOT DISTINCT FROM r.session
            AND EXISTS (SELECT FROM finevoice.sessions WHERE id = me)
         RETURNING * INTO r;
-        IF r.id IS NULL THEN  -- somebody was quicker
+        taken := r.id IS NOT NULL;
+        IF NOT taken THEN  -- somebody was quicker
             SELECT * INTO r FROM finevoice.effects WHERE id = row_id AND account = a;
             elsewhere := true;
         END IF;
@@ -112,11 +117,29 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Seconds until the whole fleet may submit again, where a budget says so; NULL: now.
+CREATE OR REPLACE FUNCTION finevoice.free_in(a text, most int, per interval) RETURNS float LANGUAGE plpgsql AS $$
+DECLARE
+    last timestamptz;
+BEGIN
+    IF per IS NULL THEN RETURN NULL; END IF;
+    SELECT at INTO last FROM finevoice.posts  -- when that many have left since, the next may
+     WHERE account = a AND at > clock_timestamp() - per ORDER BY at DESC OFFSET most - 1 LIMIT 1;
+    RETURN extract(epoch FROM last + per - clock_timestamp());
+END $$;
+
 -- Its POST is about to leave. `c` is the claim of that POST: another than before where an earlier one may be paid for.
 CREATE OR REPLACE FUNCTION finevoice.send_effect(
-    a text, me bigint, row_id bigint, seen bigint, c bigint, starts text[], keeps text[], again bool) RETURNS bool LANGUAGE plpgsql AS $$
+    a text, me bigint, row_id bigint, seen bigint, c bigint, starts text[], keeps text[], again bool,
+    most int, per interval, OUT sent bool, OUT free_in float) LANGUAGE plpgsql AS $$
 BEGIN
+    IF per IS NOT NULL THEN PERFORM finevoice.lock(a); END IF;  -- who counts must see what others have just sent
     PERFORM finevoice.check_member(me);
+    sent := again AND EXISTS (SELECT FROM finevoice.effects
+                               WHERE id = row_id AND claim = c AND state = 'sending' AND session = me);
+    IF sent THEN RETURN; END IF;
+    free_in := finevoice.free_in(a, most, per);
+    IF free_in IS NOT NULL THEN RETURN; END IF;
     UPDATE finevoice.effects e SET
         earlier = CASE WHEN e.state = ANY(keeps) THEN finevoice.earlier(e) ELSE e.earlier END,
         state = 'sending', session = me, claim = c, place = 'infinity',
@@ -124,13 +147,10 @@ BEGIN
         past_task_ids = e.past_task_ids || coalesce(e.task_id || chr(10), ''), updated_at = clock_timestamp()
      WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = seen AND place > clock_timestamp()
        AND (session = me OR session IS NULL AND state <> 'queued');
-    IF NOT FOUND THEN
-        RETURN again AND EXISTS (SELECT FROM finevoice.effects
-                                  WHERE id = row_id AND claim = c AND state = 'sending' AND session = me);
-    END IF;
+    sent := FOUND;
+    IF NOT sent THEN RETURN; END IF;
     INSERT INTO finevoice.posts (claim, account) VALUES (c, a)
         ON CONFLICT (claim) DO UPDATE SET at = clock_timestamp();
-    RETURN true;
 END $$;
 
 -- What a row keeps of itself while it is tried anew.

@@ -93,6 +93,13 @@ BEGIN
     PERFORM finevoice.grant_places(a);
 END $$;
 
+-- Its poller died: others are to ask for what runs.
+CREATE OR REPLACE FUNCTION finevoice.give_away(a text, me bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM finevoice.lock(a);
+    UPDATE finevoice.effects SET session = NULL WHERE session = me AND state = 'submitted';
+END $$;
+
 CREATE OR REPLACE FUNCTION finevoice.rescuer(a text, me bigint) RETURNS bool LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN me = (SELECT min(id) FROM finevoice.sessions

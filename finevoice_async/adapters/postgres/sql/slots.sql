@@ -106,6 +106,14 @@ BEGIN
      WHERE account = a;
 END $$;
 
+-- Its task was given up by who asked for it.
+CREATE OR REPLACE FUNCTION finevoice.free_slot(a text, me bigint, row_id bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM finevoice.lock(a);
+    UPDATE finevoice.effects SET place = NULL WHERE id = row_id AND session = me AND state = 'submitted';
+    PERFORM finevoice.grant_places(a);
+END $$;
+
 CREATE OR REPLACE FUNCTION finevoice.occupy(a text, me bigint, task text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM finevoice.lock(a);
