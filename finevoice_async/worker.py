@@ -210,6 +210,7 @@ class Worker:
             delete_jobs="successful",
             install_signal_handlers=False,
             update_heartbeat_interval=_NEVER,  # `_keep` does it, also while the last jobs are finished
+            abort_job_polling_interval=_NEVER,  # nobody aborts jobs here
             stalled_worker_timeout=self._fleet.lease,
         )
         done = asyncio.Event()
@@ -218,7 +219,7 @@ class Worker:
         try:
             await worker.run()  # type: ignore[no-untyped-call]  # it says nothing of its result
         finally:
-            done.set()  # a statement under way is let end: a cancelled one costs its connection
+            done.set()  # not cancelled: before Python 3.12 a task that waits for the pool may lose its cancellation
             ending.cancel()
             await asyncio.wait([keeping, ending])
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, Served, end, served, start
+from commands import Served, end, served, start
 from fleets import sql
+from typer.testing import CliRunner
 
 import finevoice_async
 from finevoice_async import EffectState
 from finevoice_async.cli import exits
+from finevoice_async.cli.app import app
 
 pytestmark = pytest.mark.real_time
 
@@ -136,9 +138,8 @@ def test_what_cannot_work(service: Served) -> None:
         ((secret, "--no-journal"), exits.WRONG_USE, "--no-journal"),
     ]
     for arguments, code, words in cases:
-        process = start("batch", "m.jsonl", "--journal", *arguments, cwd="a")
-        told, said = process.communicate(timeout=PATIENCE)
-        assert process.returncode == code, said
-        assert words in said
-        assert "hunter2" not in told + said
+        result = CliRunner().invoke(app, ["batch", "a/m.jsonl", "--journal", *arguments])
+        assert result.exit_code == code, result.output
+        assert words in result.stderr
+        assert "hunter2" not in result.output
     assert service.emulator.ledger.posts == 0
