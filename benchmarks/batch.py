@@ -35,6 +35,7 @@ from finevoice_async import Budget, EffectState, FineVoiceSession, Polling
 from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.batch import read_manifest, run_batch
 from finevoice_async.batch.survey import JOURNAL_NAME
+from finevoice_async.cli.signals import heard
 from finevoice_async.cli.stopping import Stopping
 from finevoice_async.emulator import Emulator, LogNormal
 
@@ -81,7 +82,7 @@ def work(url: str, key: str, folder: str, budget: int, began: Connection | None 
             journal=out / JOURNAL_NAME,
             budget=Budget(effects=budget),
         )
-        with stopping.handled():
+        with heard(stopping.on):
             async with session:
                 if began is not None:
                     began.send("began")

@@ -43,7 +43,7 @@ def make_environment(folder: Path, *wanted: str) -> Path:
     """
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
-    where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    where = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     packages = Path(subprocess.run(where, capture_output=True, text=True, check=True).stdout.strip())
     (packages / "finevoice_async").symlink_to(ROOT / "finevoice_async")
     for name, found in needed("finevoice-async", *wanted).items():
