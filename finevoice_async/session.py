@@ -14,7 +14,7 @@ import aiohttp
 from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
 from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
-from finevoice_async.effect import Outcome
+from finevoice_async.effect import Outcome, SaveTo
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
@@ -24,7 +24,6 @@ from finevoice_async.outcomes import OutcomeStream
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
-from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask, TaskContext
 from finevoice_async.wiring import Wiring
 

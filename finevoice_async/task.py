@@ -34,7 +34,7 @@ class _SessionDefault:
 SESSION_DEFAULT: Final = _SessionDefault()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class TaskContext:
     """What handles need of their session."""
 
