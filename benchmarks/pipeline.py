@@ -66,7 +66,9 @@ def serve(pipe: Connection, seconds: float | None, download: float) -> None:
     async def main() -> None:
         faults: dict[FaultName | Fault, float] = {Fault("download.slow", download): 1.0} if download else {}
         law = LAW if seconds is None else Constant(seconds)
-        async with Emulator(service_time=law, seed=5, faults=faults, quick_sounds=True) as emulator:
+        async with Emulator(
+            service_time=law, seed=5, faults=faults, quick_sounds=True, dialect="quickstart"
+        ) as emulator:
             pipe.send((emulator.url, emulator.api_key))
             while await asyncio.to_thread(pipe.recv) != "stop":
                 tasks = list(emulator.ledger.accepted.values())
