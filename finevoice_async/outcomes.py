@@ -17,9 +17,6 @@ from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import RequestLike, SfxRequest, as_request, check_many
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.effect import Outcome, SaveTo, SoundEffect
-from finevoice_async.engine.downloads import Downloader
-from finevoice_async.engine.endings import closed_error
-from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import (
     ENDED,
     News,
@@ -28,15 +25,17 @@ from finevoice_async.engine.records import (
     TaskRecord,
     Watcher,
 )
-from finevoice_async.engine.rows import unknown_error
-from finevoice_async.engine.submitter import Submitter
+from finevoice_async.engine.rows import closed_error, unknown_error
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     SessionClosedError,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported when a session is made, or saves
+    from finevoice_async.engine.downloads import Downloader
+    from finevoice_async.engine.poller import Poller
+    from finevoice_async.engine.submitter import Submitter
     from finevoice_async.saving import Saver
 
 log = logging.getLogger("finevoice_async")

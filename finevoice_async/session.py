@@ -25,7 +25,6 @@ from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
 from finevoice_async.task import SfxTask, TaskContext
-from finevoice_async.wiring import Wiring
 
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
@@ -74,6 +73,8 @@ class FineVoiceSession(Recovery):
         Raises:
             ConfigurationError: The key, the address or an option cannot work.
         """
+        from finevoice_async.wiring import Wiring  # the engine: half of this package, and not all programs make one
+
         self._parts = parts = Wiring(
             api_key,
             base_url=base_url,
