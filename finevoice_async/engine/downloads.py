@@ -21,8 +21,6 @@ from finevoice_async.core.failures import Failure, FailureKind
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.retry import Action, Call
 from finevoice_async.core.text import shorten
-from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.exchange import Exchange
 from finevoice_async.errors import DownloadError, SessionClosedError
 from finevoice_async.ports import Clock, Fetcher
 
@@ -30,6 +28,8 @@ from finevoice_async.ports import Clock, Fetcher
 if TYPE_CHECKING:
     from finevoice_async.core.media import Media
     from finevoice_async.engine.attempts import Progress
+    from finevoice_async.engine.bookkeeper import Bookkeeper
+    from finevoice_async.engine.exchange import Exchange
 
 log = logging.getLogger("finevoice_async")
 
