@@ -205,7 +205,7 @@ class AiohttpTransport:
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
-        self._connector: FreshConnector | None = None  # its
+        self._connector: FreshConnector | None = None  # of our own session
         self._deadline = deadline
         self._urls: dict[str, URL] = {}  # what is posted to: there is one
         self._closed = False

@@ -24,7 +24,7 @@ from finevoice_async.core.text import shorten
 from finevoice_async.errors import DownloadError, SessionClosedError
 from finevoice_async.ports import Clock, Fetcher
 
-# What looks at bytes and files is imported with the first download: it is a third of the package's own import time.
+# What looks at bytes and files is imported with the first download: a fifth of the import time of this package.
 if TYPE_CHECKING:
     from finevoice_async.core.media import Media
     from finevoice_async.engine.attempts import Progress
