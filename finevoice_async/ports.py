@@ -143,7 +143,7 @@ class Slots(Protocol):
         ...
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Begun:
     """What `Journal.begin` found.
 

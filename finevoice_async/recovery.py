@@ -9,13 +9,12 @@ from functools import partial
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.core.text import shorten
-from finevoice_async.effect import Outcome
+from finevoice_async.effect import Outcome, SaveTo
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.life import Life
 from finevoice_async.engine.rows import about
 from finevoice_async.errors import FineVoiceError, InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
-from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
 from finevoice_async.wishes import Wishes
 

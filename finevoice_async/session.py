@@ -14,7 +14,7 @@ import aiohttp
 from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
-from finevoice_async.effect import Outcome
+from finevoice_async.effect import Outcome, SaveTo
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
@@ -24,10 +24,8 @@ from finevoice_async.outcomes import OutcomeStream
 from finevoice_async.ports import Journal, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
-from finevoice_async.saving import SaveTo
 from finevoice_async.shared_ports import FleetStats
 from finevoice_async.task import SfxTask, TaskContext
-from finevoice_async.wiring import Wiring
 
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
@@ -79,6 +77,8 @@ class FineVoiceSession(Recovery):
         Raises:
             ConfigurationError: The key, the address or an option cannot work.
         """
+        from finevoice_async.wiring import Wiring  # the engine: half of this package, and not all programs make one
+
         self._parts = parts = Wiring(
             api_key,
             base_url=base_url,

@@ -131,7 +131,7 @@ class Wiring:
         if shared is None or books_of_fleet is None:
             self.submitter = Submitter(*parts, books, registry, slots=self.slots, **limits)
         else:
-            self._following = following = Following(books_of_fleet, poller, inflight, clock)
+            self._following = following = Following(books_of_fleet, poller, inflight, registry, clock)
             self.submitter = SharedSubmitter(
                 *parts, books_of_fleet, registry, slots=shared.slots, following=following, **limits
             )
@@ -149,7 +149,8 @@ class Wiring:
         """
         await self.bookkeeper.open()
         await self.bookkeeper.claim(origin_of(self._transport.base_url))
-        await self._spending.open()
+        if self._books_of_fleet is None:  # else the store counts, what others send, too
+            await self._spending.open()
         learned = await self.bookkeeper.load(_LEARNED)
         if learned is not None:
             try:

@@ -43,6 +43,7 @@ from finevoice_async.cli.plan import cost_words, preview, seconds_for, tell_faul
 from finevoice_async.cli.posting import Interruption, look_at
 from finevoice_async.cli.runs import Purse, RunMark, in_doubt_since, spent_since
 from finevoice_async.cli.service import connected
+from finevoice_async.cli.signals import heard
 from finevoice_async.cli.stopping import Stopping
 from finevoice_async.cli.talk import count, give_json, listed, plain, say, this_command
 from finevoice_async.core.polling.schedule import make_schedule
@@ -213,7 +214,7 @@ class _Batch:
         job.out.mkdir(parents=True, exist_ok=True)
         running: list[str] = []
         try:
-            with stopping.handled():
+            with heard(stopping.on):
                 async with connected(
                     emulator=job.emulator,
                     base_url=job.base_url,
@@ -266,7 +267,9 @@ class _Batch:
     # Words
 
     def _say_stopping(self) -> None:
-        if not self._job.as_json:
+        if self._job.as_json:
+            give_json({"event": "stopping"})
+        else:
             say("Stopping: nothing more is submitted, what runs is finished and saved. Ctrl-C again ends at once.")
 
     async def _tell_what_runs(self, running: list[str], began: datetime) -> None:

@@ -10,24 +10,26 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from finevoice_async.config import Downloads, Retry
-from finevoice_async.core import media
 from finevoice_async.core import retry as policy
 from finevoice_async.core.addresses import link_problem, over_https
 from finevoice_async.core.failures import Failure, FailureKind
-from finevoice_async.core.filenames import safe_name, stem_of
-from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.retry import Action, Call
 from finevoice_async.core.text import shorten
-from finevoice_async.engine.attempts import Progress, check_status
-from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.exchange import Exchange
 from finevoice_async.errors import DownloadError, SessionClosedError
 from finevoice_async.ports import Clock, Fetcher
+
+# What looks at bytes and files is imported with the first download: a fifth of the import time of this package.
+if TYPE_CHECKING:
+    from finevoice_async.core.media import Media
+    from finevoice_async.engine.attempts import Progress
+    from finevoice_async.engine.bookkeeper import Bookkeeper
+    from finevoice_async.engine.exchange import Exchange
 
 log = logging.getLogger("finevoice_async")
 
@@ -52,7 +54,7 @@ class Arrived:
     note: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Source:
     """Where a result lies, and whose it is.
 
@@ -162,6 +164,8 @@ class Downloader:
             await self._wait_or_raise(progress, source, failed)
 
     def _begin(self, source: Source) -> Progress:
+        from finevoice_async.engine.attempts import Progress
+
         return Progress(source.url, MAX_RESULT)
 
     async def _take_turn(self, source: Source) -> None:
@@ -227,6 +231,8 @@ class Downloader:
             timer.cancel()
 
     async def _attempt(self, progress: Progress) -> AsyncGenerator[tuple[int, bytes], None]:
+        from finevoice_async.engine.attempts import check_status
+
         url = progress.url
         for _ in range(MAX_REDIRECTS + 1):
             if not self._local:
@@ -308,8 +314,9 @@ class Downloader:
             overwrite: Replace the file if it exists.
             take: Hears the file's whole name before it is there, and may refuse it with an `OSError`.
         """
-        import anyio  # with what handles files, a fifth of the package's import time, and not all programs save
+        import anyio
 
+        from finevoice_async.core.filenames import safe_name, stem_of
         from finevoice_async.engine.part_file import PartFile
         from finevoice_async.engine.targets import choose_target
 
@@ -366,6 +373,8 @@ def _suffix(progress: Progress, source: Source) -> str:
 
 def _suffix_note(suffix: str, content: Media | None) -> str | None:
     """Return what to say of the caller's suffix if it contradicts the content."""
+    from finevoice_async.core import media
+
     named = media.of_suffix(suffix)
     if not suffix or content is None or (named is not None and named.media_type == content.media_type):
         return None

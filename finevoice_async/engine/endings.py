@@ -13,18 +13,14 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE
 from finevoice_async.engine.records import ANSWERED, ENDED, OUT, UNPAID, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.rows import closed_error
 from finevoice_async.engine.slot_queue import SlotQueue
-from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitNotSentError, SubmitUnknownError
+from finevoice_async.errors import FineVoiceError, SubmitNotSentError, SubmitUnknownError
 from finevoice_async.ports import Begun, Slots
 
 log = logging.getLogger("finevoice_async")
 
 _NOT_SENT_HERE: Final = (Phase.BEGINNING, Phase.FOLLOWED)
-
-
-def closed_error() -> SessionClosedError:
-    """Return what is told where a session closed before a submission was sent."""
-    return SessionClosedError("The session was closed. Nothing was sent.")
 
 
 def left_error() -> SubmitNotSentError:

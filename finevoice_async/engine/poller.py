@@ -262,8 +262,8 @@ class Poller:
     def _next(self, now: float) -> TaskRecord | None:
         """Return whom to ask now, if anybody: the first in turn; with a short budget the likeliest to have ended."""
         agenda = self._agenda
-        while (overdue := agenda.overdue) and (allowed := self._budget.available(now)):
-            short = overdue > allowed and not self._answers.in_trouble
+        while agenda.overdue and (allowed := self._budget.available(now)):
+            short = len(agenda.overdue) > allowed and not self._answers.in_trouble
             record = agenda.likeliest(self._answers.odds, self._rng.randrange) if short else agenda.first()
             if record is not None and record.followed:
                 self._budget.spend()

@@ -325,7 +325,7 @@ class Submission:
         error.request, error.key = self.request, self.key
         if self.may_be_paid:
             error.message, error.paid = without_advice(error.message), None
-            error.add_words("An earlier submission of it may have been accepted and paid for: its row stays unknown.")
+            error.add_words("An earlier submission of it may have been accepted and paid for: its row stays as it was.")
         elif self.outlives:
             error.add_words(STAYS_QUEUED)
         return error

@@ -14,13 +14,13 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.dispatcher import Dispatcher
-from finevoice_async.engine.endings import Endings, closed_error, left_error
+from finevoice_async.engine.endings import Endings, left_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import STAYS_QUEUED, Listener, Phase, Submission, TaskRecord, stay
 from finevoice_async.engine.registry import FoundRow, Registry
-from finevoice_async.engine.rows import about, unknown_error
+from finevoice_async.engine.rows import about, closed_error, unknown_error
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.engine.withdrawing import Withdrawing

@@ -178,7 +178,7 @@ def test_the_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
         lines = [process.stdout.readline() for _ in range(2)]
         assert {json.loads(line)["event"] for line in lines} == {"submitted"}
         process.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # two signals at once are one
+        assert json.loads(process.stdout.readline()) == {"event": "stopping"}  # two signals at once are one
         told, _ = end(process, signal.SIGINT)
         accepted = set(service.emulator.ledger.accepted)
     last = json.loads(told.splitlines()[-1])

@@ -140,6 +140,27 @@ async def test_who_follows_goes_on_with_what_was_left(fleet: Sessions) -> None:
     assert fleet.service.ledger.posts == 2
 
 
+async def test_all_who_follow_go_on_as_one(fleet: Sessions) -> None:
+    """A handle that was found, and a caller of the same key, share what they take up together."""
+    fleet.service.inject("task.never_ends")
+    a, b = await fleet.open(max_concurrency=1), await fleet.open(max_concurrency=1)
+    blocking = await a.submit("for ever")
+    await a.enqueue("Door", key="k")
+    found = await b.find(key="k")
+    assert found is not None
+    waits = [asyncio.ensure_future(wait) for wait in (found.wait(), b.generate("Door", key="k"))]
+    again = await b.find(key="k")
+    assert again is not None
+    waits.append(asyncio.ensure_future(again.wait()))
+    await asyncio.sleep(0.1)
+    await a.aclose()
+    await until(lambda: journal_of(b).slots.waiting_here)
+    assert await journal_of(b).move(1, Move.FAIL, task_id=blocking.id)
+    effects = await asyncio.gather(*waits)
+    assert len({effect.task_id for effect in effects}) == 1
+    assert fleet.service.ledger.posts == 2
+
+
 async def test_what_runs_keeps_its_slot_and_finds_another_owner(fleet: Sessions) -> None:
     """A session that closes leaves its tasks, with their slots, to one that lives, whoever awaits them."""
     fleet.service.service_time = 0.6

@@ -76,7 +76,7 @@ async def test_lost_answers_are_spent(visit: Visit, path: Path) -> None:
         assert server.count("POST") == 3
         async with visit(server.url, journal=path, budget=budget) as session:
             (row, *_) = await session.unknown()
-            with pytest.raises(BudgetExceededError, match="its row stays unknown"):
+            with pytest.raises(BudgetExceededError, match="its row stays as it was"):
                 await session.resubmit(row, accept_double_charge=True)
         assert server.count("POST") == 3
     assert [row.state for row in await rows(path)][:3] == [UNKNOWN] * 3

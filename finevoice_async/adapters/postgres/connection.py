@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+
+# Else a program that has not set up logging reads on stderr of connections that were lost, and are mended here.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 

@@ -20,6 +20,7 @@ from finevoice_async.engine.fleet.books import WITHDRAWN, SharedBookkeeper
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import Phase, Result, Submission, TaskRecord
+from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.rows import about, unknown_error
 from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitNotSentError
 from finevoice_async.ports import Begun, Clock
@@ -44,8 +45,11 @@ class _Followed:
 class Following:
     """Owns what is followed."""
 
-    def __init__(self, books: SharedBookkeeper, poller: Poller, inflight: InFlight, clock: Clock) -> None:
+    def __init__(
+        self, books: SharedBookkeeper, poller: Poller, inflight: InFlight, registry: Registry, clock: Clock
+    ) -> None:
         self._books = books
+        self._registry = registry
         self._poller = poller
         self._inflight = inflight
         self._clock = clock
@@ -84,13 +88,16 @@ class Following:
         if found is None or not found.elsewhere or self._closed:
             return row if found is None else found.row
         row = found.row
-        followed = self._of(row)
         if row.state is EffectState.SUBMITTED:
+            followed = self._of(row)
             followed.record = followed.record or self._record(row)
             return followed.record
-        for known in followed.submissions:
+        while (known := self._registry.of_row(row)) is not None and known.phase is Phase.BEGINNING:
+            await known.until_begun()
+        if known is not None:  # one of a row at a time: two would take its slot from one another
             return known
         submission = Submission(row.request, row.key, row, left_behind=True)
+        self._registry.add(submission)
         self.follow(submission, row)
         return submission
 
@@ -192,7 +199,8 @@ class Following:
             if wanted and row.key is not None and not words.startswith(_LASTING):
                 self._go_on(submission)  # another's try cost nothing; it may have been given up by its own caller
             else:
-                self._finish(submission, about(SubmitNotSentError(sentence(f"It was not sent: {words}")), row))
+                words = words if words.startswith(WITHDRAWN) else f"It was not sent: {words}"
+                self._finish(submission, about(SubmitNotSentError(sentence(words)), row))
         elif row.state is EffectState.QUEUED or (submission.may_be_paid and row.state in MAY_BE_PAID):
             if wanted:
                 self._go_on(submission)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, Move
-from finevoice_async.engine.endings import closed_error, left_error
+from finevoice_async.engine.endings import left_error
 from finevoice_async.engine.fleet.books import SharedBookkeeper
 from finevoice_async.engine.fleet.following import Following
 from finevoice_async.engine.fleet.row_queue import RowQueue
@@ -17,7 +17,7 @@ from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import Phase, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
-from finevoice_async.engine.rows import about
+from finevoice_async.engine.rows import about, closed_error
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import FineVoiceError, InvalidRequestError, JournalError, SessionClosedError
