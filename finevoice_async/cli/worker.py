@@ -12,6 +12,7 @@ from finevoice_async import FineVoiceError, Fleet, Retry, SubmitUnknownError, Ta
 from finevoice_async.cli import exits
 from finevoice_async.cli.place import Place
 from finevoice_async.cli.service import connected
+from finevoice_async.cli.signals import heard
 from finevoice_async.cli.stopping import Stopping
 from finevoice_async.cli.talk import give, give_json, plain, say
 from finevoice_async.queue import check_url
@@ -59,7 +60,7 @@ async def work(job: WorkerJob) -> int:
     stopping = Stopping(view.say_stopping)
     worker: Worker | None = None
     try:
-        with stopping.handled():
+        with heard(stopping.on):
             async with connected(
                 base_url=job.base_url,
                 journal=job.url,
@@ -139,7 +140,9 @@ class _View:
 
     def say_stopping(self) -> None:
         """Say that it was told to stop."""
-        if not self._as_json:
+        if self._as_json:
+            give_json({"event": "stopping"})
+        else:
             say("Stopping: no more jobs are taken, what runs is finished and saved. Ctrl-C again ends at once.")
 
     def tell(self, error: FineVoiceError | None = None) -> None:

@@ -145,8 +145,9 @@ async def test_it_ends_when_told_to(service: Served, queue_url: str, programs: P
     wait_until(lambda: not jobs(queue_url))
     told, said = end(process, signal.SIGINT)
     assert (process.returncode, said) == (0, "")
-    *events, last = map(json.loads, told.splitlines())
+    *events, stopping, last = map(json.loads, told.splitlines())
     assert {event["event"] for event in events} == {"saved"}
+    assert stopping == {"event": "stopping"}
     assert {Path(event["path"]).name for event in events} <= {path.name for path in Path("sfx").iterdir()}
     assert (last["event"], last["saved"], last["failed"], last["stopped_by"]) == ("end", left, 0, None)
     check_paid_once(service, keys)
