@@ -66,7 +66,7 @@ async def run_batch(
     With a journal in the session nothing is paid for twice, whatever happens. Without one, the lock alone tells what
     was made, and a crash forgets what was under way. What is perhaps paid for is never sent again.
 
-    Cancelled, it ends at once: what runs is in the journal and in `session.tasks`.
+    Cancelled, it ends at once: what was not sent is taken back, what runs is in the journal and in `session.tasks`.
 
     Args:
         session: Makes the sounds; its `Budget` bounds them.
