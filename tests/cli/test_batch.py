@@ -151,6 +151,19 @@ def test_a_spent_budget_of_a_run(two: Any) -> None:
     assert two(*arguments).exit_code == 0
 
 
+def test_a_budget_counts_what_was_paid_for_twice(two: Any) -> None:
+    """A sound that failed and was paid for again counts twice in the budget of a run that was cut off."""
+    write(*({"key": key, "prompt": f"Rain {key}"} for key in "abc"))
+    arguments = ("batch", "m.jsonl", "--out", "out", "--max-effects", "3", "--concurrency", "1", "--retry-failed")
+    two.emulator.inject("task.fail")
+    two.interrupted(6, *arguments)
+    two.interrupted(1, *arguments)
+    assert two.emulator.ledger.posts == 3  # a, b, and a again
+    result = two(*arguments)
+    assert (result.exit_code, two.emulator.ledger.posts) == (exits.NOT_DONE, 3)
+    assert "was spent before" in result.stderr
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal(commands: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     """It submits no more, finishes what runs, saves it, and prints the command to go on with."""
