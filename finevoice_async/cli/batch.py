@@ -194,7 +194,7 @@ class _Batch:
         options = job.options
         is_spent = job.purse.most is not None and job.purse.most <= spent
         if is_spent:
-            options = attrs.evolve(options, limit=0)
+            options = attrs.evolve(options, limit=0, reroll_silent=0)
         began = mark.begin()
         session: FineVoiceSession | None = None
         stopping = Stopping(self._say_stopping)
