@@ -40,6 +40,7 @@ class BatchOptions:
         max_failures: Stop after so many that came to nothing.
         reroll_silent: Make at most so many more takes of a sound in place of silent ones, which stay.
         finish: Make finished copies of all sounds that are there.
+        emulated: An emulator makes the sounds. The lock says so, and nobody who has the lock takes them for real ones.
     """
 
     remake: bool = False
@@ -49,6 +50,7 @@ class BatchOptions:
     max_failures: int | None = None
     reroll_silent: int = 0
     finish: Finish | None = None
+    emulated: bool = False
 
 
 async def run_batch(
@@ -86,15 +88,16 @@ async def run_batch(
     folder = Path(out)
     if options.finish is not None:
         options.finish.check()
-    survey = Survey(manifest, folder, hashes)
+    survey = Survey(manifest, folder, hashes, emulated=options.emulated)
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
     await _take_in_journal(session, survey)
     todo = await anyio.to_thread.run_sync(_Todo, survey, options)
     plan = todo.plan
     await _free_keys(session, todo.stale)
-    lock = LockWriter(manifest.lock_path(folder))
-    lock.mine.update({record.id: record for record in survey.unlocked})
+    lock = LockWriter(manifest.lock_path(folder), emulated=options.emulated)
+    for record in survey.unlocked:
+        lock.keep(record)
     work = Work(
         session,
         folder,
@@ -138,8 +141,9 @@ async def settle(survey: Survey, plan: Plan, options: BatchOptions) -> BatchRepo
     Raises:
         ConfigurationError: Finished copies cannot be made.
     """
-    lock = LockWriter(survey.manifest.lock_path(survey.out))
-    lock.mine.update({record.id: record for record in survey.unlocked})
+    lock = LockWriter(survey.manifest.lock_path(survey.out), emulated=options.emulated)
+    for record in survey.unlocked:
+        lock.keep(record)
     unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
         if options.finish is not None:

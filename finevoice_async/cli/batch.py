@@ -303,7 +303,7 @@ class _Batch:
         if report.is_stopped and report.not_begun:
             say(f"{exits.GO_ON}{this_command()}")
         if job.emulator and report.saved:
-            say(f"These are the emulator's. For the real ones take another --out, or remove {job.out} and the lock.")
+            say(f"These are the emulator's, and the lock says so. For the real ones take another --out, or remove {job.out}.")
 
 
 def _counted(report: BatchReport, purse: Purse) -> str:
