@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 from fake_journal import FakeJournal
-from fakes import FakeSlots
-from parts import assemble
+from fakes import FakeSlots, FakeTransport, says
+from parts import assemble, told
 
 from finevoice_async.config import Budget
-from finevoice_async.errors import BudgetExceededError
+from finevoice_async.errors import BudgetExceededError, RequestRejectedError
 
 
 async def test_what_left_first_is_free_first() -> None:
@@ -29,3 +29,18 @@ async def test_what_left_first_is_free_first() -> None:
         await parts.submit()
         with pytest.raises(BudgetExceededError, match="free in 0:00:30"):
             await parts.submit()
+
+
+async def test_a_refusal_after_its_time_gives_nothing_back() -> None:
+    """What counts no more is not given back as well when it is refused at last: others would be one too many."""
+    transport = FakeTransport(says(422), latency=70)
+    budget = Budget(effects=1, per=timedelta(minutes=1))
+    async with assemble(transport, slots=FakeSlots(50), journal=FakeJournal(), budget=budget) as parts:
+        refused = parts.start()  # leaves at 0, is over at 60, and refused at 70
+        await asyncio.sleep(61)
+        transport.latency = 0.1
+        await parts.submit()  # leaves at 61
+        assert isinstance(await told(refused), RequestRejectedError)
+        with pytest.raises(BudgetExceededError, match="1 submissions of 1"):
+            await parts.submit()
+    assert len(transport.posts) == 2
