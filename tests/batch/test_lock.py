@@ -70,6 +70,15 @@ def test_merging(
     assert merge(one, two).keys() == one.keys() | two.keys()
 
 
+@pytest.mark.parametrize("request_hash", ["q", "r", "s"])
+def test_a_record_with_a_task_counts(request_hash: str) -> None:
+    """Of two records of one take that with a task's id counts, whatever else they say: it is fetched, not paid for."""
+    paid, other = record(), record(request=request_hash, task_id=None)
+    for one, two in ((paid, other), (other, paid)):
+        assert merge({one.id: one}, {two.id: two}) == {paid.id: paid}
+        assert parse(format_lock({one.id: one}) + format_lock({two.id: two})) == {paid.id: paid}
+
+
 @settings(deadline=None)
 @given(LOCKS, LOCKS, st.booleans())
 def test_what_git_could_not_merge(
