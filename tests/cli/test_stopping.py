@@ -14,12 +14,13 @@ async def test_each_signal_does_more() -> None:
     """The first one asks, and is told once; the second cancels; the third drops everything."""
     told: list[str] = []
     stopping = Stopping(lambda: told.append("stopping"))
-    ended = asyncio.Event()
+    cancelled, ended = asyncio.Event(), asyncio.Event()
 
     async def job() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
+            cancelled.set()
             await ended.wait()  # as a submission that is under way
             raise
 
@@ -28,9 +29,11 @@ async def test_each_signal_does_more() -> None:
     stopping.on(signal.SIGTERM)
     await asyncio.sleep(1)
     assert (stopping.asked.is_set(), stopping.at_once, told) == (True, False, ["stopping"])
+    assert not cancelled.is_set()
     stopping.on(signal.SIGINT)
     await asyncio.sleep(1)
     assert (stopping.at_once, told, running.done()) == (True, ["stopping"], False)
+    assert cancelled.is_set()
     with pytest.raises(KeyboardInterrupt):
         stopping.on(signal.SIGINT)
     ended.set()
