@@ -53,9 +53,7 @@ class Hashes:
 class Survey:
     """Gathers what is known of a manifest's sounds."""
 
-    def __init__(
-        self, manifest: Manifest, out: Path, hashes: Hashes | None = None, *, emulated: bool = False
-    ) -> None:
+    def __init__(self, manifest: Manifest, out: Path, hashes: Hashes | None = None, *, emulated: bool = False) -> None:
         """Begin.
 
         Args:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from finevoice_async import (
     ManifestError,
     Polling,
     Retry,
+    TaskFailedError,
 )
 from finevoice_async.batch import (
     BatchOptions,
@@ -148,13 +150,20 @@ class _Batch:
         return code or report.exit_code
 
     def _preview(self, manifest: Manifest) -> tuple[Survey, Plan]:
-        silent = self._job.options.reroll_silent
+        look = partial(
+            preview,
+            manifest,
+            self._job.out,
+            hashes=self._hashes,
+            want_silent=self._job.options.reroll_silent,
+            emulated=self._job.options.emulated,
+        )
         try:
-            return preview(manifest, self._job.out, self._job.journal_path, self._hashes, want_silent=silent)
+            return look(self._job.journal_path)
         except JournalError:
             if self._job.frozen or self._job.dry_run:
                 raise
-            return preview(manifest, self._job.out, None, self._hashes, want_silent=silent)  # opening it will tell
+            return look(None)  # opening it will tell
 
     def _seconds(self, entries: list[PlanEntry]) -> float | None:
         return seconds_for(make_schedule(self._polling), entries, self._job.concurrency)
@@ -298,12 +307,14 @@ class _Batch:
             return
         if has_changed:
             say("What changed is paid for with --remake: as new takes, beside what is there.")
-        if report.failed:
+        if any(isinstance(result.error, TaskFailedError) for result in report.failed):
             say("What failed at the service is paid for again with --retry-failed.")
         if report.is_stopped and report.not_begun:
             say(f"{exits.GO_ON}{this_command()}")
         if job.emulator and report.saved:
-            say(f"These are the emulator's, and the lock says so. For the real ones take another --out, or remove {job.out}.")
+            say(
+                f"These are the emulator's, as the lock says. Take another --out for the real ones, or remove {job.out}."
+            )
 
 
 def _counted(report: BatchReport, purse: Purse) -> str:

@@ -50,7 +50,13 @@ def tell_faults(error: ManifestError, *, as_json: bool) -> int:
 
 
 def preview(
-    manifest: Manifest, out: Path, journal: Path | None, hashes: Hashes | None = None, *, want_silent: int = 0
+    manifest: Manifest,
+    out: Path,
+    journal: Path | None,
+    hashes: Hashes | None = None,
+    *,
+    want_silent: int = 0,
+    emulated: bool = False,
 ) -> tuple[Survey, Plan]:
     """Plan a manifest by what lies on disk; also while a batch runs. Blocks.
 
@@ -58,7 +64,7 @@ def preview(
         ManifestError: The lock cannot be read.
         JournalError: The journal cannot be read.
     """
-    survey = Survey(manifest, out, hashes)
+    survey = Survey(manifest, out, hashes, emulated=emulated)
     survey.read_lock()
     if journal is not None and journal.is_file():
         with read_journal(journal) as reader:

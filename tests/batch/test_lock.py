@@ -202,3 +202,14 @@ def test_fields_of_other_kinds() -> None:
     """What a field cannot be is left out; nothing that is needed is guessed."""
     line = b'{"key":"a","take":1,"request":"r","file":"a","sha256":"0","task_id":5,"seconds":1e400,"silent":"no"}'
     assert parse(line)["a", 1] == record(task_id=None, file="a", sha256="0")
+
+
+def test_an_emulators_sounds(tmp_path: Path) -> None:
+    """They are marked, survive no real one of the same take, and never take the place of one."""
+    real, tried = record(task_id=None), record(task_id="z", emulated=True)
+    assert parse(format_lock({tried.id: tried})) == {tried.id: tried}
+    assert merge({real.id: real}, {tried.id: tried}) == merge({tried.id: tried}, {real.id: real}) == {real.id: real}
+    path = tmp_path / "a.lock"
+    for written, left in ((tried, tried), (real, real), (tried, real)):
+        update_lock(path, {written.id: written})
+        assert read_lock(path) == {left.id: left}
