@@ -312,9 +312,7 @@ class _Batch:
         if report.is_stopped and report.not_begun:
             say(f"{exits.GO_ON}{this_command()}")
         if job.emulator and report.saved:
-            say(
-                f"These are the emulator's, as the lock says. Take another --out for the real ones, or remove {job.out}."
-            )
+            say(f"These are the emulator's, as the lock says. Take another --out for real ones, or remove {job.out}.")
 
 
 def _counted(report: BatchReport, purse: Purse) -> str:
