@@ -101,11 +101,11 @@ async def library(url: str, key: str, folder: Path, effects: int, slots: int) ->
 
 async def by_hand(url: str, key: str, folder: Path, effects: int, slots: int) -> None:
     """Make and save the effects as people write it."""
-    free = asyncio.Semaphore(slots)
+    free, wish = asyncio.Semaphore(slots), {"useAsync": True}
 
     async def one(http: aiohttp.ClientSession, number: int) -> None:
         async with free:
-            async with http.post("/v1/audio/sfx-generation", json={"prompt": f"sound {number}"}) as response:
+            async with http.post("/v1/audio/sfx-generation", json=wish | {"prompt": f"sound {number}"}) as response:
                 answer = await response.json()
             task_id = answer.get("task_id") or answer.get("taskId")
             while not answer.get("url"):

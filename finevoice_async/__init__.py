@@ -1,6 +1,7 @@
 """Many sound effects at once from FineVoice: none paid for twice, none lost."""
 
 import logging
+from typing import TYPE_CHECKING
 
 from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.core.fields import SfxDict, SfxFields, SfxItem, SourceType
@@ -32,8 +33,19 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.session import FineVoiceSession
-from finevoice_async.shared_ports import FleetStats
 from finevoice_async.task import SfxTask
+
+if TYPE_CHECKING:
+    from finevoice_async.shared_ports import FleetStats
+else:  # checkers would take any name to be here
+
+    def __getattr__(name: str) -> object:
+        if name != "FleetStats":  # for who has a fleet: all others start without what it brings
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from finevoice_async.shared_ports import FleetStats
+
+        return FleetStats
+
 
 __all__ = [
     "AuthenticationError",

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
+from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key, paid_for
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.core.text import shorten
 from finevoice_async.effect import Outcome, SaveTo
@@ -161,12 +161,16 @@ class Recovery(Wishes):
         again.
 
         Raises:
-            InvalidRequestError: The row is settled or being submitted.
+            InvalidRequestError: The row is settled or being submitted, or may have been paid for since you got it.
             ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
-        await self._parts.bookkeeper.discard(await self._open_row(row, EffectState.QUEUED))
+        current = await self._open_row(row, EffectState.QUEUED)
+        if paid_for(row) is False and paid_for(current) is None:
+            words = f"Row {row.id} was sent meanwhile, and may have been paid for. unknown() gives it as it is now."
+            raise about(InvalidRequestError(words), current)
+        await self._parts.bookkeeper.discard(current)
 
     async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
         """Return a row as it is now, if it is the caller's to settle."""

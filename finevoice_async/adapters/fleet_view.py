@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+from datetime import datetime
+
 import attrs
 import psycopg
 
 from finevoice_async.adapters.postgres import rows, schema
-from finevoice_async.adapters.postgres.connection import connect, explain, place_of
+from finevoice_async.adapters.postgres.connection import Connection, connect, explain, place_of
 from finevoice_async.adapters.postgres.journal import account_of
 from finevoice_async.core.ledger import JournalRow
 from finevoice_async.errors import JournalError
@@ -14,6 +18,7 @@ from finevoice_async.shared_ports import FleetStats
 
 _NAMES = ", ".join(f"f.{field.name}" for field in attrs.fields(FleetStats))
 _ACCOUNTS = f"SELECT a.account, {_NAMES} FROM finevoice.accounts a, finevoice.fleet(a.account) f ORDER BY a.account"  # noqa: S608 - names of ours
+_SENT = "SELECT count(*) FROM finevoice.posts WHERE account = %s AND at >= %s"
 _JOBS = (
     "SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing'), "
     "count(*) FILTER (WHERE status IN ('failed', 'aborted')) FROM procrastinate_jobs WHERE queue_name = 'finevoice'"
@@ -26,12 +31,30 @@ async def read_rows(url: str, api_key: str) -> list[JournalRow]:
     Raises:
         JournalError: The database cannot be read, or has no schema of this version.
     """
+    async with _looking(url) as connection:
+        cursor = await connection.execute(f"{rows.SELECT} ORDER BY id", (account_of(api_key),))
+        return [rows.read_row(each).row for each in await cursor.fetchall()]
+
+
+async def spent_since(url: str, api_key: str, moment: datetime) -> int:
+    """Return how many submissions of a key left from a moment on that may have been accepted.
+
+    Raises:
+        JournalError: The database cannot be read, or has no schema of this version.
+    """
+    async with _looking(url) as connection:
+        cursor = await connection.execute(_SENT, (account_of(api_key), rows.as_utc(moment)))
+        found = await cursor.fetchone()
+        return 0 if found is None else int(found[0])
+
+
+@contextlib.asynccontextmanager
+async def _looking(url: str) -> AsyncIterator[Connection]:
     try:
         connection = await connect(url)
         try:
             await schema.check(connection, url)
-            cursor = await connection.execute(f"{rows.SELECT} ORDER BY id", (account_of(api_key),))
-            return [rows.read_row(each).row for each in await cursor.fetchall()]
+            yield connection
         finally:
             await connection.close()
     except (psycopg.Error, OSError, TimeoutError) as error:
@@ -72,20 +95,13 @@ async def look(url: str) -> FleetLook:
     Raises:
         JournalError: The database cannot be reached, or has no schema of this version.
     """
-    try:
-        connection = await connect(url)
-        try:
-            await schema.check(connection, url)
-            cursor = await connection.execute(_ACCOUNTS)
-            accounts = {account: FleetStats(*numbers) for account, *numbers in await cursor.fetchall()}
-            cursor = await connection.execute("SELECT to_regclass('procrastinate_jobs') IS NOT NULL")
-            has_queue = await cursor.fetchone()
-            if has_queue is None or not has_queue[0]:
-                return FleetLook(accounts, None)
-            cursor = await connection.execute(_JOBS)
-            counts = await cursor.fetchone()
-            return FleetLook(accounts, None if counts is None else JobCounts(*counts))
-        finally:
-            await connection.close()
-    except (psycopg.Error, OSError, TimeoutError) as error:
-        raise JournalError(f"The fleet's database {place_of(url)} cannot be read: {explain(error)}.") from error
+    async with _looking(url) as connection:
+        cursor = await connection.execute(_ACCOUNTS)
+        accounts = {account: FleetStats(*numbers) for account, *numbers in await cursor.fetchall()}
+        cursor = await connection.execute("SELECT to_regclass('procrastinate_jobs') IS NOT NULL")
+        has_queue = await cursor.fetchone()
+        if has_queue is None or not has_queue[0]:
+            return FleetLook(accounts, None)
+        cursor = await connection.execute(_JOBS)
+        counts = await cursor.fetchone()
+        return FleetLook(accounts, None if counts is None else JobCounts(*counts))

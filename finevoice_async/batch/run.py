@@ -40,6 +40,7 @@ class BatchOptions:
         max_failures: Stop after so many that came to nothing.
         reroll_silent: Make at most so many more takes of a sound in place of silent ones, which stay.
         finish: Make finished copies of all sounds that are there.
+        emulated: An emulator makes the sounds. The lock says so, and nobody who has the lock takes them for real ones.
     """
 
     remake: bool = False
@@ -49,6 +50,7 @@ class BatchOptions:
     max_failures: int | None = None
     reroll_silent: int = 0
     finish: Finish | None = None
+    emulated: bool = False
 
 
 async def run_batch(
@@ -67,7 +69,7 @@ async def run_batch(
     once: each sound is made by one of them, and fetched by all. Without one, the lock alone tells what
     was made, and a crash forgets what was under way. What is perhaps paid for is never sent again.
 
-    Cancelled, it ends at once: what runs is in the journal and in `session.tasks`.
+    Cancelled, it ends at once: what was not sent is taken back, what runs is in the journal and in `session.tasks`.
 
     Args:
         session: Makes the sounds; its `Budget` bounds them.
@@ -88,15 +90,16 @@ async def run_batch(
     if options.finish is not None:
         options.finish.check()
     shared = await _is_shared(session)
-    survey = Survey(manifest, folder, hashes, shared=shared)
+    survey = Survey(manifest, folder, hashes, shared=shared, emulated=options.emulated)
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
     await _take_in_journal(session, survey)
     todo = await anyio.to_thread.run_sync(_Todo, survey, options)
     plan = todo.plan
     await _free_keys(session, todo.stale)
-    lock = LockWriter(manifest.lock_path(folder))
-    lock.mine.update({record.id: record for record in survey.unlocked})
+    lock = LockWriter(manifest.lock_path(folder), emulated=options.emulated)
+    for record in survey.unlocked:
+        lock.keep(record)
     work = Work(
         session,
         folder,
@@ -150,8 +153,9 @@ async def settle(survey: Survey, plan: Plan, options: BatchOptions) -> BatchRepo
     Raises:
         ConfigurationError: Finished copies cannot be made.
     """
-    lock = LockWriter(survey.manifest.lock_path(survey.out))
-    lock.mine.update({record.id: record for record in survey.unlocked})
+    lock = LockWriter(survey.manifest.lock_path(survey.out), emulated=options.emulated)
+    for record in survey.unlocked:
+        lock.keep(record)
     unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
         if options.finish is not None:

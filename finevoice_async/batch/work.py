@@ -9,6 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
+import anyio
 import attrs
 
 from finevoice_async.batch.keeping import describe, patiently, save
@@ -48,6 +49,9 @@ IN_HAND: Final = 2000
 
 FETCHING: Final = 64
 """Sounds paid for earlier that are asked for at once."""
+
+_WITHDRAWING: Final = 10.0
+"""Seconds that the journal is given to note what was taken back: as long as it gives its disk."""
 
 _STOPS: Final = (
     AuthenticationError,
@@ -135,11 +139,12 @@ class Work:
             async with asyncio.TaskGroup() as self._group:
                 self._group.create_task(self._fetch_all(fetch))
                 self._group.create_task(self._make_all(make))
-            if self._withdrawals:
-                await asyncio.wait(self._withdrawals)
         finally:
             if watching is not None:
                 watching.cancel()
+            if self._withdrawals:
+                with anyio.move_on_after(_WITHDRAWING, shield=True):  # this run may be cancelled
+                    await asyncio.wait(self._withdrawals)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -155,8 +160,10 @@ class Work:
         for submitting in self._submitting:
             submitting.cancel()
         for task in list(self._queued):
-            withdrawal = asyncio.create_task(self._withdraw(task), name="finevoice-batch-withdraw")
-            self._withdrawals.add(withdrawal)
+            self._take_back(task)
+
+    def _take_back(self, task: SfxTask) -> None:
+        self._withdrawals.add(asyncio.create_task(self._withdraw(task), name="finevoice-batch-withdraw"))
 
     async def _withdraw(self, task: SfxTask) -> None:
         try:
@@ -254,6 +261,9 @@ class Work:
                 async for update in updates:
                     if update.status is not TaskStatus.QUEUED:
                         break
+        except asyncio.CancelledError:
+            self._take_back(task)  # else the session sends it all the same, if it has not yet
+            raise
         finally:
             del self._queued[task]
         self._paid += 1

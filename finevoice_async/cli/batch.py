@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from finevoice_async import (
     ManifestError,
     Polling,
     Retry,
+    TaskFailedError,
 )
 from finevoice_async.batch import (
     BatchOptions,
@@ -41,7 +43,7 @@ from finevoice_async.cli.fleet import check_url
 from finevoice_async.cli.memory import Memory
 from finevoice_async.cli.plan import cost_words, preview, seconds_for, tell_faults, tell_plan
 from finevoice_async.cli.posting import Interruption, look_at
-from finevoice_async.cli.runs import Purse, RunMark, in_doubt_since, spent_since
+from finevoice_async.cli.runs import Purse, RunMark, in_doubt_since
 from finevoice_async.cli.service import connected
 from finevoice_async.cli.signals import heard
 from finevoice_async.cli.stopping import Stopping
@@ -148,7 +150,7 @@ class _Batch:
             return self._refuse_to_pay(make, changed)
         mark = RunMark(job.out)
         began = mark.began()
-        spent = 0 if began is None else spent_since(await job.kept_in.rows(), began)
+        spent = 0 if began is None else await job.kept_in.spent_since(began)
         if not job.emulator and make and not await self._may_go_on(make, spent):
             return exits.NOT_DONE
         if make or fetch:
@@ -161,13 +163,21 @@ class _Batch:
         return code or report.exit_code
 
     def _preview(self, manifest: Manifest, rows: list[JournalRow] | None) -> tuple[Survey, Plan]:
-        silent, file = self._job.options.reroll_silent, self._job.kept_in.file
+        look = partial(
+            preview,
+            manifest,
+            self._job.out,
+            hashes=self._hashes,
+            want_silent=self._job.options.reroll_silent,
+            rows=rows,
+            emulated=self._job.options.emulated,
+        )
         try:
-            return preview(manifest, self._job.out, file, self._hashes, want_silent=silent, rows=rows)
+            return look(self._job.kept_in.file)
         except JournalError:
             if self._job.frozen or self._job.dry_run:
                 raise
-            return preview(manifest, self._job.out, None, self._hashes, want_silent=silent)  # opening it will tell
+            return look(None)  # opening it will tell
 
     def _seconds(self, entries: list[PlanEntry]) -> float | None:
         return seconds_for(make_schedule(self._polling), entries, self._job.concurrency)
@@ -207,7 +217,7 @@ class _Batch:
         options = job.options
         is_spent = job.purse.most is not None and job.purse.most <= spent
         if is_spent:
-            options = attrs.evolve(options, limit=0)
+            options = attrs.evolve(options, limit=0, reroll_silent=0)
         began = mark.begin()
         session: FineVoiceSession | None = None
         stopping = Stopping(self._say_stopping)
@@ -312,12 +322,12 @@ class _Batch:
             return
         if has_changed:
             say("What changed is paid for with --remake: as new takes, beside what is there.")
-        if report.failed:
+        if any(isinstance(result.error, TaskFailedError) for result in report.failed):
             say("What failed at the service is paid for again with --retry-failed.")
         if report.is_stopped and report.not_begun:
             say(f"{exits.GO_ON}{this_command()}")
         if job.emulator and report.saved:
-            say(f"These are the emulator's. For the real ones take another --out, or remove {job.out} and the lock.")
+            say(f"These are the emulator's, as the lock says. Take another --out for real ones, or remove {job.out}.")
 
 
 def _counted(report: BatchReport, purse: Purse) -> str:

@@ -120,6 +120,7 @@ def batch(
             only=only,
             max_failures=max_failures,
             reroll_silent=reroll_silent,
+            emulated=emulator,
             finish=Finish(format=format, trim=trim, peak_db=peak) if format or trim or peak is not None else None,
         ),
         purse=Purse(max_effects=max_effects, budget=budget, price=price_per_effect),

@@ -58,6 +58,7 @@ def preview(
     *,
     want_silent: int = 0,
     rows: Sequence[JournalRow] | None = None,
+    emulated: bool = False,
 ) -> tuple[Survey, Plan]:
     """Plan a manifest by what lies on disk; also while a batch runs. Blocks.
 
@@ -68,12 +69,13 @@ def preview(
         hashes: What an earlier look has found.
         want_silent: How many more takes a silent one may lead to.
         rows: What a fleet's journal holds, in the place of a file.
+        emulated: An emulator is to make the sounds.
 
     Raises:
         ManifestError: The lock cannot be read.
         JournalError: The journal cannot be read.
     """
-    survey = Survey(manifest, out, hashes, shared=rows is not None)
+    survey = Survey(manifest, out, hashes, shared=rows is not None, emulated=emulated)
     survey.read_lock()
     survey.add_rows(rows or ())
     if journal is not None and journal.is_file():

@@ -60,6 +60,8 @@ def finish(
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all letters; stderr does so anyway
     stop = _Stop()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is heard
     try:
         code = asyncio.run(_with_signals(job, stop))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -55,20 +55,16 @@ class RunMark:
             self._path.unlink(missing_ok=True)
 
 
-def spent_since(rows: Iterable[JournalRow], moment: datetime) -> int:
-    """Return how many submissions since then may have been accepted, by the journal."""
-    return sum(_counts(row, moment) for row in rows)
+def spent_since(journal: Path, moment: datetime) -> int:
+    """Return how many submissions since then may have been accepted, by the journal's file. Blocks."""
+    with contextlib.suppress(JournalError), read_journal(journal) as reader:  # else there is none, or opening it tells
+        return len(reader.sent_since(moment))
+    return 0
 
 
 def in_doubt_since(rows: Iterable[JournalRow], moment: datetime) -> int:
     """Return how many of them nobody knows the task of."""
     return sum(row.state in _IN_DOUBT and row.updated_at >= moment for row in rows)
-
-
-def _counts(row: JournalRow, moment: datetime) -> bool:
-    if row.submitted_at is not None and row.submitted_at >= moment:
-        return True
-    return row.state in _IN_DOUBT and row.updated_at >= moment
 
 
 def read_rows(journal: Path) -> list[JournalRow]:

@@ -72,7 +72,7 @@ async def until_kept(submitter: Submitter, take_in: Callable[[Listener], Submiss
         await submission.until_kept()
         submitter.keep(submission)
     except BaseException:
-        submission.keepers -= 1
+        submitter.forsake(submission)
         raise
     finally:
         submitter.leave(submission, hear)

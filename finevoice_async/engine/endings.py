@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE
+from finevoice_async.engine.journal_calls import log_fault
 from finevoice_async.engine.records import ANSWERED, ENDED, OUT, UNPAID, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.rows import closed_error
@@ -96,6 +97,20 @@ class Endings:
             log.error("the journal could not note that row %s is withdrawn", submission.row and submission.row.id)
             error = _unnoted(error)
         self.finish(submission, error)
+
+    def forsake(self, submission: Submission) -> None:
+        """Let a keeper go who was promised nothing. It may have ended just before, with its row left for a later one.
+
+        With the last keeper the row is taken back then, unless somebody sends it or looks it up to do so.
+        """
+        stays = submission.stays_queued
+        submission.keepers -= 1
+        if not stays or submission.outlives or submission.row is None:
+            return
+        if self._registry.of_row(submission.row) in (None, submission):
+            note = self._bookkeeper.withdrawn(submission, left_error().message, doubt=False)
+            if note is not None:
+                note.add_done_callback(partial(log_fault, f"that nobody waits for row {submission.row.id}"))
 
     def release(self, submission: Submission) -> None:
         """Give its slot back, if it still has it. Idempotent."""

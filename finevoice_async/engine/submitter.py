@@ -159,20 +159,15 @@ class Submitter(Withdrawing):
             if submission.phase is not Phase.ENDED:
                 self._registry.add(submission)
             return submission
-        self._check_room(request)
+        if self.is_full:
+            words = f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent."
+            raise QueueFullError(words, request=request)
         self._registry.add(submission)
         if has_journal:
             self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
         else:
             self._dispatcher.enqueue(submission)
         return submission
-
-    def _check_room(self, request: SfxRequest) -> None:
-        if self.is_full:
-            raise QueueFullError(
-                f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent.",
-                request=request,
-            )
 
     @property
     def is_full(self) -> bool:
@@ -188,6 +183,10 @@ class Submitter(Withdrawing):
         """Submit it whether anybody waits or not: by this session or, with a journal, by a later one."""
         if submission.phase is not Phase.ENDED:
             submission.listeners[stay] = None
+
+    def forsake(self, submission: Submission) -> None:
+        """Let go who wanted it kept and left before that was promised."""
+        self._endings.forsake(submission)
 
     async def find(self, *, key: str | None = None, task_id: str | None = None) -> Submission | FoundRow | None:
         """Return the submission of a key or a task: under way, or, without a journal, the last one of this session.
