@@ -25,10 +25,10 @@ _SETTINGS = "-c fsync=off -c shared_buffers=32MB -c max_connections=200 -c log_m
 
 
 def folder_of_programs() -> Path | None:
-    """Return where the server's programs are, if it is installed."""
+    """Return where the server's programs are, if it is installed; Debian keeps a client's in such a folder, too."""
     found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    return folders[-1] if folders else None
+    programs = [Path(found).resolve()] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return programs[-1].parent if programs else None
 
 
 class Server:

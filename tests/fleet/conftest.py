@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,17 +18,21 @@ from fleets import Join, Member
 pytestmark = pytest.mark.real_time
 
 
+def _programs() -> Path:
+    """Return where a server's programs are; where there are none, the test is skipped."""
+    programs = folder_of_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed here (apt-get install postgresql)")
+    return programs
+
+
 @pytest.fixture(scope="session")
 def databases() -> Iterator[Databases]:
     """Databases on a server."""
-    url = os.environ.get(VARIABLE)
-    programs = folder_of_programs()
-    if url is None and programs is None:
-        pytest.skip(f"there is no PostgreSQL server; install one, or name one in {VARIABLE}")
     with contextlib.ExitStack() as stack:
+        url = os.environ.get(VARIABLE)
         if url is None:
-            assert programs is not None
-            server = Server(programs)
+            server = Server(_programs())
             stack.callback(server.close)
             url = server.url
         databases = Databases(url)
@@ -38,10 +43,7 @@ def databases() -> Iterator[Databases]:
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server of the test's own, which it may crash."""
-    programs = folder_of_programs()
-    if programs is None:
-        pytest.skip("there is no PostgreSQL server to start")
-    server = Server(programs)
+    server = Server(_programs())
     yield server
     server.go_on()
     server.close()

@@ -7,17 +7,20 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from commands import Served, end, served, start
-from fleets import sql
+from fleets import KEY, Join, sql
 from typer.testing import CliRunner
 
 import finevoice_async
 from finevoice_async import EffectState
 from finevoice_async.cli import exits
 from finevoice_async.cli.app import app
+from finevoice_async.cli.batch_journal import BatchJournal
+from finevoice_async.core.ledger import Move
 
 pytestmark = pytest.mark.real_time
 
@@ -126,6 +129,23 @@ def test_a_machine_that_is_stopped_and_one_that_is_killed(service: Served, url: 
     summary(batch("a", url), exits.UNKNOWN if unknown else 0)
     assert lock_of("a") == lock_of("c")
     check_paid_once(service)
+
+
+async def test_what_a_run_has_spent(join: Join, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each submission of the key's counts, a second one of the same row, too; others' and those of before do not."""
+    monkeypatch.setenv("FINEVOICE_API_KEY", KEY)
+    began = datetime.now(UTC) - timedelta(hours=1)
+    member, other = await join(), await join(key="another key")
+    await other.submitted()
+    row = await member.submitted("made")
+    sent_twice = await member.wish("sent twice")
+    assert await member.move(sent_twice.id, Move.DOUBT)
+    assert await member.move(sent_twice.id, Move.RESEND)
+    refused = await member.wish("refused")
+    assert await member.move(refused.id, Move.REFUSE)
+    assert row.state is EffectState.SUBMITTED
+    assert await BatchJournal(url).spent_since(began) == 3
+    assert await BatchJournal(url).spent_since(datetime.now(UTC) + timedelta(hours=1)) == 0
 
 
 def test_what_cannot_work(service: Served) -> None:
