@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import random
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import aiohttp
 
@@ -34,10 +34,6 @@ from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.downloads import Downloader
 from finevoice_async.engine.exchange import Exchange
 from finevoice_async.engine.expiry import CallLimits
-from finevoice_async.engine.fleet.books import SharedBookkeeper
-from finevoice_async.engine.fleet.following import Following
-from finevoice_async.engine.fleet.sender import SharedInFlight, SharedSender
-from finevoice_async.engine.fleet.submitter import SharedSubmitter
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller, warn_of_budget
@@ -48,7 +44,11 @@ from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import ConfigurationError
 from finevoice_async.ports import Journal, Slots
-from finevoice_async.shared_ports import FleetStats
+
+if TYPE_CHECKING:  # the parts of a fleet are imported for who has one
+    from finevoice_async.engine.fleet.books import SharedBookkeeper
+    from finevoice_async.engine.fleet.following import Following
+    from finevoice_async.shared_ports import FleetStats, SharedJournal
 
 log = logging.getLogger("finevoice_async")
 
@@ -102,19 +102,21 @@ class Wiring:
             raise ConfigurationError("slots cannot be given with a journal in PostgreSQL: the fleet's slots are there.")
         self._journal: Journal | None = make_journal(journal, clock) if shared is None else shared
         self.slots: Slots
-        self._books_of_fleet = books_of_fleet = None if shared is None else SharedBookkeeper(shared)
+        self._books_of_fleet = books_of_fleet = None if shared is None else _books_of(shared)
         self.bookkeeper = books = books_of_fleet or Bookkeeper(self._journal)
         self.exchange = exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
         if shared is None or books_of_fleet is None:
             self.slots = own if slots is None else GuardedSlots(slots)
-            inflight = InFlight(self.slots, books)
+            inflight, kind = InFlight(self.slots, books), Sender
         else:
+            from finevoice_async.engine.fleet.sender import SharedInFlight, SharedSender
+
+            kind = SharedSender
             self.slots, inflight = shared.slots, SharedInFlight(shared.slots, books_of_fleet)
         self.inflight = inflight
         self.answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self.slots, rng=rng)
         self.poller = poller = Poller(exchange, inflight, self.answers, polling=polling, clock=clock, rng=rng)
         gate, registry = Gate(retry=retry, clock=clock, rng=rng), Registry(remembers=not books.has_journal)
-        kind = Sender if shared is None else SharedSender
         sender = kind(
             *(exchange, poller, inflight, books, registry),
             gate=gate,
@@ -131,6 +133,9 @@ class Wiring:
         if shared is None or books_of_fleet is None:
             self.submitter = Submitter(*parts, books, registry, slots=self.slots, **limits)
         else:
+            from finevoice_async.engine.fleet.following import Following
+            from finevoice_async.engine.fleet.submitter import SharedSubmitter
+
             self._following = following = Following(books_of_fleet, poller, inflight, registry, clock)
             self.submitter = SharedSubmitter(
                 *parts, books_of_fleet, registry, slots=shared.slots, following=following, **limits
@@ -221,3 +226,9 @@ class Wiring:
             self._limits.close()
             await self._transport.aclose()
             await self.downloads.aclose()
+
+
+def _books_of(shared: SharedJournal) -> SharedBookkeeper:
+    from finevoice_async.engine.fleet.books import SharedBookkeeper
+
+    return SharedBookkeeper(shared)

@@ -39,6 +39,10 @@ def test_all_is_sorted_and_complete() -> None:
         ("import finevoice_async", ["anyio", "cattrs", "sqlite3", "numpy", "aiohttp.web"]),
         ("import finevoice_async", ["finevoice_async.engine.part_file", "finevoice_async.adapters.sqlite_journal"]),
         ("import finevoice_async", ["finevoice_async.shared_ports", "finevoice_async.engine.fleet", "psycopg"]),
+        (
+            "import finevoice_async; finevoice_async.FineVoiceSession('key')",
+            ["finevoice_async.shared_ports", "finevoice_async.engine.fleet", "psycopg"],
+        ),
         ("sys.argv = ['finevoice', '--help']; from finevoice_async.cli import main; main()", ["numpy", "aiohttp.web"]),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from finevoice_async.config import Budget, Fleet, check_api_key
 from finevoice_async.errors import ConfigurationError
 from finevoice_async.ports import Clock, Journal
-from finevoice_async.shared_ports import SharedJournal
+
+if TYPE_CHECKING:
+    from finevoice_async.shared_ports import SharedJournal
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
 
