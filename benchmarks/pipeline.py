@@ -201,7 +201,7 @@ def plot(ratios: dict[tuple[int, float], dict[str, float]], path: str) -> None:
     axes.set_xticks([place + 0.2 for place in places], [f"{slots} slots\n{wait:g} s" for slots, wait in ratios])
     axes.set_ylabel("makespan over the bound")
     axes.set_title("300 effects, from request to saved file, by slots and seconds of a download")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, ncols=2, loc="outside lower center")
     figure.savefig(path, dpi=120)
 
 
