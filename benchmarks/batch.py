@@ -1,10 +1,10 @@
 """A batch of 2,000 sounds: how close it comes to the shortest time there is, and what five interruptions cost.
 
-    PYTHONPATH=. [FASTER=8] python -m benchmarks.batch [--rows 2000] [--undisturbed] [--check]
+    PYTHONPATH=. [FASTER=4] python -m benchmarks.batch [--rows 2000] [--undisturbed] [--check]
 
 The emulator, in a process of its own, allows 10 tasks at once and makes effects with lognormal service times (median
-8 s, sigma 0.35). The whole world runs 8 times faster: service times are divided by 8, and the batch runs on an event
-loop whose time passes 8 times as fast, so what a process does on its own account weighs 8 times as much. Two runs, each
+8 s, sigma 0.35). The whole world runs 4 times faster: service times are divided by 4, and the batch runs on an event
+loop whose time passes 4 times as fast, so what a process does on its own account weighs 4 times as much. Two runs, each
 from a manifest to files on disk, with journal and lock:
 
 - undisturbed: its makespan over the bound, which is that of a scheduler who knows all service times and notices every
@@ -42,7 +42,7 @@ from finevoice_async.cli.stopping import Stopping
 from finevoice_async.emulator import Emulator, LogNormal
 
 PLACES = 10
-FASTER = float(os.environ.get("FASTER", "8"))  # by the environment, since the processes must agree
+FASTER = float(os.environ.get("FASTER", "4"))  # by the environment, since the processes must agree
 MEDIAN, SIGMA = 8.0, 0.35
 FAULTS: dict[Any, float] = {"submit.lose_reply": 0.005, "submit.bad_gateway": 0.005, "download.cut": 0.05}
 ALLOWED = 1.1

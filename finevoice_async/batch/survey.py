@@ -93,7 +93,7 @@ class Survey:
         for record in read_lock(self.manifest.lock_path(self.out)).values():
             if record.emulated:  # by a trial, perhaps elsewhere: it counts where the folder's journal knows it, too
                 self._emulated[record.id] = record
-            elif not self._is_trial or (self.out / record.file).exists():
+            elif not self._is_trial or self._hashes.of(self.out / record.file) == record.sha256:
                 self._take(record.key, record.take).record = record
 
     def add_rows(self, rows: Iterable[JournalRow]) -> None:
