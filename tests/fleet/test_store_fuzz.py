@@ -1,0 +1,273 @@
+"""The store as a state machine: several sessions of one key in one database, against what the specification promises.
+
+``FINEVOICE_EXAMPLES=5000 pytest tests/fleet/test_store_fuzz.py`` plays as many games.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import secrets
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from fleet_lives import promises, table
+from fleet_lives.money import Money
+from fleet_lives.moves import KINDS, Deed, Deeds
+from fleet_lives.players import LEASE, AheadClock, Player
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from finevoice_async.adapters.postgres.journal import account_of
+from finevoice_async.config import Budget
+from finevoice_async.core.ledger import EffectState
+
+pytestmark = pytest.mark.real_time
+
+EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "60"))
+STEPS = 40
+MOST = 4
+DAY = timedelta(days=1)
+from hypothesis import Phase
+PHASES=[Phase.generate] if os.environ.get('NOSHRINK') else list(Phase)
+
+deeds = st.tuples(st.sampled_from(KINDS), st.integers(0, 1000))
+lost_answers = st.sampled_from([0] * 12 + [1])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Plays sessions that begin, send, hear, doubt, die, sleep, leave and clean up; all is checked at each step."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.connection = psycopg.connect(url, autocommit=True)
+        self.key = f"fv-fuzz-{secrets.token_hex(8)}"
+        self.account, self.other_account = account_of(self.key), account_of(f"{self.key}-other")
+        self.runner = asyncio.Runner()
+        self.clock = AheadClock()
+        self.money = Money()
+        self.players: list[Player] = []
+        self.freed: set[int] = set()  # rows that run and were given up
+        self.budget: Budget | None = None
+        self.bystander: Player | None = None
+
+    def do(self, job: Any) -> Any:
+        """Run something on the machine's own loop."""
+        return self.runner.run(job)
+
+    def look(self) -> table.Table:
+        """Read the tables."""
+        return table.read(self.connection, self.account, self.other_account)
+
+    @initialize(plans=st.lists(st.integers(1, 3), min_size=2, max_size=3), budget=st.sampled_from([None, None, 4]))
+    def begin(self, plans: list[int], budget: int | None) -> None:
+        """Let sessions join, and one of another key, which has the same effects under way."""
+        self.budget = None if budget is None else Budget(effects=budget, per=DAY)
+        for plan in plans:
+            self.do(self.join_as(plan, adopts=True))
+        self.do(self.stand_by())
+
+    async def join_as(self, plan: int, *, adopts: bool) -> Player:
+        """Let one more session join."""
+        player = Player(self.url, self.clock, plan=plan, key=self.key, budget=self.budget, adopts=adopts)
+        await player.start()
+        self.players.append(player)
+        return player
+
+    async def stand_by(self) -> None:
+        """Let one of another key join."""
+        other = Player(self.url, AheadClock(), plan=9, key=f"{self.key}-other", budget=None, adopts=True)
+        self.bystander = other
+        await other.start()
+        for key in ("one", "two", "three"):
+            await other.wish(key)
+        await other.submitted()
+
+    # Steps
+
+    def step(self, chosen: list[Deed], *, lost: int = 0) -> list[Any]:
+        """Let deeds be done, all at once, and check what came of them."""
+        before = self.look()
+        for deed in chosen:
+            note(deed.words)
+            deed.player.line.lost = lost
+
+        async def all_at_once() -> list[Any]:
+            async with asyncio.timeout(20):
+                results = await asyncio.gather(*[deed.job() for deed in chosen])
+                for player in self.players:
+                    await player.settle()
+            return results
+
+        results = self.do(all_at_once())
+        after = self.look()
+        events = [event for deed, result in zip(chosen, results, strict=True) for event in deed.events(result)]
+        self.money.take_in(events, before, after)
+        began = {row_id for row_id in after.rows if row_id not in before.rows}
+        self.check(
+            before,
+            after,
+            actors={deed.player for deed in chosen},
+            named={deed.row_id for deed in chosen if deed.row_id is not None} | began,
+            swept=len(chosen) == 1 and chosen[0].words.endswith("sweeps"),
+            occupied=sum(deed.occupied for deed in chosen),
+        )
+        if len(chosen) == 1:
+            expected, result = chosen[0].expected, results[0]
+            if callable(expected):
+                expected(result)
+            elif expected is not ...:
+                assert result is expected, f"{chosen[0].words}: {result}"
+        return results
+
+    def check(self, before: table.Table, after: table.Table, **done: Any) -> None:
+        """Check all promises after a step."""
+        done = {name: frozenset(value) if isinstance(value, set) else value for name, value in done.items()}
+        promises.check(before, after, promises.Step(tuple(self.players), **done), self.money, self.freed)
+        if self.budget is not None:
+            assert len(after.posts) <= self.budget.effects, "more was sent than the fleet may"
+
+    def find(self, kind: str, number: int) -> Deed | None:
+        """Return one of the deeds of a kind that can be done now."""
+        found = Deeds(self.players, self.look(), self.money, self.freed).find(kind)
+        return found[number % len(found)](random.Random(number)) if found else None
+
+    @rule(drawn=deeds, lost=lost_answers)
+    def one(self, drawn: tuple[str, int], lost: int) -> None:
+        """One does something, and hears of it, perhaps only at the second time."""
+        deed = self.find(*drawn)
+        if deed is not None:
+            self.step([deed], lost=lost)
+
+    @rule(drawn=st.lists(deeds, min_size=2, max_size=4))
+    def race(self, drawn: list[tuple[str, int]]) -> None:
+        """Several do something at the same time: also one session twice, and two with the same row."""
+        chosen = [deed for each in drawn if (deed := self.find(*each)) is not None]
+        answered = [deed.answers for deed in chosen if deed.answers is not None]
+        if chosen and len(set(answered)) == len(answered):
+            self.step(chosen)
+
+    @rule(plan=st.integers(1, 4), adopts=st.booleans())
+    def join(self, plan: int, adopts: bool) -> None:
+        """One more joins, which may know of another plan."""
+        if len(self.players) < MOST:
+            before = self.look()
+            player = self.do(self.join_as(plan, adopts=adopts))
+            note(f"{player} joins with plan {plan}")
+            self.check(before, self.look(), actors=set(), named=set())
+
+    @rule(number=st.integers(0, 10), how=st.sampled_from(["leave", "die"]))
+    def go(self, number: int, how: str) -> None:
+        """One leaves, or dies."""
+        if len(self.players) > 1:
+            player = self.players[number % len(self.players)]
+            note(f"{player}: {how}")
+            before = self.look()
+            self.do(player.aclose() if how == "leave" else self.die(player))
+            self.money.died(player)
+            actors = {player} if how == "leave" else set()
+            self.check(before, self.look(), actors=actors, named=set())
+            self.players.remove(player)
+
+    async def die(self, player: Player) -> None:
+        """Let one die, and wait until the server has heard that its connection is gone."""
+        query, me = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s", player.me
+        await player.die()
+        async with asyncio.timeout(5):
+            while self.connection.execute(query, (me,)).fetchone() != (0,):
+                await asyncio.sleep(0.001)
+
+    @rule(number=st.integers(0, 10))
+    def cut(self, number: int) -> None:
+        """The connection is lost that says that a session lives: it comes back as another one, with all its rows."""
+        player = self.players[number % len(self.players)]
+        note(f"{player} is cut off")
+        before, former = self.look(), player.me
+        self.connection.execute("SELECT pg_terminate_backend(%s)", (player.backend,))
+        self.do(player.come_back(former))
+        after = self.look()
+        self.check(before, after, actors={player}, named=set())
+        if former in before.seats:
+            for row_id, row in before.rows.items():
+                if row.session == former:
+                    assert after.rows[row_id].session == player.me, "what was its own is not"
+                    assert after.rows[row_id].state is row.state
+
+    @rule(seconds=st.sampled_from([10, 25, 45, 100]), silent=st.sets(st.integers(0, MOST)))
+    def let_pass(self, seconds: int, silent: set[int]) -> None:
+        """Time passes, in which some say nothing."""
+        quiet = [player for number, player in enumerate(self.players) if number in silent]
+        note(f"{seconds} s pass; {quiet} are silent")
+        before = self.look()
+        seats = [seat for seat in before.seats if promises.owner(self.players, seat) in (None, *quiet)]
+        table.let_pass(self.connection, self.account, timedelta(seconds=seconds), seats)
+        self.clock.ahead += seconds
+        for player in self.players:
+            if player not in quiet:
+                player.saw_itself(seconds)
+        self.check(before, self.look(), actors=set(), named=set(before.rows), shifted=seconds)
+
+    @rule()
+    def others_go_on(self) -> None:
+        """The session of another key does something of its own."""
+        assert self.bystander is not None
+        before = self.look()
+        self.do(self.bystander.submitted(None) if before.other.count("submitted") < 2 else self.bystander.beat_once())
+        after = self.look()
+        assert (after.rows, after.seats.keys(), after.posts) == (before.rows, before.seats.keys(), before.posts)
+
+    # The end
+
+    def teardown(self) -> None:
+        """Let all that is old be cleaned up: then everything goes on by itself, and nothing is stuck."""
+        try:
+            if self.players and self.bystander is not None:
+                self.wind_up()
+        finally:
+            self.do(self.give_up())
+            self.runner.close()
+            self.connection.close()
+
+    def wind_up(self) -> None:
+        """One session is left, long after; what runs ends, what waits is sent, until nothing is left to do."""
+        while len(self.players) > 1:
+            self.go(1, "die")
+        (last,) = self.players
+        for post in self.money.in_air():
+            post.fate = "doubt"
+        self.let_pass(2 * int(LEASE), {0})
+        last._adopts = True
+        for number in itertools.count():
+            self.one(("sweep", 0), 0)
+            now = self.look()
+            states = {row.state for row in now.rows.values()}
+            assert EffectState.SENDING not in states or last.me in [row.session for row in now.rows.values()]
+            for row in now.rows.values():
+                if row.state is EffectState.SUBMITTED:
+                    assert row.session == last.me, f"nobody asks for {row}"
+                assert row.session in (None, last.me), f"{row} belongs to nobody who lives"
+            if EffectState.SUBMITTED not in states:
+                break
+            assert number < 100, "it does not end"
+            self.one(("end", 0), 0)
+
+    async def give_up(self) -> None:
+        """Close what is open."""
+        for player in [*self.players, self.bystander]:
+            if player is not None:
+                await player.aclose()
+
+
+@pytest.mark.timeout(7200)
+def test_no_game_breaks_a_promise(url: str) -> None:
+    """No promise of the store is broken in any game, and what goes wrong is told with the shortest game that shows it."""
+    options = settings(
+        max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False, phases=PHASES)
+    run_state_machine_as_test(lambda: StoreMachine(url), settings=options)
