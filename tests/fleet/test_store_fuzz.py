@@ -36,7 +36,7 @@ DAY = timedelta(days=1)
 from hypothesis import Phase
 PHASES=[Phase.generate] if os.environ.get('NOSHRINK') else list(Phase)
 
-deeds = st.tuples(st.sampled_from(KINDS), st.integers(0, 1000))
+deeds = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
 lost_answers = st.sampled_from([0] * 12 + [1])
 
 
@@ -56,6 +56,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.freed: set[int] = set()  # rows that run and were given up
         self.budget: Budget | None = None
         self.bystander: Player | None = None
+        self.last: table.Table | None = None  # the tables after the last step
 
     def do(self, job: Any) -> Any:
         """Run something on the machine's own loop."""
@@ -63,7 +64,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     def look(self) -> table.Table:
         """Read the tables."""
-        return table.read(self.connection, self.account, self.other_account)
+        self.last = table.read(self.connection, self.account, self.other_account)
+        return self.last
+
+    def seen(self) -> table.Table:
+        """Return the tables as they were after the last step: nobody does anything in between."""
+        return self.look() if self.last is None else self.last
 
     @initialize(plans=st.lists(st.integers(1, 3), min_size=2, max_size=3), budget=st.sampled_from([None, None, 4]))
     def begin(self, plans: list[int], budget: int | None) -> None:
@@ -72,6 +78,7 @@ class StoreMachine(RuleBasedStateMachine):
         for plan in plans:
             self.do(self.join_as(plan, adopts=True))
         self.do(self.stand_by())
+        self.look()
 
     async def join_as(self, plan: int, *, adopts: bool) -> Player:
         """Let one more session join."""
@@ -93,7 +100,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def step(self, chosen: list[Deed], *, lost: int = 0) -> list[Any]:
         """Let deeds be done, all at once, and check what came of them."""
-        before = self.look()
+        before = self.seen()
         for deed in chosen:
             note(deed.words)
             deed.player.line.lost = lost
@@ -133,42 +140,54 @@ class StoreMachine(RuleBasedStateMachine):
         if self.budget is not None:
             assert len(after.posts) <= self.budget.effects, "more was sent than the fleet may"
 
-    def find(self, kind: str, number: int) -> Deed | None:
-        """Return one of the deeds of a kind that can be done now."""
-        found = Deeds(self.players, self.look(), self.money, self.freed).find(kind)
-        return found[number % len(found)](random.Random(number)) if found else None
+    def find(self, kind: int, number: int) -> Deed:
+        """Return one of the deeds that can be done now."""
+        deeds = Deeds(self.players, self.seen(), self.money, self.freed)
+        kinds = [each for each in KINDS if deeds.find(each)]
+        return self.pick(deeds, kinds[kind % len(kinds)], number)
+
+    def pick(self, deeds: Deeds, kind: str, number: int) -> Deed:
+        """Return one of a kind."""
+        found = deeds.find(kind)
+        return found[number % len(found)](random.Random(number))
 
     @rule(drawn=deeds, lost=lost_answers)
-    def one(self, drawn: tuple[str, int], lost: int) -> None:
+    def one(self, drawn: tuple[int, int], lost: int) -> None:
         """One does something, and hears of it, perhaps only at the second time."""
-        deed = self.find(*drawn)
-        if deed is not None:
-            self.step([deed], lost=lost)
+        self.step([self.find(*drawn)], lost=lost)
 
     @rule(drawn=st.lists(deeds, min_size=2, max_size=4))
-    def race(self, drawn: list[tuple[str, int]]) -> None:
+    def race(self, drawn: list[tuple[int, int]]) -> None:
         """Several do something at the same time: also one session twice, and two with the same row."""
-        chosen = [deed for each in drawn if (deed := self.find(*each)) is not None]
+        chosen = [self.find(*each) for each in drawn]
         answered = [deed.answers for deed in chosen if deed.answers is not None]
-        if chosen and len(set(answered)) == len(answered):
+        if len(set(answered)) == len(answered):
             self.step(chosen)
 
-    @rule(plan=st.integers(1, 4), adopts=st.booleans())
-    def join(self, plan: int, adopts: bool) -> None:
+    @rule(number=st.integers(0, 10), how=st.sampled_from(["join", "join", "join", "leave", "die", "cut"]))
+    def come_or_go(self, number: int, how: str) -> None:
+        """One joins, leaves, dies, or loses its connection."""
+        if how == "join":
+            self.join(1 + number % 4, adopts=number < 8)
+        elif how == "cut":
+            self.cut(number)
+        else:
+            self.go(number, how)
+
+    def join(self, plan: int, *, adopts: bool) -> None:
         """One more joins, which may know of another plan."""
         if len(self.players) < MOST:
-            before = self.look()
+            before = self.seen()
             player = self.do(self.join_as(plan, adopts=adopts))
             note(f"{player} joins with plan {plan}")
             self.check(before, self.look(), actors=set(), named=set())
 
-    @rule(number=st.integers(0, 10), how=st.sampled_from(["leave", "die"]))
     def go(self, number: int, how: str) -> None:
         """One leaves, or dies."""
         if len(self.players) > 1:
             player = self.players[number % len(self.players)]
             note(f"{player}: {how}")
-            before = self.look()
+            before = self.seen()
             self.do(player.aclose() if how == "leave" else self.die(player))
             self.money.died(player)
             actors = {player} if how == "leave" else set()
@@ -183,12 +202,11 @@ class StoreMachine(RuleBasedStateMachine):
             while self.connection.execute(query, (me,)).fetchone() != (0,):
                 await asyncio.sleep(0.001)
 
-    @rule(number=st.integers(0, 10))
     def cut(self, number: int) -> None:
         """The connection is lost that says that a session lives: it comes back as another one, with all its rows."""
         player = self.players[number % len(self.players)]
         note(f"{player} is cut off")
-        before, former = self.look(), player.me
+        before, former = self.seen(), player.me
         self.connection.execute("SELECT pg_terminate_backend(%s)", (player.backend,))
         self.do(player.come_back(former))
         after = self.look()
@@ -204,7 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Time passes, in which some say nothing."""
         quiet = [player for number, player in enumerate(self.players) if number in silent]
         note(f"{seconds} s pass; {quiet} are silent")
-        before = self.look()
+        before = self.seen()
         seats = [seat for seat in before.seats if promises.owner(self.players, seat) in (None, *quiet)]
         table.let_pass(self.connection, self.account, timedelta(seconds=seconds), seats)
         self.clock.ahead += seconds
@@ -217,7 +235,7 @@ class StoreMachine(RuleBasedStateMachine):
     def others_go_on(self) -> None:
         """The session of another key does something of its own."""
         assert self.bystander is not None
-        before = self.look()
+        before = self.seen()
         self.do(self.bystander.submitted(None) if before.other.count("submitted") < 2 else self.bystander.beat_once())
         after = self.look()
         assert (after.rows, after.seats.keys(), after.posts) == (before.rows, before.seats.keys(), before.posts)
@@ -244,7 +262,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.let_pass(2 * int(LEASE), {0})
         last._adopts = True
         for number in itertools.count():
-            self.one(("sweep", 0), 0)
+            self.step([self.pick(Deeds([last], self.seen(), self.money, self.freed), "sweep", 0)])
             now = self.look()
             states = {row.state for row in now.rows.values()}
             assert EffectState.SENDING not in states or last.me in [row.session for row in now.rows.values()]
@@ -255,7 +273,7 @@ class StoreMachine(RuleBasedStateMachine):
             if EffectState.SUBMITTED not in states:
                 break
             assert number < 100, "it does not end"
-            self.one(("end", 0), 0)
+            self.step([self.pick(Deeds([last], now, self.money, self.freed), "end", 0)])
 
     async def give_up(self) -> None:
         """Close what is open."""

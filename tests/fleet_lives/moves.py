@@ -257,13 +257,14 @@ class Deeds:
         self, player: Player, row: Row, move: Move, events: list[Event] | None = None, *, can: bool | None, **options: Any
     ) -> Deed:
         async def job() -> bool | None:
+            if move is Move.ADOPT:
+                player.polled.add(row.id)
+                self._freed.discard(row.id)
             try:
                 return await player.move(row.id, move, **options)
             except TaskIdTakenError:
                 return None
 
-        if move is Move.ADOPT:
-            self._freed.discard(row.id)
         occupied = int(move is Move.ADOPT or move not in OF_TASK)
         words = f"{player}: {move.value} {row.id}, {options}"
         return Deed(words, player, job, row.id, can, lambda moved: list(events or []) if moved else [], occupied)
