@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import attrs
@@ -83,14 +84,17 @@ class Deeds:
 
     def _wish(self) -> Iterator[Callable[[random.Random], Deed]]:
         for player in self._players:
-            yield lambda luck, player=player: self._wish_of(player, luck)
+            yield partial(self._wish_of, player)
 
     def _wish_of(self, player: Player, luck: random.Random) -> Deed:
         key = luck.choice((None, *KEYS, *KEYS))
         found = self._table.of_key(key)
         if found is not None and self._money.in_air(player, found.id):
             key = found = None  # its session would join what it has under way
-        again, state = luck.choice((Move.QUEUE, Move.QUEUE, Move.RETRY)), luck.choice((_S.QUEUED, _S.SENDING, _S.SENDING))
+        again, state = (
+            luck.choice((Move.QUEUE, Move.QUEUE, Move.RETRY)),
+            luck.choice((_S.QUEUED, _S.SENDING, _S.SENDING)),
+        )
         prompt, whose = luck.choice(PROMPTS), luck.choice(OWNERS)
 
         async def job() -> tuple[Begun, int | None]:
@@ -133,14 +137,14 @@ class Deeds:
         for player, row in self._pairs(_S.QUEUED):
             claim = player.claim_of(row.id)
             can = claim == row.claim and row.session == player.me and row.takes_a_slot(self._table.now)
-            yield lambda _, player=player, row=row, can=can: self._sending(player, row, Move.SEND, can=can)
+            yield _maker(self._sending(player, row, Move.SEND, can=can))
 
     def _resend(self) -> Iterator[Callable[[random.Random], Deed]]:
         for player, row in self._pairs(*MAY_BE_PAID):
             claim = player.claim_of(row.id) or player._doubted.get(row.id)
             its_own = row.session == player.me or row.session is None
             can = claim == row.claim and its_own and row.takes_a_slot(self._table.now)
-            yield lambda _, player=player, row=row, can=can: self._sending(player, row, Move.RESEND, can=can)
+            yield _maker(self._sending(player, row, Move.RESEND, can=can))
 
     def _sending(self, player: Player, row: Row, move: Move, *, can: bool) -> Deed:
         async def job() -> bool | None:
@@ -149,7 +153,7 @@ class Deeds:
             except BudgetExceededError:
                 return None
 
-        def events(sent: bool | None) -> list[Event]:  # noqa: FBT001 - what came of it
+        def events(sent: bool | None) -> list[Event]:
             if not sent:
                 return []
             claim = player.claim_of(row.id)
@@ -158,7 +162,7 @@ class Deeds:
             at_once = move is Move.RESEND and row.session is None
             return [*([Consented(row.id, player)] if at_once else []), Sent(row.id, claim, player)]
 
-        def right(sent: bool | None) -> None:  # noqa: FBT001 - what came of it
+        def right(sent: bool | None) -> None:
             assert sent is can or (sent is None and player._budget is not None), sent
 
         return Deed(f"{player}: {move.value} {row.id}", player, job, row.id, right, events)
@@ -168,10 +172,10 @@ class Deeds:
             consents = row.state in MAY_BE_PAID
 
             def events(
-                taken: bool,  # noqa: FBT001 - what came of it
+                taken: bool,
                 player: Player = player,
                 row: Row = row,
-                consents: bool = consents,  # noqa: FBT001 - bound here
+                consents: bool = consents,
             ) -> list[Event]:
                 return [Consented(row.id, player)] if taken and consents else []
 
@@ -233,7 +237,7 @@ class Deeds:
         elif move is Move.ANSWER:
             options = {"urls": URLS}
 
-        def events(moved: bool) -> list[Event]:  # noqa: FBT001 - what came of it
+        def events(moved: bool) -> list[Event]:
             if move is Move.ACCEPT:
                 self._money.ids.add(options["task_id"])
                 player.polled.add(row.id)
@@ -254,7 +258,14 @@ class Deeds:
             yield _maker(self._moving(player, row, Move.SAVE, can=True, path="/there"))
 
     def _moving(
-        self, player: Player, row: Row, move: Move, events: list[Event] | None = None, *, can: bool | None, **options: Any
+        self,
+        player: Player,
+        row: Row,
+        move: Move,
+        events: list[Event] | None = None,
+        *,
+        can: bool | None,
+        **options: Any,
     ) -> Deed:
         async def job() -> bool | None:
             if move is Move.ADOPT:

@@ -49,7 +49,9 @@ class ForgetfulLine(Line):
 class Player(Member):
     """A session's journal that does nothing by itself."""
 
-    def __init__(self, url: str, clock: AheadClock, *, plan: int, key: str, budget: Budget | None, adopts: bool) -> None:
+    def __init__(
+        self, url: str, clock: AheadClock, *, plan: int, key: str, budget: Budget | None, adopts: bool
+    ) -> None:
         super().__init__(url, plan=plan, key=key, options=Fleet(beat=20, lease=LEASE, hold=HOLD, adopt=adopts))
         self.name = f"player {next(_names)}"
         self._clock = self._membership._clock = clock
@@ -97,7 +99,7 @@ class Player(Member):
     async def come_back(self, former: int | None) -> None:
         """Wait until a cut connection is replaced."""
         async with asyncio.timeout(5):
-            while self.me == former or not self._membership.here.is_set():
+            while self.me == former or not self._membership.here.is_set():  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.002)
         self.note_seat()
 

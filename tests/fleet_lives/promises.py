@@ -10,8 +10,9 @@ from fleet_lives.money import Money
 from fleet_lives.players import HOLD, Player
 from fleet_lives.table import Row, Table
 
-from finevoice_async.core.ledger import EffectState as _S
+from finevoice_async.core.ledger import EffectState
 
+_S = EffectState
 _ON_ITS_WAY = (_S.SENDING, _S.SUBMITTED)
 _TO_SEND = (_S.QUEUED, _S.UNKNOWN, _S.LOST)
 
@@ -85,9 +86,17 @@ def _check_change(was: Row, row: Row, before: Table, after: Table, step: Step) -
     named = row.id in step.named
     has_owner = lives(step.players, was.session, before) and owner(step.players, was.session) not in step.actors
     if has_owner and not named:
-        assert (row.state, row.session, row.claim) == (was.state, was.session, was.claim), f"{was} was taken from others"
+        assert (row.state, row.session, row.claim) == (was.state, was.session, was.claim), (
+            f"{was} was taken from others"
+        )
         assert row.place in (was.place, math.inf), f"{was} lost its slot"
-    if row.state is _S.UNKNOWN and was.state is _S.UNKNOWN and row.session is None and was.session is None and not named:
+    if (
+        row.state is _S.UNKNOWN
+        and was.state is _S.UNKNOWN
+        and row.session is None
+        and was.session is None
+        and not named
+    ):
         expected = None if was.place is None else was.place - step.shifted
         assert row.place == expected or _near(row.place, expected), f"{was} got another slot"
     if was.state is _S.SENDING and row.state is _S.UNKNOWN and not named:

@@ -248,9 +248,7 @@ class FleetLife:
         for connection in connections:
             if connection is not None and not connection.closed and self._luck.random() < 0.7:
                 self._note(f"cut {connection.info.backend_pid}")
-                await asyncio.to_thread(
-                    sql, self._url, "SELECT pg_terminate_backend(%s)", connection.info.backend_pid
-                )
+                await asyncio.to_thread(sql, self._url, "SELECT pg_terminate_backend(%s)", connection.info.backend_pid)
 
     def _pause(self) -> None:
         """Let a session say nothing for longer than its lease."""
@@ -308,7 +306,10 @@ class FleetLife:
         for task in ledger.accepted.values():
             accepted.setdefault(str(task.request.prompt), []).append(task.task_id)
         past = await asyncio.to_thread(
-            sql, self._url, "SELECT past_task_ids FROM finevoice.effects WHERE account = %s", journal_of(session).account
+            sql,
+            self._url,
+            "SELECT past_task_ids FROM finevoice.effects WHERE account = %s",
+            journal_of(session).account,
         )
         kept = {row.task_id for row in rows} | {task_id for (text,) in past for task_id in text.split()}
         states = {str(row.request.prompt): row.state for row in rows}

@@ -114,7 +114,7 @@ def read(connection: psycopg.Connection[Any], account: str, other: str) -> Table
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         rows = [_row(each) for each in connection.execute(_EFFECTS, (account,))]
-        seats = {id: Seat(*rest) for id, *rest in connection.execute(_SESSIONS, (account,))}
+        seats = {seat: Seat(*rest) for seat, *rest in connection.execute(_SESSIONS, (account,))}
         posts = connection.execute("SELECT claim FROM finevoice.posts WHERE account = %s", (account,)).fetchall()
         ((strangers,),) = connection.execute("SELECT count(*) FROM finevoice.strangers WHERE account = %s", (account,))
         ((reduced, until, now),) = connection.execute(_ACCOUNT, (account,))
@@ -124,14 +124,14 @@ def read(connection: psycopg.Connection[Any], account: str, other: str) -> Table
 
 
 def _row(values: tuple[Any, ...]) -> Row:
-    id, key, state, request, session, claim, place, task_id, past, has_earlier = values
+    number, key, state, request, session, claim, place, task_id, past, has_earlier = values
     kept = frozenset([*past.split("\n"), task_id or ""]) - {""}
-    return Row(id, key, EffectState(state), request, session, claim, place, task_id, kept, has_earlier)
+    return Row(number, key, EffectState(state), request, session, claim, place, task_id, kept, has_earlier)
 
 
 _SHIFTS = (
-    "UPDATE finevoice.effects SET place = place - %(by)s, created_at = created_at - %(by)s, "
-    "updated_at = updated_at - %(by)s, submitted_at = submitted_at - %(by)s WHERE account = %(account)s",
+    """UPDATE finevoice.effects SET place = place - %(by)s, created_at = created_at - %(by)s,
+       updated_at = updated_at - %(by)s, submitted_at = submitted_at - %(by)s WHERE account = %(account)s""",
     "UPDATE finevoice.posts SET at = at - %(by)s WHERE account = %(account)s",
     "UPDATE finevoice.accounts SET reduced_until = reduced_until - %(by)s WHERE account = %(account)s",
     "UPDATE finevoice.sessions SET beat = beat - %(by)s WHERE account = %(account)s AND id = ANY(%(silent)s)",
