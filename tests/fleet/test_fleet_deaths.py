@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 from databases import Server
 from fleets import Join, Member, sql, until
@@ -83,6 +84,24 @@ async def test_who_is_paused_and_wakes(join: Join) -> None:
     assert await b.state(air.id) is SUBMITTED
     assert a.me != former
     assert (await b.fleet()).sessions == 2
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_beat_that_comes_too_late(join: Join, is_alone: bool) -> None:
+    """Who is taken for dead while it says that it lives is not sure of itself: it comes back as another session."""
+    a = await join()
+    if not is_alone:  # with somebody to clean up after, the beat waits for the account
+        await (await join()).die()
+    await a.go_silent()
+    former = a.me
+    with psycopg.connect(a.url) as other:
+        other.execute("SELECT finevoice.lock(%s)", (a.account,))
+        other.execute("DELETE FROM finevoice.sessions WHERE id = %s", (former,))
+        beat = asyncio.create_task(a._sweep())
+        await until(lambda: sql(a.url, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    await asyncio.wait_for(beat, 5)
+    assert a.me != former
+    assert sql(a.url, "SELECT FROM finevoice.sessions WHERE id = %s", a.me)
 
 
 async def test_who_waited_when_it_was_taken_for_dead(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
             named={deed.row_id for deed in chosen if deed.row_id is not None} | began,
             swept=len(chosen) == 1 and chosen[0].words.endswith("sweeps"),
             occupied=sum(deed.occupied for deed in chosen),
+            at_once=len(chosen) > 1,
         )
         if len(chosen) == 1:
             expected, result = chosen[0].expected, results[0]

@@ -14,7 +14,7 @@ from fleet_lives.players import Player
 from fleet_lives.promises import lives, owner
 from fleet_lives.table import Row, Table
 
-from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, OF_TASK, EffectState, Move
+from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.errors import BudgetExceededError
 from finevoice_async.ports import Begun, TaskIdTakenError
@@ -276,9 +276,8 @@ class Deeds:
             except TaskIdTakenError:
                 return None
 
-        occupied = int(move is Move.ADOPT or move not in OF_TASK)
         words = f"{player}: {move.value} {row.id}, {options}"
-        return Deed(words, player, job, row.id, can, lambda moved: list(events or []) if moved else [], occupied)
+        return Deed(words, player, job, row.id, can, lambda moved: list(events or []) if moved else [])
 
     # The fleet
 

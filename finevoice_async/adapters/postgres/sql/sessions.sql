@@ -44,10 +44,12 @@ BEGIN
         AND (state = 'submitted' AND session IS NULL
              OR state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)) THEN
         UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
+        IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;  -- taken for dead meanwhile: nobody may be sure
         RETURN;
     END IF;
     PERFORM finevoice.lock(a);
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
+    IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
     DELETE FROM finevoice.strangers WHERE session = ANY(gone);
     FOR o IN
