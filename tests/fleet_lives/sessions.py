@@ -25,6 +25,7 @@ TASK = 0.04
 BOUND = 20.0
 """Seconds within which everybody hears, though nobody cancels him."""
 
+PAUSE = "pause"
 KEYS = ("a", "b", "c", "d", "e", "f")
 FAULTS: tuple[FaultName, ...] = (
     *("submit.lose_reply", "submit.reset", "submit.error_500", "submit.bad_gateway", "submit.no_task_id"),
@@ -158,7 +159,7 @@ class FleetLife:
         self._start(f"{how}({prompt}, {key})", session, job())
 
     def _cancel(self) -> None:
-        running = [op for op in self._ops if op.task is not None and not op.task.done()]
+        running = [op for op in self._ops if op.task is not None and not op.task.done() and op.name != PAUSE]
         if running:
             op = self._luck.choice(running)
             op.cancelled = True
@@ -258,12 +259,14 @@ class FleetLife:
             return
 
         async def job() -> None:
+            self._note(f"pause {id(session) % 10_000}")
             await freeze(session)
             await asyncio.sleep(1.5 * HASTY.lease)
             if not journal._closed and journal._closing is None:
                 journal._beat = asyncio.create_task(journal._keep_beating())
+                self._note(f"awake {id(session) % 10_000}")
 
-        self._ops.append(_Op("pause", session, asyncio.create_task(job())))
+        self._ops.append(_Op(PAUSE, session, asyncio.create_task(job())))
 
     # The end
 
@@ -291,10 +294,25 @@ class FleetLife:
         for op in ops:
             if op.task in hanging:
                 self.faults.append(f"{op.name} hangs")
+                self._show(op.session)
                 op.cancelled = True
                 op.task.cancel()
         if hanging:
             await asyncio.wait(hanging, timeout=1)
+
+    def _show(self, session: FineVoiceSession) -> None:
+        """Note how things stand, for whoever looks for what somebody waits for."""
+        journal = journal_of(session)
+        slots = journal.slots
+        kept = {name: list(getattr(slots, name)) for name in ("_given", "_waiting", "_early", "_unsent", "_takers")}
+        self._note(f"{journal!r} {kept} {session._parts.submitter!r} {session._parts._following!r}")
+        seats = sql(
+            self._url, "SELECT id, clock_timestamp() - beat FROM finevoice.sessions WHERE account = %s", journal.account
+        )
+        self._note(f"in the fleet: {seats}; {journal._beat!r}, sure: {journal.is_sure()}")
+        query = "SELECT id, key, state, session, place, claim FROM finevoice.effects WHERE account = %s ORDER BY id"
+        for row in sql(self._url, query.replace(" place", " place::text"), journal.account):
+            self._note(f"{row}, here {journal._claims.get(row[0])}")
 
     async def _count(self, session: FineVoiceSession) -> None:
         """Compare the service's count with the journal's."""

@@ -38,9 +38,8 @@ BEGIN
     PERFORM finevoice.check_member(me);
     SELECT array_agg(id) INTO late FROM finevoice.sessions
      WHERE account = a AND beat < clock_timestamp() - lease AND id <> me;
-    SELECT array_agg(id) || coalesce(late, '{}') INTO gone FROM finevoice.lost(a) AS id;
-    gone := coalesce(gone, late);
-    IF gone IS NULL AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a  -- mostly nothing to do: no lock
+    SELECT array_agg(id) INTO gone FROM finevoice.lost(a) AS id;
+    IF late IS NULL AND gone IS NULL AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a  -- mostly nothing to do: no lock
         AND (state = 'submitted' AND session IS NULL
              OR state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)) THEN
         UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
@@ -50,8 +49,10 @@ BEGIN
     PERFORM finevoice.lock(a);
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
     IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;
+    -- Who has said since that it lives stays, with all its rows.
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
-    DELETE FROM finevoice.strangers WHERE session = ANY(gone);
+    DELETE FROM finevoice.strangers t WHERE account = a
+        AND (session = ANY(gone) OR NOT EXISTS (SELECT FROM finevoice.sessions s WHERE s.id = t.session));
     FOR o IN
         UPDATE finevoice.effects SET
             session = NULL,
