@@ -30,7 +30,7 @@ from finevoice_async.core.ledger import EffectState
 
 pytestmark = pytest.mark.real_time
 
-EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "20"))
 STEPS = 40
 MOST = 4
 DAY = timedelta(days=1)

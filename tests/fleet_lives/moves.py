@@ -248,7 +248,7 @@ class Deeds:
 
     def _end(self) -> Iterator[Callable[[random.Random], Deed]]:
         for player, row in self._pairs(_S.SUBMITTED, _S.LOST):
-            if row.id in player.polled and row.task_id is not None and player.claim_of(row.id) in (None, row.claim):
+            if row.id in player.polled and row.task_id is not None:
                 moves = (Move.FINISH, Move.FINISH, Move.FAIL, *([Move.LOSE] if row.state is _S.SUBMITTED else []))
                 for move in moves:
                     yield _maker(self._moving(player, row, move, can=True, task_id=row.task_id))
@@ -323,5 +323,5 @@ def _maker(deed: Deed) -> Callable[[random.Random], Deed]:
 KINDS = (
     *("wish", "wish", "wish", "send", "send", "resend", "take", "let_go", "withdraw", "discard", "adopt"),
     *("accept", "accept", "turned_away", "doubt", "end", "end", "save"),
-    *("sweep", "sweep", "whose", "slow_down", "stranger", "give_up"),
+    *("sweep", "sweep", "sweep", "sweep", "whose", "slow_down", "stranger", "give_up"),
 )

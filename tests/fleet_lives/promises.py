@@ -101,8 +101,9 @@ def _check_change(was: Row, row: Row, before: Table, after: Table, step: Step) -
     ):
         expected = None if was.place is None else was.place - step.shifted
         assert row.place == expected or _near(row.place, expected), f"{was} got another slot"
-    if was.state is _S.SENDING and row.state is _S.UNKNOWN and not named:
+    if was.state is _S.SENDING and row.state is _S.UNKNOWN and not step.at_once and row.claim in after.posts:
         assert _near(row.place, after.now + HOLD), f"{row} does not keep its slot for a while"
+    if was.state is _S.SENDING and row.state is _S.UNKNOWN and not named:
         assert not lives(step.players, was.session, before) or owner(step.players, was.session) in step.actors
 
 

@@ -210,7 +210,9 @@ class FleetWriter(FleetReader):
         if goal is EffectState.SUBMITTED and not task_id:
             words = f"Row {row_id} of the journal cannot become submitted without a task id."
             return self._failed(JournalError(words))
-        claim, falls = self._claims.get(row_id), FALLS_BACK.get(move, frozenset())
+        # What a caller decides, and what a task tells of itself, is not about this session's POST, which may be old.
+        claim = self._claims.get(row_id) if move in _OF_POST or move is Move.DOUBT else None
+        falls = FALLS_BACK.get(move, frozenset())
         if claim is not None and move in _OF_POST:
             starts |= {EffectState.UNKNOWN}
             falls = falls and falls | {EffectState.UNKNOWN}
@@ -240,16 +242,20 @@ class FleetWriter(FleetReader):
                 *(self.account, turn.me, row_id, claim, *values, turn.again),
                 *(*spelled, self._options.hold),
             ),
-            partial(self._moved, row_id, move, task_id),
+            partial(self._moved, row_id, move, task_id, claim),
             what=f"row {row_id} as {goal.value}",
             task_id=task_id,
             failed=partial(_taken, row_id, task_id),
         )
 
-    def _moved(self, row_id: int, move: Move, task_id: str | None, found: list[tuple[Any, ...]]) -> bool:
+    def _moved(
+        self, row_id: int, move: Move, task_id: str | None, claim: int | None, found: list[tuple[Any, ...]]
+    ) -> bool:
         ((made,),) = found
         if made is None:
             raise _no_such_row(row_id, move, task_id)
+        if not made and claim is not None and self._claims.get(row_id) == claim:
+            del self._claims[row_id]  # of a POST whose row has gone on without it: all is said of it
         return bool(made)
 
     def _send(self, row_id: int, move: Move) -> asyncio.Future[bool]:
