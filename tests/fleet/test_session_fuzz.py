@@ -15,7 +15,7 @@ from fleet_lives.sessions import FleetLife
 
 pytestmark = pytest.mark.real_time
 
-LIVES = int(os.environ.get("FINEVOICE_LIVES", "16"))
+LIVES = int(os.environ.get("FINEVOICE_LIVES", "8"))
 ONE = os.environ.get("FINEVOICE_SEED")
 AT_ONCE = 8
 

@@ -30,7 +30,7 @@ from finevoice_async.core.ledger import EffectState
 
 pytestmark = pytest.mark.real_time
 
-EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "10"))
 STEPS = 40
 MOST = 4
 DAY = timedelta(days=1)
@@ -54,7 +54,7 @@ CUT = """
 NOT_SLOW = "DROP FUNCTION finevoice.fuzz_slowly() CASCADE"
 
 deeds = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
-lost_answers = st.sampled_from([0] * 12 + [1])
+lost_answers = st.sampled_from([0] * 7 + [1])
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -149,7 +149,9 @@ class StoreMachine(RuleBasedStateMachine):
             occupied=sum(deed.occupied for deed in chosen),
             at_once=len(chosen) > 1,
         )
-        if len(chosen) == 1:
+        if len(chosen) == 1 and not (
+            lost and " wishes " in chosen[0].words
+        ):  # asked again it may say "mine" of what was left
             expected, result = chosen[0].expected, results[0]
             if callable(expected):
                 expected(result)
@@ -267,6 +269,22 @@ class StoreMachine(RuleBasedStateMachine):
             if player not in quiet:
                 player.saw_itself(seconds)
         self.check(before, self.look(), actors=set(), named=set(before.rows), shifted=seconds)
+
+    @rule(number=st.integers(0, 10))
+    def overtake(self, number: int) -> None:
+        """One is silent while its POST is in the air, and another sends its row again; the answer may still come."""
+        posts = self.money.in_air()
+        if not posts or len(self.players) == 1:
+            return
+        post = posts[number % len(posts)]
+        other = next(player for player in self.players if player is not post.sender)
+        self.let_pass(100, {self.players.index(post.sender)})
+        for kind in ("sweep", "take", "sweep", "resend"):
+            deeds = Deeds(self.players, self.seen(), self.money, self.freed).find(kind)
+            for deed in (each(random.Random(number)) for each in deeds):
+                if deed.player is other and deed.row_id in (None, post.row_id):
+                    self.step([deed])
+                    break
 
     @rule()
     def others_go_on(self) -> None:

@@ -135,5 +135,14 @@ def _check_slots(before: Table, after: Table, step: Step) -> None:
             late = any(seat.is_late for seat in before.seats.values())  # it may be removed, and come back
             limit = max(limit, max(seat.plan for seat in before.seats.values()) if late else before.limit())
         assert after.taken() <= limit + taken_anyway, f"{after.taken()} of {limit} slots are taken"
-    if step.swept and after.waiting():
-        assert after.taken(before.now) >= after.limit(before.now), f"{after.waiting()[0]} waits, and a slot is free"
+    freed = any(
+        row.takes_a_slot(after.now) and not after.rows[row.id].takes_a_slot(after.now) for row in before.rows.values()
+    )
+    if (
+        (step.swept or (freed and not step.at_once and not step.shifted))
+        and after.waiting()
+        and before.seats
+        and after.seats
+    ):
+        fewest = min(before.limit(), after.limit(before.now))
+        assert after.taken(before.now) >= fewest, f"{after.waiting()[0]} waits, and a slot is free"
