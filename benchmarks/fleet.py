@@ -10,7 +10,10 @@ and what it had not made is given to another. Two runs: in `kills` a random work
 - lost: keys that were neither made nor are known as unknown;
 - peak: the most tasks that ran at once;
 - unknown: rows in doubt at the end; at most one for each kill and each place;
-- makespan: beside the time that all tasks, and all that was held for what is unknown, take at five places.
+- makespan: beside the ideal. That is the time that five places take for all tasks, and for what the rules themselves
+  keep taken: places of rows in doubt (for `hold`), of rows that a dead worker was sending and of those of a worker that
+  stands still (both for its lease, at most), and all that is idle while the database is down. `fleet_slots` counts it,
+  ten times a second. The makespan beside the tasks alone is told, too.
 
 `cost` is commits for each of many effects, and the store's time for each of some one after another. `news` is how long
 after one session another hears of an end. `dead` is when a killed worker's slots are free, after its tasks have ended.
@@ -38,6 +41,7 @@ from multiprocessing.process import BaseProcess
 import attrs
 from databases import Databases, Server, folder_of_programs
 
+from benchmarks.fleet_slots import Watch
 from benchmarks.fleet_worker import Place, run
 from finevoice_async import EffectState, FineVoiceSession, Fleet, Polling, SfxItem, SfxRequest
 from finevoice_async.adapters.loop_clock import LoopClock
@@ -62,10 +66,15 @@ class Worker:
     keys: Counter[str] = attrs.field(factory=Counter)
     paused_until: float = 0.0
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self.process.pid is not None
+        return self.process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        os.kill(self.pid, number)
 
 
 class Crew:
@@ -155,6 +164,8 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
         crew = Crew(url, service, wanted)
         for _ in range(WORKERS):
             crew.hire()
+        watch = Watch(url, service, PLAN, FLEET.lease)
+        watching = asyncio.create_task(watch.run())
         began, kills, pauses, crashes = time.monotonic(), 0, 0, 0
         crash_at = began + 9.0
         while not crew.finished.is_set() and time.monotonic() - began < PATIENCE:
@@ -165,15 +176,18 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
                 if worker.paused_until and worker.paused_until < now:
                     worker.signal(signal.SIGCONT)
                     worker.paused_until = 0.0
+                    watch.goes_on(worker.pid)
             if crew.finished.is_set():
                 break
             running = [worker for worker in crew.workers if not worker.paused_until]
             victim = rng.choice(running)
             if chaos and rng.random() < 0.5 and len(running) > 2:
                 victim.signal(signal.SIGSTOP)
+                watch.stands_still(victim.pid)
                 victim.paused_until = now + rng.uniform(0.5, 2.0) * FLEET.lease
                 pauses += 1
             else:
+                watch.died(victim.pid)
                 crew.kill(victim)
                 crew.hire()
                 kills += 1
@@ -183,6 +197,8 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
                 await asyncio.to_thread(server.start)
                 crash_at, crashes = now + 9.0, crashes + 1
         makespan = time.monotonic() - began
+        watching.cancel()
+        await asyncio.wait([watching])
         crew.dismiss()
         accepted = list(service.ledger.accepted.values())
         peak = service.ledger.most_running
@@ -193,9 +209,13 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
             unknown = {row.key async for row in session.rows(EffectState.UNKNOWN)}
     times = Counter(str(task.request.prompt) for task in accepted)
     worked = sum(task.service_time for task in accepted)
-    ideal = (worked + len(unknown) * FLEET.hold) / PLAN
+    ideal = (worked + watch.kept) / PLAN
     name = "chaos" if chaos else "kills"
-    print(f"{name}: {kills} kills, {pauses} pauses, {crashes} crashes, {makespan:.1f} s, ideal {ideal:.1f} s")
+    print(
+        f"{name}: {kills} kills, {pauses} pauses, {crashes} crashes, {makespan:.1f} s, ideal {ideal:.1f} s, "
+        f"tasks alone {worked / PLAN:.1f} s"
+    )
+    watch.show()
     print(f"  ends heard: {dict(crew.ends)}, rows: { {state.value: count for state, count in states.items()} }")
     for words in crew.failures[:5]:
         print(f"  {words}")
@@ -206,7 +226,7 @@ async def stress(url: str, server: Server | None, effects: int, *, chaos: bool, 
         Found("lost", len(set(keys) - made - unknown), 0),
         Found("peak", peak, PLAN),
         Found("unknown", len(unknown), kills),
-        Found("makespan, of the ideal", makespan / ideal, 2.0 if chaos else 1.5),
+        Found("makespan, of the ideal", makespan / ideal, 1.5),
     ]
 
 

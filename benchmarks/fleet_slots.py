@@ -1,0 +1,143 @@
+"""Where the slots of a fleet under stress are, moment by moment: what works, and what the rules themselves keep taken.
+
+A slot at any moment is one of these. *Work*: a task runs at the service. *Kept*: the rules keep it taken, and nobody
+could do better by them:
+
+- unknown: its row is in doubt, and keeps its slot for `hold`;
+- dead: its row was being sent by a worker that was killed; it is called unknown only after the lease;
+- paused: its row is a worker's that stands still, and nobody may take it for dead before its lease is over. Its task
+  may run meanwhile, and is work then;
+- down: the database does not answer, so that nothing may be sent, from its crash until it has recovered.
+
+The rest is what the fleet loses: *busy* slots are a row's on its way to the service, or from its end to its row; *free*
+slots are nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, defaultdict
+from typing import Any, Final
+
+import attrs
+import psycopg
+
+from finevoice_async.emulator import EmulatorThread
+
+EVERY: Final = 0.1
+"""Seconds between two looks."""
+
+KEPT: Final = ("unknown", "dead", "paused", "down")
+
+_LOOK: Final = (
+    "SELECT e.state, e.task_id, split_part(s.who, ':', 2) FROM finevoice.effects e "
+    "LEFT JOIN finevoice.sessions s ON s.id = e.session WHERE e.place > clock_timestamp()"
+)
+
+
+@attrs.define(eq=False)
+class Watch:
+    """Looks at the slots while a stress runs, and adds up where they were.
+
+    Attributes:
+        url: The database.
+        service: Whose tasks run.
+        plan: How many slots there are.
+        lease: The fleet's.
+        seconds: Of slots, by what they were.
+        looks: What was seen: when, and how many slots were what.
+    """
+
+    url: str
+    service: EmulatorThread
+    plan: int
+    lease: float
+    seconds: defaultdict[str, float] = attrs.field(factory=lambda: defaultdict(float))
+    looks: list[tuple[float, Counter[str]]] = attrs.field(factory=list)
+    _still_since: dict[str, float] = attrs.field(factory=dict)  # paused or dead since, by process
+    _dead: set[str] = attrs.field(factory=set)
+
+    def stands_still(self, pid: int) -> None:
+        """A process was paused."""
+        self._still_since.setdefault(str(pid), time.monotonic())
+
+    def goes_on(self, pid: int) -> None:
+        """It goes on."""
+        self._still_since.pop(str(pid), None)
+
+    def died(self, pid: int) -> None:
+        """A process was killed."""
+        self.stands_still(pid)
+        self._dead.add(str(pid))
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        connection: psycopg.AsyncConnection[Any] | None = None
+        last = time.monotonic()
+        try:
+            while True:
+                await asyncio.sleep(EVERY)
+                try:
+                    async with asyncio.timeout(2.0):
+                        if connection is None:
+                            connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True)
+                        rows = await (await connection.execute(_LOOK)).fetchall()
+                    found = self._found(rows)
+                except (psycopg.Error, TimeoutError):
+                    await _close(connection)
+                    connection = None
+                    found = Counter(work=self._running())
+                    found["down"] = self.plan - found["work"]
+                now = time.monotonic()
+                for what, slots in found.items():
+                    self.seconds[what] += slots * (now - last)
+                self.looks.append((now, found))
+                last = now
+        finally:
+            await _close(connection)
+
+    def _found(self, rows: list[tuple[str, str | None, str | None]]) -> Counter[str]:
+        now, work = time.monotonic(), self._running()
+        found = Counter(work=work)
+        for state, task_id, process in rows:
+            task = None if task_id is None else self.service.ledger.find(task_id)
+            if task is not None and now < task.ends_at:
+                continue  # it works
+            found[self._what(state, str(process), now)] += 1
+        used = sum(found.values())
+        if used > self.plan:  # accepted, and no row says so yet
+            found["busy"] = max(found["busy"] - (used - self.plan), 0)
+        found["free"] = max(self.plan - used, 0)
+        return found
+
+    def _what(self, state: str, process: str, now: float) -> str:
+        if state in ("unknown", "lost"):
+            return "unknown"
+        still = now - self._still_since.get(process, now)
+        if not 0 < still < self.lease:
+            return "busy"
+        if process not in self._dead:
+            return "paused"
+        return "dead" if state == "sending" else "busy"
+
+    def _running(self) -> int:
+        return self.service.ledger.running(time.monotonic())
+
+    @property
+    def kept(self) -> float:
+        """Seconds of slots that the rules kept taken."""
+        return sum(self.seconds[what] for what in KEPT)
+
+    def show(self) -> None:
+        """Print where the slots were."""
+        whole = sum(self.seconds.values())
+        parts = [f"{what} {self.seconds[what] / whole:.0%}" for what in ("work", *KEPT, "busy", "free")]
+        print(f"  slots: {', '.join(parts)}")
+
+
+async def _close(connection: psycopg.AsyncConnection[Any] | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(psycopg.Error, OSError):
+            await connection.close()
