@@ -263,7 +263,7 @@ async def _together(
         ((statement, values),) = statements
         cursor = await connection.execute(statement, values)
         return [await cursor.fetchall()]
-    async with connection.transaction(), connection.pipeline():
+    async with connection.pipeline():  # one transaction for the server, and one round trip
         await connection.execute("SELECT finevoice.lock(%s)", (account,))
         cursors = [await connection.execute(*each) for each in statements]
-        return [await cursor.fetchall() for cursor in cursors]
+    return [await cursor.fetchall() for cursor in cursors]

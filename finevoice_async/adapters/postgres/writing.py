@@ -75,10 +75,10 @@ class FleetWriter(FleetReader):
         spelled = (claim, rows.spell_text(key), rows.spell_request(request), rows.spell_text(owner))
         return self._put(
             f"SELECT f.mine, f.elsewhere, {rows.OF_FUNCTION} "  # noqa: S608 - names of ours
-            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
+            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
             lambda turn: (
                 *(self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
-                *self._limit,
+                *(turn.again, *self._limit),
             ),
             partial(self._begun, claim),
             what="a new row" if key is None else f"a new row with key {shorten(key)}",

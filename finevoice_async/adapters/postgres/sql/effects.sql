@@ -6,26 +6,38 @@
 
 CREATE OR REPLACE FUNCTION finevoice.begin_effect(
     a text, me bigint, c bigint, k text, req text, whose text, starts text[], keeps text[], at_once bool,
-    most int, per interval,
+    again bool, most int, per interval,
     OUT mine bool, OUT elsewhere bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
 DECLARE
     own_line text := coalesce('owner ' || whose, 'session ' || me);
     at timestamptz;
+    has_slot bool;
 BEGIN
     PERFORM finevoice.lock(a);
     PERFORM finevoice.check_member(me);
     at := clock_timestamp();
     mine := true;
     elsewhere := false;
+    at_once := at_once AND finevoice.free_in(a, most, per) IS NULL;  -- else SEND says so
     -- Asked again: only whoever drew the claim may send it, and has not, as the answer did not come.
-    UPDATE finevoice.effects SET session = me, line = own_line,
-           state = CASE state WHEN 'unknown' THEN 'queued' ELSE state END,
-           place = CASE state WHEN 'unknown' THEN NULL ELSE place END
-     WHERE claim = c AND state IN ('queued', 'sending', 'unknown') RETURNING * INTO r;
-    IF r.id IS NULL THEN
-        INSERT INTO finevoice.effects (account, key, claim, state, request, session, owner, line, turn, created_at, updated_at)
-            VALUES (a, k, c, 'queued', req, me, whose, own_line, finevoice.next_turn(a, own_line), at, at)
+    IF again THEN
+        UPDATE finevoice.effects SET session = me, line = own_line,
+               state = CASE state WHEN 'unknown' THEN 'queued' ELSE state END,
+               place = CASE state WHEN 'unknown' THEN NULL ELSE place END
+         WHERE claim = c AND state IN ('queued', 'sending', 'unknown') RETURNING * INTO r;
+    END IF;
+    IF r.id IS NULL THEN  -- a slot is free, and nobody waits: it is written once
+        has_slot := at_once AND NOT finevoice.somebody_waits(a) AND finevoice.plan(a) > finevoice.taken(a);
+        INSERT INTO finevoice.effects
+            (account, key, claim, state, place, request, session, owner, line, turn, created_at, updated_at)
+            VALUES (a, k, c, CASE WHEN has_slot THEN 'sending' ELSE 'queued' END,
+                    CASE WHEN has_slot THEN 'infinity'::timestamptz END,
+                    req, me, whose, own_line, finevoice.next_turn(a, own_line), at, at)
             ON CONFLICT (account, key) DO NOTHING RETURNING * INTO r;
+        IF r.state = 'sending' THEN
+            INSERT INTO finevoice.posts (claim, account) VALUES (c, a);
+            RETURN;
+        END IF;
     END IF;
     IF r.id IS NULL THEN  -- the key is known
         SELECT * INTO r FROM finevoice.effects WHERE account = a AND key = k;
@@ -51,7 +63,6 @@ BEGIN
              WHERE id = r.id;
         END IF;
     END IF;
-    at_once := at_once AND finevoice.free_in(a, most, per) IS NULL;  -- else SEND says so
     PERFORM finevoice.grant_places(a, CASE WHEN at_once THEN r.id END);
     IF at_once THEN  -- a slot was free: one commit
         UPDATE finevoice.effects SET state = 'sending' WHERE id = r.id AND state = 'queued' AND place IS NOT NULL;

@@ -18,7 +18,7 @@ BEGIN
     PERFORM finevoice.lock(a);
     INSERT INTO finevoice.sessions (id, account, who, plan, lease) VALUES (me, a, who, slots, its_lease);
     UPDATE finevoice.effects SET session = me, line = CASE WHEN owner IS NULL THEN 'session ' || me ELSE line END
-     WHERE session = former;
+     WHERE account = a AND session = former AND state NOT IN ('saved', 'refused', 'failed', 'done');
     UPDATE finevoice.strangers SET session = me WHERE session = former;
     DELETE FROM finevoice.sessions WHERE id = former;
     PERFORM finevoice.grant_places(a);
@@ -84,7 +84,8 @@ BEGIN
             error = CASE state WHEN 'sending' THEN 'Its session left before the answer to its submission came'
                                ELSE error END,
             state = CASE state WHEN 'sending' THEN 'unknown' ELSE state END
-         WHERE session = me RETURNING id, state
+         WHERE account = a AND session = me AND state NOT IN ('saved', 'refused', 'failed', 'done')
+        RETURNING id, state
     LOOP
         PERFORM finevoice.tell(a, NULL, o.state, o.id);
     END LOOP;
@@ -97,7 +98,8 @@ END $$;
 CREATE OR REPLACE FUNCTION finevoice.give_away(a text, me bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM finevoice.lock(a);
-    UPDATE finevoice.effects SET session = NULL WHERE session = me AND state = 'submitted';
+    UPDATE finevoice.effects SET session = NULL
+     WHERE account = a AND session = me AND state = 'submitted';
 END $$;
 
 CREATE OR REPLACE FUNCTION finevoice.rescuer(a text, me bigint) RETURNS bool LANGUAGE plpgsql STABLE AS $$
