@@ -18,7 +18,7 @@ from finevoice_async.shared_ports import FleetStats
 
 _NAMES = ", ".join(f"f.{field.name}" for field in attrs.fields(FleetStats))
 _ACCOUNTS = f"SELECT a.account, {_NAMES} FROM finevoice.accounts a, finevoice.fleet(a.account) f ORDER BY a.account"  # noqa: S608 - names of ours
-_SENT = "SELECT count(*) FROM finevoice.posts WHERE account = %s AND at >= %s"
+_SENT = "SELECT count(*) FROM finevoice.sent_since(%s, %s)"
 _JOBS = (
     "SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing'), "
     "count(*) FILTER (WHERE status IN ('failed', 'aborted')) FROM procrastinate_jobs WHERE queue_name = 'finevoice'"

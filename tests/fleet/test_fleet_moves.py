@@ -26,6 +26,29 @@ async def test_a_new_key_gets_a_free_slot_at_once(join: Join) -> None:
     assert (await a.fleet()).taken == 1
 
 
+async def test_what_gets_its_slot_at_once_is_written_once(join: Join, url: str) -> None:
+    """Its row is the first that the table has, and was not changed since; nor does it overtake who waits."""
+    a = await join(plan=2)
+    first = await a.wish("first")
+    assert sql(url, "SELECT state, ctid::text FROM finevoice.effects") == [("sending", "(0,1)")]
+    sql(url, "UPDATE finevoice.sessions SET plan = 1")
+    waits = await a.wish("second")
+    sql(url, "UPDATE finevoice.sessions SET plan = 2")  # a slot is free, and nobody has been told
+    assert (await a.wish("third")).state is QUEUED
+    assert (await a.slots.acquire()).row_id == waits.id
+    assert await a.state(first.id) is SENDING
+
+
+async def test_calls_that_wait_together_are_one_transaction(join: Join, url: str) -> None:
+    """However many they are, the server writes them in one, and none of them is written where one cannot be."""
+    a = await join(plan=100)
+    before = a.commits
+    rows = await asyncio.gather(*[a.wish(f"{number}") for number in range(20)])
+    assert len(rows) == 20
+    assert a.commits <= before + 2  # the first may have left alone
+    assert len(sql(url, "SELECT DISTINCT xmin::text FROM finevoice.effects")) <= 2
+
+
 async def test_a_key_has_one_row_in_the_whole_fleet(join: Join) -> None:
     """Of two sessions that begin one key at once, one sends; the other hears that somebody who lives does."""
     a, b = await join(), await join()

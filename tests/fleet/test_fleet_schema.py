@@ -55,7 +55,8 @@ async def test_another_version(url: str, version: int, words: str) -> None:
 async def test_a_later_version_keeps_the_rows(empty_url: str) -> None:
     """A step is made once, on top of those before it; what it does not touch stays."""
     first = schema.script()
-    steps = (schema.statements(schema.STEPS[0]), "ALTER TABLE finevoice.effects ADD COLUMN mood text DEFAULT 'calm';")
+    former = [schema.statements(name) for name in schema.STEPS]
+    steps = (*former, "ALTER TABLE finevoice.effects ADD COLUMN mood text DEFAULT 'calm';")
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute(first)
     member = Member(empty_url)
@@ -66,7 +67,20 @@ async def test_a_later_version_keeps_the_rows(empty_url: str) -> None:
         for _ in range(2):
             connection.execute(schema.script(steps))
     assert sql(empty_url, "SELECT id, mood FROM finevoice.effects") == [(row.id, "calm")]
-    assert sql(empty_url, "SELECT version FROM finevoice.meta") == [(2,)]
+    assert sql(empty_url, "SELECT version FROM finevoice.meta") == [(schema.VERSION + 1,)]
+
+
+async def test_the_first_version_is_brought_up_to_date(empty_url: str) -> None:
+    """A database of an earlier version is refused, then made this one, with all that it holds."""
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(schema.script((schema.statements(schema.STEPS[0]),)))
+    with pytest.raises(JournalError, match="earlier version"):
+        await Member(empty_url).open()
+    await schema.init(empty_url)
+    member = Member(empty_url)
+    await member.open()
+    assert (await member.wish("k")).key == "k"
+    await member.aclose()
 
 
 @pytest.mark.parametrize("url", ["postgresql://nobody:hunter2@127.0.0.1:1/none", "postgresql://x:hunter2@[bad/y"])

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
@@ -31,6 +32,9 @@ CLOSE_TIMEOUT: Final = 10.0
 """Seconds that `aclose` gives the database: as `Timeouts.close`."""
 
 TO_SEND_NAMES: Final = frozenset(state.value for state in TO_SEND)
+
+PRUNED_AT_ONCE: Final = 2000
+"""Rows that are looked at in one commit: the account is locked meanwhile, for some 10 ms."""
 
 LOOK: Final = 5.0
 """Seconds after which what is watched or waits is read again, in case news was lost."""
@@ -175,6 +179,32 @@ class PostgresJournal(FleetWriter):
         await self._line.aclose(CLOSE_TIMEOUT)
         await self._membership.aclose()
         return left.exception() if was_open else None
+
+    # Keeping it small
+
+    async def prune(self, before: datetime) -> int:
+        """Delete the rows that are settled (SAVED, REFUSED, FAILED) and were written last before a time.
+
+        Their keys are forgotten with them. When they were sent is kept apart, 8 bytes for each, so that a `Budget` with
+        `per` counts them still. Little by little: others go on meanwhile. Return how many they were.
+        """
+        moment, removed = rows.as_utc(before), 0
+        last: int | None = 0
+        while last is not None:
+            last, count = await self._prune_some("effects", moment, last, f"without rows from before {before:%Y-%m-%d}")
+            removed += count
+        sent: datetime | None = datetime.min.replace(tzinfo=UTC)
+        while sent is not None:
+            (sent,) = await self._prune_some("posts", moment, sent, "without submissions of rows that are gone")
+        return removed
+
+    def _prune_some(self, what: str, before: datetime, past: object, words: str) -> asyncio.Future[tuple[Any, ...]]:
+        return self._put(
+            f"SELECT * FROM finevoice.prune_{what}(%s, %s, %s, %s)",  # noqa: S608 - names of ours
+            lambda _: (self.account, before, past, PRUNED_AT_ONCE),
+            lambda found: found[0],
+            what=words,
+        )
 
     # Living in the fleet
 

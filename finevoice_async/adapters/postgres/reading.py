@@ -58,7 +58,7 @@ class FleetReader:
 
     async def sent_since(self, moment: datetime) -> list[datetime]:
         """Return when each submission of the fleet left, from a moment on, that may have been accepted."""
-        query = "SELECT at FROM finevoice.posts WHERE account = %s AND at >= %s ORDER BY at"
+        query = "SELECT at FROM finevoice.sent_since(%s, %s) AS at ORDER BY at"
         values = (self.account, rows.as_utc(moment))
         return await self._put(query, lambda _: values, lambda found: [rows.as_utc(each[0]) for each in found])
 

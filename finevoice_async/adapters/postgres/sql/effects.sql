@@ -128,17 +128,6 @@ BEGIN
     RETURN true;
 END $$;
 
--- Seconds until the whole fleet may submit again, where a budget says so; NULL: now.
-CREATE OR REPLACE FUNCTION finevoice.free_in(a text, most int, per interval) RETURNS float LANGUAGE plpgsql AS $$
-DECLARE
-    last timestamptz;
-BEGIN
-    IF per IS NULL THEN RETURN NULL; END IF;
-    SELECT at INTO last FROM finevoice.posts  -- when that many have left since, the next may
-     WHERE account = a AND at > clock_timestamp() - per ORDER BY at DESC OFFSET most - 1 LIMIT 1;
-    RETURN extract(epoch FROM last + per - clock_timestamp());
-END $$;
-
 -- Its POST is about to leave. `c` is the claim of that POST: another than before where an earlier one may be paid for.
 CREATE OR REPLACE FUNCTION finevoice.send_effect(
     a text, me bigint, row_id bigint, seen bigint, c bigint, starts text[], keeps text[], again bool,

@@ -53,6 +53,7 @@ CREATE INDEX effects_in_line ON finevoice.effects (account, line, turn)
 CREATE INDEX effects_unfinished ON finevoice.effects (account, state, id)
     WHERE state NOT IN ('saved', 'refused', 'failed', 'done');
 CREATE INDEX effects_done ON finevoice.effects (account, id) WHERE state = 'done';
+CREATE INDEX effects_of_session ON finevoice.effects (session) WHERE session IS NOT NULL;
 
 CREATE TABLE finevoice.posts (     -- submissions that may have been accepted: what a budget counts
     claim bigint PRIMARY KEY,
