@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any, Final
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 # Else a program that has not set up logging reads on stderr of connections that were lost, and are mended here.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
@@ -15,6 +16,9 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT: Final = 10
 """Seconds for one connection, where the URL says nothing: as `Timeouts.connect`."""
+
+PING_TIMEOUT: Final = 2
+"""Seconds for the question whether a server is there that has just answered."""
 
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds that the server gives a statement. The longest waits for a lock that is held for milliseconds."""
@@ -75,10 +79,18 @@ def is_away(error: Exception) -> bool:
     return error.sqlstate[:2] in _AWAY
 
 
+async def is_starting(url: str, error: Exception) -> bool:
+    """Tell whether a server that refused a connection is there: it starts, recovers from a crash or shuts down."""
+    if not isinstance(error, psycopg.OperationalError) or isinstance(error, psycopg.errors.ConnectionTimeout):
+        return False
+    words = make_conninfo(url, connect_timeout=PING_TIMEOUT).encode()  # what it says of that may be in any language
+    return await asyncio.to_thread(psycopg.pq.PGconn.ping, words) == psycopg.pq.Ping.REJECT
+
+
 def explain(error: BaseException) -> str:
     """Say in a line why the database refused; without the password, which no message of libpq's has."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    words = lines[0] if lines else type(error).__name__
+    words = lines[0] if lines else "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
     return words.rstrip(".")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from finevoice_async.adapters.postgres import rows, schema
-from finevoice_async.adapters.postgres.connection import explain, place_of
+from finevoice_async.adapters.postgres.connection import explain, is_away, is_starting, place_of
 from finevoice_async.adapters.postgres.line import Line
 from finevoice_async.adapters.postgres.membership import Membership
 from finevoice_async.adapters.postgres.slots import FleetSlots
@@ -32,6 +32,12 @@ CLOSE_TIMEOUT: Final = 10.0
 """Seconds that `aclose` gives the database: as `Timeouts.close`."""
 
 TO_SEND_NAMES: Final = frozenset(state.value for state in TO_SEND)
+
+OPEN_PATIENCE: Final = 10.0
+"""Seconds that a database gets to come back which was there as it was opened: as `Timeouts.connect`."""
+
+OPEN_PAUSE: Final = 0.1
+"""Seconds between two tries."""
 
 PRUNED_AT_ONCE: Final = 2000
 """Rows that are looked at in one commit: the account is locked meanwhile, for some 10 ms."""
@@ -115,6 +121,9 @@ class PostgresJournal(FleetWriter):
     async def open(self, adopted: Callable[[JournalRow], None] = lambda _: None) -> None:
         """Join the fleet. After a failure it may be tried again.
 
+        A database that cannot be reached is an error at once. One that starts, or crashes while it is opened, is given
+        some seconds to come back.
+
         Args:
             adopted: Hears of each row of a session that died or left that this one is to follow from now on.
 
@@ -122,23 +131,35 @@ class PostgresJournal(FleetWriter):
             JournalError: The database cannot be reached, or has no schema of this version.
         """
         self._pid, self._adopted = os.getpid(), adopted
-        try:
-            await schema.check(await self._line.open(), self._url)
-            await self._membership.open()
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            await self._give_up()
-            what = f"The fleet's journal {place_of(self._url)} cannot be opened"
-            raise JournalError(f"{what}: {explain(error)}.") from error
-        except BaseException:
-            await self._give_up()
-            raise
+        until = self._clock.monotonic() + OPEN_PATIENCE
+        reached = False  # it was there a moment ago, or says that it starts
+        while True:
+            try:
+                await self._join()
+                break
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                reached = reached or self._line.is_connected or await is_starting(self._url, error)
+                await self._give_up()
+                if not reached or not is_away(error) or self._clock.monotonic() >= until:
+                    what = f"The fleet's journal {place_of(self._url)} cannot be opened"
+                    raise JournalError(f"{what}: {explain(error)}.") from error
+            except BaseException:
+                await self._give_up()
+                raise
+            await self._clock.sleep(OPEN_PAUSE)
+        self._beat = asyncio.create_task(self._keep_beating(), name="finevoice-fleet", context=contextvars.Context())
+
+    async def _join(self) -> None:
+        await schema.check(await self._line.open(), self._url)
+        await self._membership.open()
         self._line.start()
         self._opened = True
         self._look_at = self._clock.monotonic() + LOOK
-        await self._sweep()
-        self._beat = asyncio.create_task(self._keep_beating(), name="finevoice-fleet", context=contextvars.Context())
+        async with asyncio.timeout(OPEN_PATIENCE):  # by now the line waits while the database is away
+            await self._sweep()
 
     async def _give_up(self) -> None:
+        self._opened = False
         await self._membership.aclose()
         await self._line.aclose(0)
 

@@ -128,6 +128,11 @@ class Line:
     def __len__(self) -> int:
         return len(self._queue) + len(self._batch)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection when the database was spoken to last; it may be lost by now."""
+        return self._connection is not None
+
     async def open(self) -> Connection:
         """Connect; `start` begins to work.
 
