@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, Final
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 # Else a program that has not set up logging reads on stderr of connections that were lost, and are mended here.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
@@ -16,9 +15,6 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 CONNECT_TIMEOUT: Final = 10
 """Seconds for one connection, where the URL says nothing: as `Timeouts.connect`."""
-
-PING_TIMEOUT: Final = 2
-"""Seconds for the question whether a server is there that has just answered."""
 
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds that the server gives a statement. The longest waits for a lock that is held for milliseconds."""
@@ -38,6 +34,10 @@ _AWAY: Final = (
     "58",  # the system under it failed
 )
 """Classes of SQLSTATEs of a database that may well do later what it does not do now."""
+
+
+_STARTING: Final = ("is starting up", "is shutting down", "in recovery mode", "not yet accepting connections")
+"""What a server says that is there and lets nobody in."""
 
 
 async def connect(url: str) -> Connection:
@@ -79,12 +79,12 @@ def is_away(error: Exception) -> bool:
     return error.sqlstate[:2] in _AWAY
 
 
-async def is_starting(url: str, error: Exception) -> bool:
-    """Tell whether a server that refused a connection is there: it starts, recovers from a crash or shuts down."""
-    if not isinstance(error, psycopg.OperationalError) or isinstance(error, psycopg.errors.ConnectionTimeout):
-        return False
-    words = make_conninfo(url, connect_timeout=PING_TIMEOUT).encode()  # what it says of that may be in any language
-    return await asyncio.to_thread(psycopg.pq.PGconn.ping, words) == psycopg.pq.Ping.REJECT
+def is_starting(error: Exception) -> bool:
+    """Tell whether a server that refused a connection is there: it starts, recovers from a crash or shuts down.
+
+    By its words, as libpq tells no code of such an error. One that speaks another language counts as not there.
+    """
+    return isinstance(error, psycopg.OperationalError) and any(words in str(error) for words in _STARTING)
 
 
 def explain(error: BaseException) -> str:

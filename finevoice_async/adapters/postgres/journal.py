@@ -138,7 +138,7 @@ class PostgresJournal(FleetWriter):
                 await self._join()
                 break
             except (psycopg.Error, OSError, TimeoutError) as error:
-                reached = reached or self._line.is_connected or await is_starting(self._url, error)
+                reached = reached or self._line.is_connected or is_starting(error)
                 await self._give_up()
                 if not reached or not is_away(error) or self._clock.monotonic() >= until:
                     what = f"The fleet's journal {place_of(self._url)} cannot be opened"
