@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from conftest import open_sockets
 from databases import Databases, Server
-from fleets import Member
+from fleets import Member, until
 
 from finevoice_async.adapters.postgres import journal as postgres_journal
 from finevoice_async.adapters.postgres import schema
@@ -140,3 +143,58 @@ async def test_a_server_that_refuses(
             await Member(f"postgresql://x:hunter2@127.0.0.1:{port}/d?sslmode=disable").open()
     assert (len(refusing.told) > 2) is is_asked_again
     assert refusing.told[-1] - refusing.told[0] < 3.0
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[str]:
+    """The URL of a server that takes connections, and answers nothing."""
+    left: list[asyncio.StreamWriter] = []
+
+    def keep(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left.append(writer)
+
+    async with await asyncio.start_server(keep, "127.0.0.1", 0) as listening:
+        yield f"postgresql://x:hunter2@127.0.0.1:{listening.sockets[0].getsockname()[1]}/d"
+        for writer in left:
+            writer.close()
+
+
+async def test_a_cancelled_opening(silent: str) -> None:
+    """Its connection, half made, is closed by then, whoever keeps the task and its error."""
+    gc.disable()
+    try:
+        before = open_sockets()
+        member = Member(silent)
+        opening = asyncio.create_task(member.open())
+        await until(lambda: open_sockets() == before + 2)  # both ends
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError) as kept:
+            await opening
+        assert open_sockets() == before + 1
+        assert kept.value is not None
+    finally:
+        gc.enable()
+
+
+async def test_closing_while_a_connection_is_made_anew(
+    crashable: str, server: Server, silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that closes while its database is away leaves no connection half made."""
+    monkeypatch.setattr(postgres_journal, "CLOSE_TIMEOUT", 0.1)
+    before = open_sockets()
+    member = Member(crashable)
+    await member.open()
+    member._line._url = member._membership._url = silent
+    gc.disable()
+    try:
+        await asyncio.to_thread(server.crash)
+        reading = asyncio.ensure_future(member.load("x"))
+        await until(lambda: open_sockets() == before + 3)  # the other connection has not been used since
+        with pytest.raises(JournalError, match="no answer in time"):
+            await member.aclose()
+        assert open_sockets() == before + 1
+        with pytest.raises(JournalError, match="may have been written or not"):
+            await reading
+    finally:
+        gc.enable()
+        await asyncio.to_thread(server.start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any, Final
 
 import psycopg
@@ -58,7 +59,13 @@ async def connect(url: str) -> Connection:
         "keepalives_count": 3,
     }
     defaults: dict[str, Any] = {name: value for name, value in ours.items() if name not in given}
-    connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **defaults)
+    try:
+        connection = await psycopg.AsyncConnection.connect(url, autocommit=True, **defaults)
+    except BaseException as error:
+        # Only frames of psycopg's have the half-made connection, and whoever keeps the error keeps them: a task that
+        # was cancelled does so for as long as it is kept itself.
+        traceback.clear_frames(error.__traceback__)
+        raise
     try:
         settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SETTINGS.items())
         await connection.execute(f"SELECT {settings}")
