@@ -15,7 +15,9 @@ and what it had not made is given to another. Two runs: in `kills` a random work
   stands still (both for its lease, at most), and all that is idle while the database is down. `fleet_slots` counts it,
   ten times a second. The makespan beside the tasks alone is told, too.
 
-`cost` is commits for each of many effects, and the store's time for each of some one after another. `news` is how long
+`cost` is commits for each of many effects, and the store's time for each of some one after another: from the sending of
+its three calls to their answers, by the session's clock, and in the middle, as what waits for a processor waits for no
+store. `news` is how long
 after one session another hears of an end. `dead` is when a killed worker's slots are free, after its tasks have ended.
 
 The database is Debian's PostgreSQL in a temporary folder, as in the tests; FINEVOICE_TEST_POSTGRES names another, which
@@ -263,15 +265,18 @@ async def cost(url: str, effects: int) -> list[Found]:
             commits = journal.commits - commits
     alone = PostgresJournal(url, "key of its own", PLAN, LoopClock(), FLEET)
     await alone.open()
+    times = []
     for number in range(effects):
+        before = alone.seconds
         row = (await alone.begin(SfxRequest("rain"), key=f"{number}", state=EffectState.SENDING)).row
         await alone.move(row.id, Move.ACCEPT, task_id=f"{number}")
         await alone.move(row.id, Move.FINISH, task_id=f"{number}", urls=("https://cdn.example/1.mp3",))
-    seconds = alone.seconds
+        times.append(1000 * (alone.seconds - before))
     await alone.aclose()
+    print(f"cost: {statistics.fmean(times):.2f} ms of the store on average")
     return [
         Found("commits an effect", commits / effects, 3.0),
-        Found("ms of the store an effect", 1000 * seconds / effects, 3.0),
+        Found("ms of the store an effect", statistics.median(times), 3.0),
     ]
 
 
