@@ -149,6 +149,20 @@ async def test_a_row_of_a_session_that_runs(service: Served, url: str, join: Joi
     assert (await member.fleet()).plan == 1  # nor is its plan another one's
 
 
+def test_a_report(service: Served, url: str) -> None:
+    """It shows of the database what the folder's list names, and keeps the password to itself."""
+    Path("m.jsonl").write_text('{"key": "ours", "prompt": "Rain"}')
+    run("batch", "m.jsonl", "--out", "out", "--journal", url, "--yes")
+    run("generate", "Door", "-o", "door.wav", "--journal", url, "--key", "another's")
+    secret = url.replace("finevoice@", "finevoice:hunter2@")
+    told = json.loads(run("report", "out", "--manifest", "m.jsonl", "--journal", secret, "--json").stdout)
+    page = Path("out/report.html").read_text()
+    assert told["report"] == "out/report.html"
+    assert "ours" in page
+    assert "another" not in page
+    assert "hunter2" not in page
+
+
 @pytest.mark.parametrize(
     ("place", "code", "words"),
     [
@@ -164,6 +178,7 @@ async def test_a_row_of_a_session_that_runs(service: Served, url: str, join: Joi
         ("resume",),
         ("journal",),
         ("journal", "--prune", "1d"),
+        ("report", ".", "--journal"),
         ("journal", "--resend", "1", "--accept-double-charge"),
     ],
 )
