@@ -45,6 +45,9 @@ PRUNED_AT_ONCE: Final = 2000
 LOOK: Final = 5.0
 """Seconds after which what is watched or waits is read again, in case news was lost."""
 
+REST: Final = 500
+"""Times as long as a look at the line took until the next: all of a long line is read, and every session reads it."""
+
 
 def account_of(api_key: str) -> str:
     """Return what stands for a key in the database: a hash, as the key itself is nobody's to read there."""
@@ -91,6 +94,7 @@ class PostgresJournal(FleetWriter):
         self._beat: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[BaseException | None] | None = None
         self._look_at = 0.0  # when to read again what is watched or waits
+        self._look_at_line_at = 0.0  # when to read again who waits before whom
         self._pid = 0  # the opener's
         self._adopts = options.adopt  # it follows what others leave
         self._opened = False
@@ -281,7 +285,7 @@ class PostgresJournal(FleetWriter):
             self._adopted(each.row)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
-        if self.slots.waiting_here or len(self._watchers):
+        if self._clock.monotonic() >= self._look_at_line_at and (self.slots.waiting_here or len(self._watchers)):
             await self._look_at_line()
 
     def _look_soon(self) -> None:
@@ -313,7 +317,7 @@ class PostgresJournal(FleetWriter):
 
     async def _look_at_line(self) -> None:
         """Learn who waits and runs elsewhere, and where the rows stand that this session acts for or watches."""
-        watched = self._watchers.row_ids
+        watched, began = self._watchers.row_ids, self._clock.monotonic()
         counts = await self._put(
             "SELECT count(*) FILTER (WHERE place IS NULL AND session <> %s AND state <> 'submitted'), "
             "count(*) FILTER (WHERE place > clock_timestamp() AND session IS DISTINCT FROM %s) FROM finevoice.effects "
@@ -329,3 +333,5 @@ class PostgresJournal(FleetWriter):
             lambda turn: (self.account, turn.me, watched),
             dict,
         )
+        now = self._clock.monotonic()
+        self._look_at_line_at = now + REST * (now - began)

@@ -38,11 +38,12 @@ BEGIN
     PERFORM finevoice.check_member(me);
     SELECT array_agg(id) INTO late FROM finevoice.sessions
      WHERE account = a AND beat < clock_timestamp() - lease AND id <> me;
-    SELECT array_agg(id) || coalesce(late, '{}') INTO gone FROM finevoice.lost(a) AS id;
-    gone := coalesce(gone, late);
-    IF gone IS NULL AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a  -- mostly nothing to do: no lock
-        AND (state = 'submitted' AND session IS NULL
-             OR state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)) THEN
+    SELECT array_agg(id) || late INTO gone FROM finevoice.lost(a) AS id;  -- NULL only if both are
+    IF gone IS NULL  -- mostly nothing to do: no lock
+       AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a AND state = 'submitted' AND session IS NULL)
+       AND NOT (EXISTS (SELECT FROM finevoice.effects WHERE account = a
+                           AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)
+                AND finevoice.taken(a) < finevoice.plan(a)) THEN  -- as when the hold of what is unknown is over
         UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
         RETURN;
     END IF;
