@@ -5,8 +5,8 @@ could do better by them:
 
 - unknown: its row is in doubt, and keeps its slot for `hold`;
 - dead: its row was being sent by a worker that was killed; it is called unknown only after the lease;
-- paused: its row is a worker's that stands still, and nobody may take it for dead before its lease is over. Its task
-  may run meanwhile, and is work then;
+- paused: its row is a worker's that stands still. What that was sending is nobody else's before its lease is over, all
+  the rest before half of it. Its task may run meanwhile, and is work then;
 - down: the database does not answer, so that nothing may be sent, from its crash until it has recovered.
 
 The rest is what the fleet loses: *busy* slots are a row's on its way to the service, or from its end to its row; *free*
@@ -116,7 +116,7 @@ class Watch:
         if state in ("unknown", "lost"):
             return "unknown"
         still = now - self._still_since.get(process, now)
-        if not 0 < still < self.lease:
+        if not 0 < still < (self.lease if state == "sending" else self.lease / 2):
             return "busy"
         if process not in self._dead:
             return "paused"

@@ -25,21 +25,22 @@ BEGIN
     RETURN me;
 END $$;
 
--- Every beat, by everybody: I am here; who is not? A lost connection is enough to let others poll, and to send what was
--- not sent: both are safe. To call a POST unknown takes the whole lease: its sender may be well, and only the
--- connection gone. Returned is what was adopted.
+-- Every beat, by everybody: I am here; who is not? A lost connection, or half a lease without a beat, is enough to let
+-- others poll, and to let others send what was not sent: both are safe. To call a POST unknown takes the whole lease:
+-- its sender may be well, and only the connection gone. Returned is what was adopted.
 CREATE OR REPLACE FUNCTION finevoice.sweep(a text, me bigint, hold interval, adopts bool)
 RETURNS SETOF finevoice.effects LANGUAGE plpgsql AS $$
 DECLARE
+    quiet bigint[];
     late bigint[];
     gone bigint[];
     o record;
 BEGIN
     PERFORM finevoice.check_member(me);
-    SELECT array_agg(id) INTO late FROM finevoice.sessions
-     WHERE account = a AND beat < clock_timestamp() - lease AND id <> me;
+    SELECT array_agg(id), array_agg(id) FILTER (WHERE beat < clock_timestamp() - lease) INTO quiet, late
+      FROM finevoice.sessions WHERE account = a AND beat < clock_timestamp() - lease / 2 AND id <> me;
     SELECT array_agg(id) || late INTO gone FROM finevoice.lost(a) AS id;  -- NULL only if both are
-    IF gone IS NULL  -- mostly nothing to do: no lock
+    IF quiet IS NULL AND gone IS NULL  -- mostly nothing to do: no lock
        AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a AND state = 'submitted' AND session IS NULL)
        AND NOT (EXISTS (SELECT FROM finevoice.effects WHERE account = a
                            AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)
@@ -51,6 +52,9 @@ BEGIN
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
     DELETE FROM finevoice.strangers WHERE session = ANY(gone);
+    -- Half a lease after its beat a session sends nothing by itself: a slot is of no use to it. It waits on, though.
+    UPDATE finevoice.effects SET place = NULL
+     WHERE account = a AND session = ANY(quiet) AND state IN ('queued', 'unknown', 'lost') AND place IS NOT NULL;
     FOR o IN
         UPDATE finevoice.effects SET
             session = NULL,
@@ -67,7 +71,8 @@ BEGIN
     END LOOP;
     IF adopts THEN
         RETURN QUERY UPDATE finevoice.effects SET session = me
-                      WHERE account = a AND state = 'submitted' AND session IS NULL RETURNING *;
+                      WHERE account = a AND state = 'submitted' AND (session IS NULL OR session = ANY(quiet))
+                      RETURNING *;
     END IF;
     PERFORM finevoice.grant_places(a);
 END $$;

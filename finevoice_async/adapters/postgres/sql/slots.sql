@@ -89,6 +89,8 @@ BEGIN
         ), waiting AS (
             SELECT id, session, line, turn FROM finevoice.effects
              WHERE account = a AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL
+               AND session IN (SELECT s.id FROM finevoice.sessions s  -- who is silent for longer sends nothing
+                                WHERE s.account = a AND s.beat > clock_timestamp() - s.lease / 2)
              ORDER BY turn, id LIMIT 100
         )
         SELECT w.id, w.session, w.turn,
