@@ -31,6 +31,8 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
+from finevoice_async.events import SfxEvent
+from finevoice_async.ports import Observer
 from finevoice_async.session import FineVoiceSession
 from finevoice_async.task import SfxTask
 
@@ -50,6 +52,7 @@ __all__ = [
     "JournalError",
     "JournalRow",
     "ManifestError",
+    "Observer",
     "Outcome",
     "PollError",
     "Polling",
@@ -59,6 +62,7 @@ __all__ = [
     "Retry",
     "SessionClosedError",
     "SfxDict",
+    "SfxEvent",
     "SfxFields",
     "SfxItem",
     "SfxRequest",

@@ -18,7 +18,7 @@ from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.engine.downloads import Arrived, Downloader, Source
-from finevoice_async.engine.records import TaskRecord
+from finevoice_async.engine.records import TaskRecord, Watched
 from finevoice_async.errors import ConfigurationError, FineVoiceError
 from finevoice_async.reprs import with_safe_repr
 
@@ -48,6 +48,7 @@ class SoundEffect:
     saved_as: str | None = attrs.field(default=None, repr=False, eq=False)  # by the journal
     _downloads: Downloader | None = attrs.field(default=None, repr=False, eq=False)  # its session's; None in a copy
     _arrived: Arrived = attrs.field(factory=Arrived, repr=False, eq=False)
+    _watched: Watched | None = attrs.field(default=None, repr=False, eq=False)  # by its session's observer
 
     @classmethod
     def of(cls, record: TaskRecord, downloads: Downloader) -> Self:
@@ -62,12 +63,13 @@ class SoundEffect:
             row_id=record.row_id,
             saved_as=record.saved_as,
             downloads=downloads,
+            watched=record.watched,
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy it without its session, which is of one loop and one process."""
         fields = {field.alias: getattr(self, field.name) for field in attrs.fields(type(self))}
-        return (_rebuilt, (type(self), fields | {"downloads": None}))
+        return (_rebuilt, (type(self), fields | {"downloads": None, "watched": None}))
 
     @property
     def url(self) -> str:
@@ -112,7 +114,12 @@ class SoundEffect:
         if self._arrived.media is None:
             self._arrived.media = media.of_link(self.url) or media.of_answer(self.raw)
         return Source(
-            url=self.url, task_id=self.task_id, request=self.request, row_id=self.row_id, arrived=self._arrived
+            url=self.url,
+            task_id=self.task_id,
+            request=self.request,
+            row_id=self.row_id,
+            arrived=self._arrived,
+            watched=self._watched,
         )
 
     @property

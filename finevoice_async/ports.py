@@ -14,6 +14,7 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import JournalError
+from finevoice_async.events import SfxEvent
 
 
 class Timer(Protocol):
@@ -41,6 +42,17 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+        ...
+
+
+class Observer(Protocol):
+    """Whoever wants to hear what a session does: for logs, progress, metrics, traces."""
+
+    def on_event(self, event: SfxEvent) -> None:
+        """Hear of a step. Called in the event loop, which waits: be quick.
+
+        What it raises is logged, once of a kind, and harms nobody.
+        """
         ...
 
 

@@ -39,8 +39,9 @@ from finevoice_async.engine.registry import Registry
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
+from finevoice_async.engine.watching import Watching, check_observer
 from finevoice_async.errors import ConfigurationError
-from finevoice_async.ports import Journal, Slots
+from finevoice_async.ports import Journal, Observer, Slots
 
 log = logging.getLogger("finevoice_async")
 
@@ -65,6 +66,7 @@ class Wiring:
         downloads: Downloads,
         budget: Budget | None,
         http: aiohttp.ClientSession | None,
+        observer: Observer | None,
     ) -> None:
         """Wire them; nothing is opened. The arguments are the session's.
 
@@ -79,17 +81,21 @@ class Wiring:
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
         if type(max_queue) is not int or max_queue < 1:
             raise ConfigurationError(f"max_queue must be a whole number of at least 1, not {shorten(max_queue)}.")
+        if observer is not None:
+            check_observer(observer)
         warn_of_budget(polling, max_concurrency)
         self.timeouts = timeouts
         self.max_concurrency = max_concurrency
         self.slots: Slots = own if slots is None else GuardedSlots(slots)
         self._journal = make_journal(journal, clock)
-        self.bookkeeper = books = Bookkeeper(self._journal)
+        watch = None if observer is None else Watching(observer, clock)
+        self.bookkeeper = books = Bookkeeper(self._journal, watch)
         self.exchange = exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
         self.inflight = inflight = InFlight(self.slots, books)
         self.answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self.slots, rng=rng)
         self.poller = poller = Poller(exchange, inflight, self.answers, polling=polling, clock=clock, rng=rng)
-        gate, registry = Gate(retry=retry, clock=clock, rng=rng), Registry(remembers=not books.has_journal)
+        gate = Gate(retry=retry, clock=clock, rng=rng, on_brake=None if watch is None else watch.braked)
+        registry = Registry(remembers=not books.has_journal)
         parts = (poller, inflight, books, registry)
         sender = Sender(exchange, *parts, gate=gate, slots=self.slots, clock=clock, retry=retry, budget=budget, rng=rng)
         self._spending = sender.spending

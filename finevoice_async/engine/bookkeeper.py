@@ -17,6 +17,7 @@ from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.journal_calls import called, journalled, log_fault, nothing_sent
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.rows import about
+from finevoice_async.engine.watching import Watching
 from finevoice_async.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -40,13 +41,15 @@ _ORIGIN = "origin"  # the name under which the journal keeps whose effects it ho
 class Bookkeeper:
     """The only writer of the journal, and its reader."""
 
-    def __init__(self, journal: Journal | None) -> None:
+    def __init__(self, journal: Journal | None, watch: Watching | None = None) -> None:
         """Set it up; open it later.
 
         Args:
             journal: Where rows are kept; None keeps none. It may be the caller's own, and raise anything.
+            watch: Tells the observer, if there is one: by whoever makes a step, right after it was told here.
         """
         self._journal = journal
+        self.watch = watch
         self.has_journal = journal is not None
         # All mutable state:
         self.accepted = 0  # submissions that the service accepted
@@ -261,11 +264,13 @@ class Bookkeeper:
         """Note that the service accepted it; None if there is nothing to note. Await it with `noted`."""
         self.accepted += 1
         log.info("task %s submitted", record.task_id)
-        if self._journal is None or submission.row is None or record.task_id is None:
-            return None
-        submission.state = EffectState.SUBMITTED
-        submission.note = called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
-        return submission.note
+        note = None
+        if self._journal is not None and submission.row is not None and record.task_id is not None:
+            submission.state = EffectState.SUBMITTED
+            submission.note = note = called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
+        if self.watch is not None:
+            self.watch.accepted(submission, record)
+        return note
 
     async def noted(self, note: asyncio.Future[bool], record: TaskRecord) -> None:
         """Wait until the task id is on disk.

@@ -26,6 +26,7 @@ from finevoice_async.core.text import shorten
 from finevoice_async.engine.attempts import Progress, check_status
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import Exchange
+from finevoice_async.engine.records import Watched
 from finevoice_async.errors import DownloadError, SessionClosedError
 from finevoice_async.ports import Clock, Fetcher
 
@@ -62,6 +63,7 @@ class Source:
         request: What was asked for.
         row_id: Its row in the journal.
         arrived: Is told what kind of audio it is.
+        watched: What the session's observer knows of it.
     """
 
     url: str = attrs.field(repr=False)  # it may carry a signature
@@ -69,6 +71,7 @@ class Source:
     request: SfxRequest | None
     row_id: int | None
     arrived: Arrived = attrs.field(factory=Arrived, repr=False)
+    watched: Watched | None = attrs.field(default=None, repr=False)
 
 
 class Downloader:
@@ -290,7 +293,7 @@ class Downloader:
         Raises:
             JournalError: It could not be written.
         """
-        await self._bookkeeper.saved(source.row_id, path=None, sha256=None)
+        await self._saved(source)
 
     async def save(
         self,
@@ -314,7 +317,7 @@ class Downloader:
         from finevoice_async.engine.targets import choose_target
 
         self._check_open(source)
-        in_thread = anyio.to_thread.run_sync
+        in_thread, began = anyio.to_thread.run_sync, self._clock.monotonic()
         stem = safe_name(stem_of(source.request.prompt if source.request else None, source.task_id, source.url))
         part: PartFile | None = None
         try:
@@ -350,8 +353,21 @@ class Downloader:
                 with anyio.CancelScope(shield=True):  # bounded: a close and an unlink
                     await in_thread(part.discard)
         log.info("task %s saved", source.task_id)
-        await self._bookkeeper.saved(source.row_id, path=str(file.absolute()), sha256=digest)
+        await self._saved(source, str(file.absolute()), digest, progress.received, began)
         return file
+
+    async def _saved(
+        self,
+        source: Source,
+        path: str | None = None,
+        sha256: str | None = None,
+        size: int | None = None,
+        began: float = 0,
+    ) -> None:
+        watch = self._bookkeeper.watch
+        if watch is not None and source.watched is not None:
+            watch.saved(source.watched, source.task_id, path, sha256, size, began)
+        await self._bookkeeper.saved(source.row_id, path=path, sha256=sha256)
 
 
 def _end(pause: asyncio.Future[None]) -> None:

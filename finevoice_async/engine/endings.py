@@ -113,6 +113,8 @@ class Endings:
         submission.phase, submission.result, submission.context = ENDED, result, None
         if submission.row is not None or submission.key is not None:
             self._registry.settle(submission)
+        if self._bookkeeper.watch is not None:
+            self._bookkeeper.watch.settled(submission, result)
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}

@@ -347,6 +347,8 @@ class Poller:
 
     def _on_answer(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> None:
         """Take an answer in: the task has ended, or is to be asked for again."""
+        if self._inflight.watch is not None:
+            self._inflight.watch.polled(record, answer, asked_at, now)
         gap = self._answers.take(record, answer, asked_at, now)
         if self._edition != self._answers.edition:
             self._wake_at(now)

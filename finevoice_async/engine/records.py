@@ -58,6 +58,31 @@ class Watcher(ABC):
 
 
 @attrs.define(eq=False)
+class Watched:
+    """An effect as the session's observer knows it; of one that nobody observes there is none.
+
+    Attributes:
+        effect: Its number.
+        key: Its key.
+        owner: On whose behalf it was wished for.
+        request: What is asked for.
+        queued_at: When it was wished for, in seconds of the monotonic clock.
+        left_at: When its request left last.
+        task: Its task, until the last word is told.
+        over: The last word was told.
+    """
+
+    effect: int
+    key: str | None
+    owner: str | None
+    request: SfxRequest | None
+    queued_at: float = 0.0
+    left_at: float = 0.0
+    task: TaskRecord | None = None
+    over: bool = False
+
+
+@attrs.define(eq=False)
 class TaskRecord:
     """A task that was submitted or attached.
 
@@ -85,6 +110,7 @@ class TaskRecord:
         trouble: Why the last poll failed, if it did.
         linkless: Answers that said done but gave no link.
         watchers: Who wants to hear of it.
+        watched: What the observer knows of it.
     """
 
     task_id: str | None
@@ -110,6 +136,7 @@ class TaskRecord:
     trouble: Failure | None = None
     linkless: int = 0
     watchers: list[Watcher] = attrs.field(factory=list)
+    watched: Watched | None = None
 
     @classmethod
     def of_row(cls, row: JournalRow, *, now: float, utcnow: datetime) -> Self:
@@ -255,6 +282,7 @@ class Submission:
         owner: On whose behalf: waiting submissions take turns by owner.
         made_key: The key was made by this library.
         context: Its first caller's, in which its POST runs: traces of one caller must not carry another's.
+        watched: What the observer knows of it.
     """
 
     request: SfxRequest
@@ -277,6 +305,7 @@ class Submission:
     owner: str | None = attrs.field(default=None, kw_only=True)
     made_key: bool = attrs.field(default=False, kw_only=True)
     context: contextvars.Context | None = attrs.field(factory=contextvars.copy_context, init=False)
+    watched: Watched | None = attrs.field(default=None, init=False)
 
     @property
     def outlives(self) -> bool:

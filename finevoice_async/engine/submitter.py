@@ -58,6 +58,7 @@ class Submitter:
         self._poller = poller
         self._inflight = inflight
         self._bookkeeper = bookkeeper
+        self._watch = bookkeeper.watch
         self._clock = clock
         self._max_queue = max_queue
         self._gate = gate
@@ -152,21 +153,18 @@ class Submitter:
         if may_go and self._dispatcher.launch_at_once(submission):
             if submission.phase is not Phase.ENDED:
                 self._registry.add(submission)
-            return submission
-        self._check_room(request)
-        self._registry.add(submission)
-        if has_journal:
-            self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
         else:
-            self._dispatcher.enqueue(submission)
+            if self.is_full:
+                many = f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent."
+                raise QueueFullError(many, request=request)
+            self._registry.add(submission)
+            if has_journal:
+                self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
+            else:
+                self._dispatcher.enqueue(submission)
+        if self._watch is not None:
+            self._watch.queued(submission)
         return submission
-
-    def _check_room(self, request: SfxRequest) -> None:
-        if self.is_full:
-            raise QueueFullError(
-                f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent.",
-                request=request,
-            )
 
     @property
     def is_full(self) -> bool:
@@ -259,6 +257,8 @@ class Submitter:
         submission.seen = self.refusals if seen is None else seen
         self._registry.add(submission)
         self._dispatcher.enqueue(submission)
+        if self._watch is not None:
+            self._watch.queued(submission)
         return submission
 
     def leave(self, submission: Submission, listener: Listener) -> None:

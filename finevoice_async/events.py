@@ -1,0 +1,169 @@
+"""What an observer is told: one frozen event a step of an effect's life.
+
+::
+
+    Queued ──► Submitted ──► Polled ... ──► Ended ──► Saved
+      ├──► Refused
+      └──► Unknown
+
+Every `Queued` is followed by exactly one last word on the effect in this session: `Ended`, `Refused`, or an `Unknown`
+that is not `again`. An effect that another session wished for, and this one attached, begins with its first `Polled`.
+`Throttled` comes between, `Braked` is about the session.
+
+No event holds a key of the service's, or a link. What was asked for is in `request`, whose `repr` is safe to log; its
+`prompt` is what your users typed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus
+from finevoice_async.errors import FineVoiceError
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """What all events have.
+
+    Attributes:
+        effect: A number of the effect in this session, the same in all of its events; 0 if it is about no effect.
+        key: Your own name for the effect, if it has one.
+        task_id: The service's id, once there is one.
+        owner: On whose behalf it was wished for, if you said so.
+        request: What was asked for, if this session knows it.
+        at: When, in seconds of the session's clock, which never runs backwards.
+        when: When, as a date.
+    """
+
+    effect: int = 0
+    key: str | None = None
+    task_id: str | None = None
+    owner: str | None = None
+    request: SfxRequest | None = None
+    at: float
+    when: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Queued(Event):
+    """It was wished for. Told within the call of whoever wished for it, and so in that caller's context."""
+
+
+@attrs.frozen(kw_only=True)
+class Submitted(Event):
+    """The service accepted it.
+
+    Attributes:
+        waited: Seconds from the wish until its request left.
+        seconds: Seconds that the request took.
+    """
+
+    waited: float
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Polled(Event):
+    """The service was asked how it is doing.
+
+    Attributes:
+        status: What it said; None if there was no usable answer.
+        seconds: Seconds that the answer took.
+        failure: Why there was none, in words.
+    """
+
+    status: TaskStatus | None
+    seconds: float
+    failure: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Ended(Event):
+    """Nothing more is to come of its task here: it has ended, or this session asks no more and it may run on.
+
+    Attributes:
+        status: Its last state; `status.ended` is False if it may run on.
+        seconds: Seconds from its submission until now; None if nobody here knows when that was.
+        lag: Seconds since the last answer that found it running: its end was noticed that late at most.
+        error: What whoever waits for it is told, if there is no result.
+    """
+
+    status: TaskStatus
+    seconds: float | None
+    lag: float | None
+    error: FineVoiceError | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Saved(Event):
+    """Its result is where its user wants it.
+
+    Attributes:
+        path: The file; None if you said so with `acknowledge`.
+        sha256: The file's digest.
+        size: Its bytes.
+        seconds: Seconds that the download took, with all attempts.
+    """
+
+    path: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+    seconds: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Refused(Event):
+    """It will not be sent (any more) by this session, and certainly was not accepted.
+
+    Attributes:
+        error: What whoever waits for it is told.
+    """
+
+    error: FineVoiceError
+
+
+@attrs.frozen(kw_only=True)
+class Unknown(Event):
+    """Nobody knows whether the service accepted it.
+
+    Attributes:
+        error: Why.
+        again: It is sent again all the same, as the options say, so that this is not the last word.
+    """
+
+    error: FineVoiceError
+    again: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Throttled(Event):
+    """The service said that there are too many (429).
+
+    Attributes:
+        polling: It was said of a poll, and all polls wait; else of a submission, which waits.
+        retry_after: Seconds that the service asks for, if it says so.
+    """
+
+    polling: bool
+    retry_after: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Braked(Event):
+    """Submissions of the session leave one at a time, or not at all; or freely again.
+
+    Attributes:
+        cause: `rate`, `not sent`, `refused` or `unknown`; None: they leave freely again.
+        why: The failure, in words.
+    """
+
+    cause: str | None
+    why: str | None = None
+
+
+SfxEvent = Queued | Submitted | Polled | Ended | Saved | Refused | Unknown | Throttled | Braked
+"""Any of the events."""
