@@ -12,6 +12,9 @@ that is not `again`. An effect that another session wished for, and this one att
 
 No event holds a key of the service's, or a link. What was asked for is in `request`, whose `repr` is safe to log; its
 `prompt` is what your users typed.
+
+They have no slots, and are made by position: an effect has five of them, and frozen ones with slots take thrice as
+long.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.errors import FineVoiceError
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Event:
     """What all events have.
 
     Attributes:
-        effect: A number of the effect in this session, the same in all of its events; 0 if it is about no effect.
+        effect: A number of the effect in this process, the same in all of its events; 0 if it is about no effect.
         key: Your own name for the effect, if it has one.
         task_id: The service's id, once there is one.
         owner: On whose behalf it was wished for, if you said so.
@@ -39,21 +42,21 @@ class Event:
         when: When, as a date.
     """
 
-    effect: int = 0
-    key: str | None = None
-    task_id: str | None = None
-    owner: str | None = None
-    request: SfxRequest | None = None
+    effect: int
+    key: str | None
+    task_id: str | None
+    owner: str | None
+    request: SfxRequest | None
     at: float
     when: datetime
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Queued(Event):
     """It was wished for. Told within the call of whoever wished for it, and so in that caller's context."""
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Submitted(Event):
     """The service accepted it.
 
@@ -66,7 +69,7 @@ class Submitted(Event):
     seconds: float
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Polled(Event):
     """The service was asked how it is doing.
 
@@ -81,7 +84,7 @@ class Polled(Event):
     failure: str | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Ended(Event):
     """Nothing more is to come of its task here: it has ended, or this session asks no more and it may run on.
 
@@ -98,7 +101,7 @@ class Ended(Event):
     error: FineVoiceError | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Saved(Event):
     """Its result is where its user wants it.
 
@@ -115,7 +118,7 @@ class Saved(Event):
     seconds: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Refused(Event):
     """It will not be sent (any more) by this session, and certainly was not accepted.
 
@@ -126,7 +129,7 @@ class Refused(Event):
     error: FineVoiceError
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Unknown(Event):
     """Nobody knows whether the service accepted it.
 
@@ -139,7 +142,7 @@ class Unknown(Event):
     again: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Throttled(Event):
     """The service said that there are too many (429).
 
@@ -152,7 +155,7 @@ class Throttled(Event):
     retry_after: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(slots=False)
 class Braked(Event):
     """Submissions of the session leave one at a time, or not at all; or freely again.
 

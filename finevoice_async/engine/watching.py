@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import itertools
 import logging
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from finevoice_async.core.brake import Cause
 from finevoice_async.core.failures import Failure
@@ -33,6 +35,10 @@ from finevoice_async.events import (
 from finevoice_async.ports import Clock, Observer
 
 log = logging.getLogger("finevoice_async")
+
+_About = tuple[int, str | None, str | None, str | None, SfxRequest | None, float, datetime]
+_numbers = itertools.count(1)  # of effects, in all sessions: they may share an observer
+_AT: Final = 5  # where the seconds are in it
 
 
 def check_observer(observer: object) -> None:
@@ -61,7 +67,6 @@ class Watching:
         self._hear = observer.on_event
         self._clock = clock
         # All mutable state:
-        self._count = 0  # effects that were numbered
         self._complained: set[tuple[type[Any], type[BaseException]]] = set()  # faults that were logged
 
     def _tell(self, event: SfxEvent) -> None:
@@ -77,29 +82,16 @@ class Watching:
                     type(error).__name__,
                 )
 
-    def _now(self) -> dict[str, Any]:
-        return {"at": self._clock.monotonic(), "when": self._clock.utcnow()}
-
-    def _about(self, watched: Watched, task_id: str | None = None) -> dict[str, Any]:
+    def _about(self, watched: Watched, task_id: str | None = None) -> _About:
         """Return what an event about an effect has in any case."""
-        return {
-            "effect": watched.effect,
-            "key": watched.key,
-            "task_id": task_id,
-            "owner": watched.owner,
-            "request": watched.request,
-            "at": self._clock.monotonic(),
-            "when": self._clock.utcnow(),
-        }
-
-    def _watch(self, key: str | None, owner: str | None, request: SfxRequest | None) -> Watched:
-        self._count += 1
-        return Watched(self._count, key, owner, request)
+        clock = self._clock
+        now, when = clock.monotonic(), clock.utcnow()
+        return watched.effect, watched.key, task_id, watched.owner, watched.request, now, when
 
     def _of_task(self, record: TaskRecord) -> Watched:
         """Return how a task is known to the observer; one that was attached is from now on."""
         if record.watched is None:
-            record.watched = self._watch(record.key, None, record.request)
+            record.watched = Watched(next(_numbers), record.key, None, record.request)
         return record.watched
 
     # A submission's steps
@@ -108,10 +100,10 @@ class Watching:
         """Somebody wished for it. Told once, before all else that is told of it."""
         watched = submission.watched
         if watched is None:
-            watched = submission.watched = self._watch(submission.key, submission.owner, submission.request)
-            about = self._about(watched)
-            watched.queued_at = watched.left_at = about["at"]
-            self._tell(Queued(**about))
+            watched = submission.watched = Watched(next(_numbers), submission.key, submission.owner, submission.request)
+            event = Queued(*self._about(watched))
+            watched.queued_at = watched.left_at = event.at
+            self._tell(event)
         return watched
 
     def leaves(self, submission: Submission) -> None:
@@ -121,7 +113,7 @@ class Watching:
     def throttled(self, submission: Submission, failure: Failure) -> None:
         """The service said 429 to it."""
         about = self._about(self.queued(submission))
-        self._tell(Throttled(**about, polling=False, retry_after=failure.retry_after))
+        self._tell(Throttled(*about, polling=False, retry_after=failure.retry_after))
 
     def accepted(self, submission: Submission, record: TaskRecord) -> None:
         """The service accepted it as this task."""
@@ -130,13 +122,12 @@ class Watching:
             self._end(record, before, None)
         record.watched = watched
         watched.task = record
-        about = self._about(watched, record.task_id)
-        waited, seconds = watched.left_at - watched.queued_at, about["at"] - watched.left_at
-        self._tell(Submitted(**about, waited=waited, seconds=seconds))
+        about, left_at = self._about(watched, record.task_id), watched.left_at
+        self._tell(Submitted(*about, left_at - watched.queued_at, about[_AT] - left_at))
 
     def doubted(self, submission: Submission, error: FineVoiceError) -> None:
         """Nobody knows whether it was accepted, and it is sent again."""
-        self._tell(Unknown(**self._about(self.queued(submission)), error=copy.copy(error), again=True))
+        self._tell(Unknown(*self._about(self.queued(submission)), error=copy.copy(error), again=True))
 
     def settled(self, submission: Submission, result: Result) -> None:
         """The submission has ended: what became of it is told, unless its task tells that."""
@@ -153,7 +144,7 @@ class Watching:
             self._unknown(watched, result)
         elif not watched.over:
             watched.over = True
-            self._tell(Refused(**self._about(watched), error=copy.copy(result)))
+            self._tell(Refused(*self._about(watched), error=copy.copy(result)))
 
     def _settled_as(self, watched: Watched, record: TaskRecord) -> None:
         """A wish came to a task: one that was submitted for it, or that there was before."""
@@ -166,7 +157,7 @@ class Watching:
         if not watched.over:
             task_id = error.task_id if watched.task is None else watched.task.task_id
             watched.over, watched.task = True, None
-            self._tell(Unknown(**self._about(watched, task_id), error=copy.copy(error)))
+            self._tell(Unknown(*self._about(watched, task_id), error=copy.copy(error)))
 
     # A task's steps
 
@@ -174,14 +165,14 @@ class Watching:
         """It was asked for."""
         about = self._about(self._of_task(record), record.task_id)
         if isinstance(answer, Failure):
-            self._tell(Polled(**about, status=None, seconds=now - asked_at, failure=answer.what))
+            self._tell(Polled(*about, None, now - asked_at, answer.what))
         else:
-            self._tell(Polled(**about, status=answer.status, seconds=now - asked_at))
+            self._tell(Polled(*about, answer.status, now - asked_at))
 
     def slowed_down(self, record: TaskRecord, failure: Failure) -> None:
         """The service said 429 to a poll."""
         about = self._about(self._of_task(record), record.task_id)
-        self._tell(Throttled(**about, polling=True, retry_after=failure.retry_after))
+        self._tell(Throttled(*about, polling=True, retry_after=failure.retry_after))
 
     def ended(self, record: TaskRecord) -> None:
         """It has ended."""
@@ -207,11 +198,11 @@ class Watching:
         watched.over, watched.task = True, None
         about, seconds, lag = self._about(watched, record.task_id), None, None
         if is_news and record.submitted_at is not None:
-            seconds = about["at"] - record.born
+            seconds = about[_AT] - record.born
         if is_news and record.end is not None and (record.last_age or not record.attached):
-            lag = about["at"] - record.born - record.last_age
+            lag = about[_AT] - record.born - record.last_age
         error = copy.copy(end) if isinstance(end, FineVoiceError) else None
-        self._tell(Ended(**about, status=record.status, seconds=seconds, lag=lag, error=error))
+        self._tell(Ended(*about, record.status, seconds, lag, error))
 
     def saved(
         self,
@@ -224,11 +215,12 @@ class Watching:
     ) -> None:
         """Its result is where its user wants it; `since` is when the download began, if there was one."""
         about = self._about(watched, task_id)
-        seconds = None if path is None else about["at"] - since
-        self._tell(Saved(**about, path=path, sha256=sha256, size=size, seconds=seconds))
+        seconds = None if path is None else about[_AT] - since
+        self._tell(Saved(*about, path, sha256, size, seconds))
 
     # The session's
 
     def braked(self, cause: Cause | None, why: str | None) -> None:
         """Submissions wait for the service, or leave freely again."""
-        self._tell(Braked(**self._now(), cause=None if cause is None else cause.value, why=why))
+        now, when = self._clock.monotonic(), self._clock.utcnow()
+        self._tell(Braked(0, None, None, None, None, now, when, None if cause is None else cause.value, why))
