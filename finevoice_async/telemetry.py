@@ -17,7 +17,7 @@ import json
 import threading
 import weakref
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import attrs
@@ -104,7 +104,7 @@ class OpenTelemetryObserver:
             meter_provider: Takes the metrics; left out, the global one.
             prompts: Put what was asked for into the spans: that is what your users typed.
         """
-        name, number = "finevoice_async", version("finevoice-async")
+        name, number = "finevoice_async", _version()
         self._tracer = trace.get_tracer(name, number, tracer_provider)
         meter = metrics.get_meter(name, number, meter_provider)
         self._prompts = prompts
@@ -275,3 +275,10 @@ def _end_all(held: dict[int, _Story]) -> None:
     for effect in list(held):
         story = held.pop(effect)
         _end(story, story.ended)
+
+
+def _version() -> str | None:
+    try:
+        return version("finevoice-async")
+    except PackageNotFoundError:  # it runs from a source tree
+        return None

@@ -1,0 +1,153 @@
+"""What an observer hears, in which order and context; and that it can harm nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finevoice_async import ConfigurationError, FineVoiceError, FineVoiceSession, SfxEvent
+from finevoice_async.core.tasks import TaskStatus
+from finevoice_async.emulator import Emulator
+from finevoice_async.events import Ended, Polled, Queued, Refused, Saved, Submitted, Unknown
+
+Connect = Callable[..., FineVoiceSession]
+request_of: contextvars.ContextVar[str] = contextvars.ContextVar("request_of", default="nobody")
+
+
+class Diary:
+    """Keeps what it hears, and in whose context."""
+
+    def __init__(self) -> None:
+        self.events: list[SfxEvent] = []
+        self.contexts: list[str] = []
+
+    def on_event(self, event: SfxEvent) -> None:
+        """Hear."""
+        self.events.append(event)
+        self.contexts.append(request_of.get())
+
+    @property
+    def kinds(self) -> list[type[SfxEvent]]:
+        """What was heard, but for polls."""
+        return [type(event) for event in self.events if not isinstance(event, Polled)]
+
+
+class Faulty:
+    """Fails at every event."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_event(self, event: SfxEvent) -> None:
+        """Fail."""
+        raise self.error
+
+
+async def test_a_whole_life(connect: Connect, tmp_path: Path, kept_in: dict[str, Any], emulator: Emulator) -> None:
+    """Each step is told once, in order, with the same number, key and owner; and nothing secret."""
+    diary = Diary()
+    async with connect(observer=diary, **kept_in) as session:
+        handle = await session.submit("rain", key="k", owner="o")
+        effect = await handle
+        file = await effect.save(tmp_path / "rain.wav")
+    assert diary.kinds == [Queued, Submitted, Ended, Saved]
+    assert {(event.effect, event.key, event.owner) for event in diary.events} == {(diary.events[0].effect, "k", "o")}
+    assert {event.task_id for event in diary.events[1:]} == {effect.task_id}
+    times = [event.at for event in diary.events]
+    assert times == sorted(times)
+    ended, saved = diary.events[-2:]
+    assert isinstance(ended, Ended)
+    assert ended.status is TaskStatus.COMPLETED
+    assert ended.seconds is not None
+    assert ended.lag is not None
+    assert 0 <= ended.lag <= ended.seconds
+    assert isinstance(saved, Saved)
+    assert (saved.path, saved.size) == (str(file), file.stat().st_size)
+    told = repr(diary.events)
+    assert emulator.api_key not in told
+    assert effect.url not in told
+
+
+async def test_queued_is_told_in_the_callers_context(connect: Connect) -> None:
+    """A wish is heard in the context of whoever wished, what is done for all in nobody's."""
+    diary = Diary()
+
+    async def visit(session: FineVoiceSession, name: str) -> None:
+        request_of.set(name)
+        await session.generate("rain", key=name)
+
+    async with connect(observer=diary) as session:
+        await asyncio.gather(*[asyncio.create_task(visit(session, name)) for name in ("a", "b")])
+    heard = [(context, event) for context, event in zip(diary.contexts, diary.events, strict=True)]
+    assert [context for context, event in heard if isinstance(event, Queued)] == ["a", "b"]
+    assert {context for context, event in heard if isinstance(event, Polled | Ended)} == {"nobody"}
+
+
+@pytest.mark.parametrize(("fault", "last"), [("submit.reject_422", Refused), ("submit.error_500", Unknown)])
+async def test_what_is_not_accepted(connect: Connect, emulator: Emulator, fault: Any, last: type[SfxEvent]) -> None:
+    """A refusal and a lost answer are the last words on an effect."""
+    diary = Diary()
+    emulator.inject(fault)
+    async with connect(observer=diary) as session:
+        with pytest.raises(FineVoiceError):
+            await session.generate("rain")
+    assert diary.kinds == [Queued, last]
+
+
+async def test_one_last_word_each_at_closing(connect: Connect) -> None:
+    """What runs and what waits when the session closes gets its last word, too."""
+    diary = Diary()
+    async with connect(observer=diary, max_concurrency=1) as session:
+        jobs = [asyncio.create_task(session.generate("rain")) for _ in range(3)]
+        await asyncio.sleep(0.5)
+    await asyncio.wait(jobs)
+    assert all(job.exception() for job in jobs)
+    assert sorted(kind.__name__ for kind in diary.kinds) == ["Ended", *["Queued"] * 3, *["Refused"] * 2, "Submitted"]
+    (ended,) = [event for event in diary.events if isinstance(event, Ended)]
+    assert not ended.status.ended
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError(), RecursionError()])
+async def test_a_faulty_observer_harms_nobody(
+    connect: Connect, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    """Each kind of its faults is logged once with its traceback, and nobody is cancelled."""
+    async with connect(observer=Faulty(error)) as session:
+        assert len([1 async for outcome in session.generate_many(["rain"] * 7) if outcome.error is None]) == 7
+    logged = [record for record in caplog.records if "the observer failed" in record.getMessage()]
+    assert sorted(record.getMessage().split()[5] for record in logged) == ["Ended", "Polled", "Queued", "Submitted"]
+    assert all(record.exc_info for record in logged)
+
+
+async def test_an_observer_may_look_and_cancel(connect: Connect) -> None:
+    """It may ask for counts and cancel a caller within an event: the others are not touched."""
+    jobs: list[asyncio.Task[Any]] = []
+
+    class Meddler:
+        def on_event(self, event: SfxEvent) -> None:
+            assert session.stats.waiting >= 0
+            if isinstance(event, Submitted) and event.key == "0":
+                jobs[0].cancel()
+
+    async with connect(observer=Meddler()) as session:
+        jobs += [asyncio.create_task(session.generate("rain", key=str(number))) for number in range(3)]
+        await asyncio.wait(jobs)
+    assert [job.cancelled() for job in jobs] == [True, False, False]
+    assert jobs[1].result().task_id != jobs[2].result().task_id
+
+
+async def test_what_cannot_hear_is_refused(connect: Connect) -> None:
+    """An observer without the method, or with a coroutine function, is the caller's mistake."""
+
+    class Slow:
+        async def on_event(self, event: SfxEvent) -> None:
+            """Never heard."""
+
+    for wrong in (object(), Slow()):
+        with pytest.raises(ConfigurationError, match="on_event"):
+            connect(observer=wrong)
