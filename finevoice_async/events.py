@@ -13,13 +13,13 @@ that is not `again`. An effect that another session wished for, and this one att
 No event holds a key of the service's, or a link. What was asked for is in `request`, whose `repr` is safe to log; its
 `prompt` is what your users typed.
 
-They have no slots, and are made by position: an effect has five of them, and frozen ones with slots take thrice as
-long.
+An effect has at least four of them, so they are cheap to make: little in each, and no
+slots, which frozen classes pay for.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import attrs
 
@@ -28,27 +28,63 @@ from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.errors import FineVoiceError
 
 
-@attrs.frozen(slots=False)
-class Event:
-    """What all events have.
+@attrs.frozen
+class About:
+    """Which effect events are about.
 
     Attributes:
-        effect: A number of the effect in this process, the same in all of its events; 0 if it is about no effect.
+        effect: A number of the effect in this process; 0 if it is about no effect.
         key: Your own name for the effect, if it has one.
-        task_id: The service's id, once there is one.
         owner: On whose behalf it was wished for, if you said so.
         request: What was asked for, if this session knows it.
-        at: When, in seconds of the session's clock, which never runs backwards.
-        when: When, as a date.
     """
 
-    effect: int
-    key: str | None
+    effect: int = 0
+    key: str | None = None
+    owner: str | None = None
+    request: SfxRequest | None = None
+
+
+@attrs.frozen(slots=False)
+class Event:
+    """What all events have: these, and of what they are `about` its `effect`, `key`, `owner` and `request`.
+
+    Attributes:
+        about: Which effect it is about: the same in all of its events.
+        task_id: The service's id, once there is one.
+        at: When, in seconds of the session's clock, which never runs backwards.
+        timestamp: When, in seconds since 1970.
+    """
+
+    about: About
     task_id: str | None
-    owner: str | None
-    request: SfxRequest | None
     at: float
-    when: datetime
+    timestamp: float
+
+    @property
+    def effect(self) -> int:
+        """The number of the effect in this process; 0 if it is about no effect."""
+        return self.about.effect
+
+    @property
+    def key(self) -> str | None:
+        """Your own name for the effect, if it has one."""
+        return self.about.key
+
+    @property
+    def owner(self) -> str | None:
+        """On whose behalf it was wished for, if you said so."""
+        return self.about.owner
+
+    @property
+    def request(self) -> SfxRequest | None:
+        """What was asked for, if this session knows it."""
+        return self.about.request
+
+    @property
+    def when(self) -> datetime:
+        """When, as a date."""
+        return datetime.fromtimestamp(self.timestamp, UTC)
 
 
 @attrs.frozen(slots=False)

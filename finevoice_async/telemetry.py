@@ -177,7 +177,7 @@ class OpenTelemetryObserver:
         if self._prompts and request is not None and request.prompt is not None:
             parts = [{"type": "text", "content": request.prompt}]
             attributes["gen_ai.input.messages"] = json.dumps([{"role": "user", "parts": parts}])
-        epoch = round(event.when.timestamp() * _NANO)
+        epoch = round(event.timestamp * _NANO)
         span = self._tracer.start_span(OPERATION, context, SpanKind.CLIENT, attributes, start_time=epoch)
         story = self._stories[event.effect] = _Story(span, event.at, epoch, waits)
         (self._queued if waits else self._flying).add(1, ALWAYS)
@@ -277,8 +277,8 @@ def _end_all(held: dict[int, _Story]) -> None:
         _end(story, story.ended)
 
 
-def _version() -> str | None:
+def _version() -> str:
     try:
         return version("finevoice-async")
     except PackageNotFoundError:  # it runs from a source tree
-        return None
+        return ""

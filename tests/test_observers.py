@@ -88,7 +88,7 @@ async def test_queued_is_told_in_the_callers_context(connect: Connect) -> None:
     assert {context for context, event in heard if isinstance(event, Polled | Ended)} == {"nobody"}
 
 
-@pytest.mark.parametrize(("fault", "last"), [("submit.reject_422", Refused), ("submit.error_500", Unknown)])
+@pytest.mark.parametrize(("fault", "last"), [("submit.reject", Refused), ("submit.error_500", Unknown)])
 async def test_what_is_not_accepted(connect: Connect, emulator: Emulator, fault: Any, last: type[SfxEvent]) -> None:
     """A refusal and a lost answer are the last words on an effect."""
     diary = Diary()

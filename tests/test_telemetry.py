@@ -78,7 +78,7 @@ async def test_spans_have_the_callers_parents(connect: Connect, tmp_path: Path, 
 async def test_metrics(connect: Connect, tmp_path: Path, emulator: Emulator) -> None:
     """Outcomes are counted, gauges return to 0, and durations are in seconds."""
     exported = Exported()
-    emulator.inject("submit.reject_422")
+    emulator.inject("submit.reject")
     async with connect(observer=exported.observer) as session:
         with pytest.raises(FineVoiceError):
             await session.generate("rain")
@@ -96,7 +96,7 @@ async def test_metrics(connect: Connect, tmp_path: Path, emulator: Emulator) -> 
 async def test_prompts_if_asked_for_and_errors(connect: Connect, emulator: Emulator) -> None:
     """The prompt is exported if that was said; a failure is the span's error."""
     exported = Exported(prompts=True)
-    emulator.inject("submit.reject_422")
+    emulator.inject("submit.reject")
     async with connect(observer=exported.observer) as session:
         with pytest.raises(FineVoiceError) as caught:
             await session.generate("heavy rain")

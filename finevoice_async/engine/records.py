@@ -30,6 +30,7 @@ from finevoice_async.errors import (
     TaskFailedError,
     TaskTimeoutError,
 )
+from finevoice_async.events import About
 from finevoice_async.ports import Begun
 
 News = TaskUpdate | FineVoiceError
@@ -62,20 +63,14 @@ class Watched:
     """An effect as the session's observer knows it; of one that nobody observes there is none.
 
     Attributes:
-        effect: Its number.
-        key: Its key.
-        owner: On whose behalf it was wished for.
-        request: What is asked for.
+        about: What its events are about.
         queued_at: When it was wished for, in seconds of the monotonic clock.
         left_at: When its request left last.
         task: Its task, until the last word is told.
         over: The last word was told.
     """
 
-    effect: int
-    key: str | None
-    owner: str | None
-    request: SfxRequest | None
+    about: About
     queued_at: float = 0.0
     left_at: float = 0.0
     task: TaskRecord | None = None

@@ -10,17 +10,17 @@ import copy
 import inspect
 import itertools
 import logging
-from datetime import datetime
+import time
 from typing import Any, Final
 
 from finevoice_async.core.brake import Cause
 from finevoice_async.core.failures import Failure
-from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.core.text import shorten
 from finevoice_async.engine.records import Result, Submission, TaskRecord, Watched
 from finevoice_async.errors import ConfigurationError, FineVoiceError, SubmitUnknownError
 from finevoice_async.events import (
+    About,
     Braked,
     Ended,
     Polled,
@@ -36,9 +36,9 @@ from finevoice_async.ports import Clock, Observer
 
 log = logging.getLogger("finevoice_async")
 
-_About = tuple[int, str | None, str | None, str | None, SfxRequest | None, float, datetime]
+_Base = tuple[About, str | None, float, float]
 _numbers = itertools.count(1)  # of effects, in all sessions: they may share an observer
-_AT: Final = 5  # where the seconds are in it
+_AT: Final = 2  # where the seconds are in it
 
 
 def check_observer(observer: object) -> None:
@@ -82,16 +82,14 @@ class Watching:
                     type(error).__name__,
                 )
 
-    def _about(self, watched: Watched, task_id: str | None = None) -> _About:
+    def _about(self, watched: Watched, task_id: str | None = None) -> _Base:
         """Return what an event about an effect has in any case."""
-        clock = self._clock
-        now, when = clock.monotonic(), clock.utcnow()
-        return watched.effect, watched.key, task_id, watched.owner, watched.request, now, when
+        return watched.about, task_id, self._clock.monotonic(), time.time()
 
     def _of_task(self, record: TaskRecord) -> Watched:
         """Return how a task is known to the observer; one that was attached is from now on."""
         if record.watched is None:
-            record.watched = Watched(next(_numbers), record.key, None, record.request)
+            record.watched = Watched(About(next(_numbers), record.key, None, record.request))
         return record.watched
 
     # A submission's steps
@@ -100,7 +98,8 @@ class Watching:
         """Somebody wished for it. Told once, before all else that is told of it."""
         watched = submission.watched
         if watched is None:
-            watched = submission.watched = Watched(next(_numbers), submission.key, submission.owner, submission.request)
+            about = About(next(_numbers), submission.key, submission.owner, submission.request)
+            watched = submission.watched = Watched(about)
             event = Queued(*self._about(watched))
             watched.queued_at = watched.left_at = event.at
             self._tell(event)
@@ -222,5 +221,5 @@ class Watching:
 
     def braked(self, cause: Cause | None, why: str | None) -> None:
         """Submissions wait for the service, or leave freely again."""
-        now, when = self._clock.monotonic(), self._clock.utcnow()
-        self._tell(Braked(0, None, None, None, None, now, when, None if cause is None else cause.value, why))
+        word = None if cause is None else cause.value
+        self._tell(Braked(About(), None, self._clock.monotonic(), time.time(), word, why))
