@@ -18,7 +18,7 @@ from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.engine.downloads import Arrived, Downloader, Source
-from finevoice_async.engine.records import TaskRecord, Watched
+from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import ConfigurationError, FineVoiceError
 from finevoice_async.reprs import with_safe_repr
 
@@ -48,13 +48,12 @@ class SoundEffect:
     saved_as: str | None = attrs.field(default=None, repr=False, eq=False)  # by the journal
     _downloads: Downloader | None = attrs.field(default=None, repr=False, eq=False)  # its session's; None in a copy
     _arrived: Arrived = attrs.field(factory=Arrived, repr=False, eq=False)
-    _watched: Watched | None = attrs.field(default=None, repr=False, eq=False)  # by its session's observer
 
     @classmethod
     def of(cls, record: TaskRecord, downloads: Downloader) -> Self:
         """Return the effect of a task that ended with a result."""
         assert isinstance(record.end, TaskUpdate)  # noqa: S101 - whoever calls this has looked
-        return cls(
+        effect = cls(
             task_id=record.task_id,
             urls=record.end.urls,
             request=record.request,
@@ -63,13 +62,15 @@ class SoundEffect:
             row_id=record.row_id,
             saved_as=record.saved_as,
             downloads=downloads,
-            watched=record.watched,
         )
+        if record.watched is not None:
+            effect._arrived.watched = record.watched
+        return effect
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy it without its session, which is of one loop and one process."""
         fields = {field.alias: getattr(self, field.name) for field in attrs.fields(type(self))}
-        return (_rebuilt, (type(self), fields | {"downloads": None, "watched": None}))
+        return (_rebuilt, (type(self), fields | {"downloads": None, "arrived": self._arrived.alone()}))
 
     @property
     def url(self) -> str:
@@ -119,7 +120,6 @@ class SoundEffect:
             request=self.request,
             row_id=self.row_id,
             arrived=self._arrived,
-            watched=self._watched,
         )
 
     @property

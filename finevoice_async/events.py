@@ -28,21 +28,25 @@ from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.errors import FineVoiceError
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class About:
-    """Which effect events are about.
+    """Which effect events are about: one object for all of an effect's. Yours to read only.
 
     Attributes:
         effect: A number of the effect in this process; 0 if it is about no effect.
         key: Your own name for the effect, if it has one.
         owner: On whose behalf it was wished for, if you said so.
         request: What was asked for, if this session knows it.
+        at: When this session first had to do with it, in seconds of its clock.
+        timestamp: The same in seconds since 1970.
     """
 
-    effect: int = 0
-    key: str | None = None
-    owner: str | None = None
-    request: SfxRequest | None = None
+    effect: int
+    key: str | None
+    owner: str | None
+    request: SfxRequest | None
+    at: float
+    timestamp: float
 
 
 @attrs.frozen(slots=False)
@@ -53,13 +57,11 @@ class Event:
         about: Which effect it is about: the same in all of its events.
         task_id: The service's id, once there is one.
         at: When, in seconds of the session's clock, which never runs backwards.
-        timestamp: When, in seconds since 1970.
     """
 
     about: About
     task_id: str | None
     at: float
-    timestamp: float
 
     @property
     def effect(self) -> int:
@@ -80,6 +82,11 @@ class Event:
     def request(self) -> SfxRequest | None:
         """What was asked for, if this session knows it."""
         return self.about.request
+
+    @property
+    def timestamp(self) -> float:
+        """When, in seconds since 1970, as the effect's first step and the session's clock say."""
+        return self.about.timestamp + self.at - self.about.at
 
     @property
     def when(self) -> datetime:

@@ -47,10 +47,16 @@ class Arrived:
     Attributes:
         media: What kind of audio it is: as its link or the answer suggests, and once it is fetched, as it is.
         note: What is to be said of the name that it was saved under last.
+        watched: What the session's observer knows of it.
     """
 
     media: Media | None = None
     note: str | None = None
+    watched: Watched | None = attrs.field(default=None, repr=False)
+
+    def alone(self) -> Arrived:
+        """Return a copy that nobody watches."""
+        return Arrived(self.media, self.note)
 
 
 @attrs.frozen(kw_only=True)
@@ -63,7 +69,6 @@ class Source:
         request: What was asked for.
         row_id: Its row in the journal.
         arrived: Is told what kind of audio it is.
-        watched: What the session's observer knows of it.
     """
 
     url: str = attrs.field(repr=False)  # it may carry a signature
@@ -71,7 +76,6 @@ class Source:
     request: SfxRequest | None
     row_id: int | None
     arrived: Arrived = attrs.field(factory=Arrived, repr=False)
-    watched: Watched | None = attrs.field(default=None, repr=False)
 
 
 class Downloader:
@@ -365,8 +369,9 @@ class Downloader:
         began: float = 0,
     ) -> None:
         watch = self._bookkeeper.watch
-        if watch is not None and source.watched is not None:
-            watch.saved(source.watched, source.task_id, path, sha256, size, began)
+        watched = source.arrived.watched
+        if watch is not None and watched is not None:
+            watch.saved(watched, source.task_id, path, sha256, size, began)
         await self._bookkeeper.saved(source.row_id, path=path, sha256=sha256)
 
 

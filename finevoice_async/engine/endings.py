@@ -35,6 +35,7 @@ class Endings:
 
     def __init__(self, bookkeeper: Bookkeeper, registry: Registry, queue: SlotQueue, slots: Slots) -> None:
         self._bookkeeper = bookkeeper
+        self._watch = bookkeeper.watch
         self._registry = registry
         self._queue = queue
         self._slots = slots
@@ -113,8 +114,8 @@ class Endings:
         submission.phase, submission.result, submission.context = ENDED, result, None
         if submission.row is not None or submission.key is not None:
             self._registry.settle(submission)
-        if self._bookkeeper.watch is not None:
-            self._bookkeeper.watch.settled(submission, result)
+        if self._watch is not None and (submission.watched is None or submission.watched.task is not result):
+            self._watch.settled(submission, result)
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}

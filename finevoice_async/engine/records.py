@@ -59,22 +59,18 @@ class Watcher(ABC):
 
 
 @attrs.define(eq=False)
-class Watched:
+class Watched(About):
     """An effect as the session's observer knows it; of one that nobody observes there is none.
 
     Attributes:
-        about: What its events are about.
-        queued_at: When it was wished for, in seconds of the monotonic clock.
-        left_at: When its request left last.
+        left_at: When its request left last, in seconds of the monotonic clock.
         task: Its task, until the last word is told.
         over: The last word was told.
     """
 
-    about: About
-    queued_at: float = 0.0
-    left_at: float = 0.0
-    task: TaskRecord | None = None
-    over: bool = False
+    left_at: float = attrs.field(repr=False)
+    task: TaskRecord | None = attrs.field(default=None, repr=False)
+    over: bool = attrs.field(default=False, repr=False)
 
 
 @attrs.define(eq=False)

@@ -5,7 +5,6 @@ Without an observer there is no `Watching`, and each step costs a look for one.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import itertools
@@ -36,9 +35,10 @@ from finevoice_async.ports import Clock, Observer
 
 log = logging.getLogger("finevoice_async")
 
-_Base = tuple[About, str | None, float, float]
+MOST_COMPLAINTS: Final = 100
+"""Kinds of an observer's faults that are logged."""
+
 _numbers = itertools.count(1)  # of effects, in all sessions: they may share an observer
-_AT: Final = 2  # where the seconds are in it
 
 
 def check_observer(observer: object) -> None:
@@ -55,7 +55,10 @@ def check_observer(observer: object) -> None:
 
 
 class Watching:
-    """Tells the observer."""
+    """Tells the observer.
+
+    Four steps are taken by every effect: wished for, accepted, asked for, ended. They are written to cost little.
+    """
 
     def __init__(self, observer: Observer, clock: Clock) -> None:
         """Wire it.
@@ -65,31 +68,38 @@ class Watching:
             clock: The session's clock.
         """
         self._hear = observer.on_event
-        self._clock = clock
+        self._now = clock.monotonic
         # All mutable state:
-        self._complained: set[tuple[type[Any], type[BaseException]]] = set()  # faults that were logged
+        self._complaints: set[tuple[type[Any], type[BaseException]]] = set()  # faults that were logged
 
     def _tell(self, event: SfxEvent) -> None:
         try:
             self._hear(event)
-        except (Exception, asyncio.CancelledError) as error:
-            kind = (type(event), type(error))
-            if kind not in self._complained:  # one that fails each time must not fill the disk
-                self._complained.add(kind)
-                log.exception(
-                    "the observer failed at a %s event; more %s of it there are not logged",
-                    type(event).__name__,
-                    type(error).__name__,
-                )
+        except BaseException as error:  # noqa: BLE001 - see `_failed`
+            self._failed(type(event), error)
 
-    def _about(self, watched: Watched, task_id: str | None = None) -> _Base:
-        """Return what an event about an effect has in any case."""
-        return watched.about, task_id, self._clock.monotonic(), time.time()
+    def _failed(self, event: type[SfxEvent], error: BaseException) -> None:
+        """Log what the observer raised: it is nobody else's, be it a cancellation. Only who ends the program may.
+
+        One that fails each time must not fill the disk.
+        """
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
+        kind = (event, type(error))
+        if kind not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
+            self._complaints.add(kind)
+            log.error(
+                "the observer failed at a %s event; more %s of it there are not logged",
+                event.__name__,
+                type(error).__name__,
+                exc_info=error,
+            )
 
     def _of_task(self, record: TaskRecord) -> Watched:
         """Return how a task is known to the observer; one that was attached is from now on."""
         if record.watched is None:
-            record.watched = Watched(About(next(_numbers), record.key, None, record.request))
+            at, number = self._now(), next(_numbers)
+            record.watched = Watched(number, record.key, None, record.request, at, time.time(), at)
         return record.watched
 
     # A submission's steps
@@ -98,39 +108,46 @@ class Watching:
         """Somebody wished for it. Told once, before all else that is told of it."""
         watched = submission.watched
         if watched is None:
-            about = About(next(_numbers), submission.key, submission.owner, submission.request)
-            watched = submission.watched = Watched(about)
-            event = Queued(*self._about(watched))
-            watched.queued_at = watched.left_at = event.at
-            self._tell(event)
+            at, number = self._now(), next(_numbers)
+            watched = Watched(number, submission.key, submission.owner, submission.request, at, time.time(), at)
+            submission.watched = watched
+            try:
+                self._hear(Queued(watched, None, at))
+            except BaseException as error:  # noqa: BLE001 - see `_failed`
+                self._failed(Queued, error)
         return watched
 
     def leaves(self, submission: Submission) -> None:
         """Its request leaves now."""
-        self.queued(submission).left_at = self._clock.monotonic()
+        (submission.watched or self.queued(submission)).left_at = self._now()
 
     def throttled(self, submission: Submission, failure: Failure) -> None:
         """The service said 429 to it."""
-        about = self._about(self.queued(submission))
-        self._tell(Throttled(*about, polling=False, retry_after=failure.retry_after))
+        about, at = self.queued(submission), self._now()
+        self._tell(Throttled(about, None, at, polling=False, retry_after=failure.retry_after))
 
     def accepted(self, submission: Submission, record: TaskRecord) -> None:
         """The service accepted it as this task."""
-        watched, before = self.queued(submission), record.watched
+        watched, before = submission.watched or self.queued(submission), record.watched
+        at = self._now() if record.attached else record.born  # which is now
         if before is not None and before is not watched:  # it was attached by its id already
-            self._end(record, before, None)
+            self._leave(record, before, None, is_news=record.submitted_at is not None)
         record.watched = watched
         watched.task = record
-        about, left_at = self._about(watched, record.task_id), watched.left_at
-        self._tell(Submitted(*about, left_at - watched.queued_at, about[_AT] - left_at))
+        left_at = watched.left_at
+        try:
+            self._hear(Submitted(watched, record.task_id, at, left_at - watched.at, at - left_at))
+        except BaseException as error:  # noqa: BLE001 - see `_failed`
+            self._failed(Submitted, error)
 
     def doubted(self, submission: Submission, error: FineVoiceError) -> None:
         """Nobody knows whether it was accepted, and it is sent again."""
-        self._tell(Unknown(*self._about(self.queued(submission)), error=copy.copy(error), again=True))
+        about, at = self.queued(submission), self._now()
+        self._tell(Unknown(about, None, at, error=copy.copy(error), again=True))
 
     def settled(self, submission: Submission, result: Result) -> None:
         """The submission has ended: what became of it is told, unless its task tells that."""
-        watched = self.queued(submission)
+        watched = submission.watched or self.queued(submission)
         if isinstance(result, TaskRecord):
             self._settled_as(watched, result)
         elif watched.task is not None:
@@ -138,70 +155,83 @@ class Watching:
                 if isinstance(result, SubmitUnknownError):
                     self._unknown(watched, result)
                 else:
-                    self._end(watched.task, watched, result)
+                    self._leave(watched.task, watched, result, is_news=True)
         elif isinstance(result, SubmitUnknownError) or submission.may_be_paid:
             self._unknown(watched, result)
         elif not watched.over:
             watched.over = True
-            self._tell(Refused(*self._about(watched), error=copy.copy(result)))
+            self._tell(Refused(watched, None, self._now(), error=copy.copy(result)))
 
     def _settled_as(self, watched: Watched, record: TaskRecord) -> None:
         """A wish came to a task: one that was submitted for it, or that there was before."""
         if record.watched is None:
             record.watched, watched.task = watched, record
         if record.watched is not watched or record.end is not None:
-            self._end(record, watched, record.end, is_news=False)
+            self._leave(record, watched, record.end)
 
     def _unknown(self, watched: Watched, error: FineVoiceError) -> None:
         if not watched.over:
             task_id = error.task_id if watched.task is None else watched.task.task_id
             watched.over, watched.task = True, None
-            self._tell(Unknown(*self._about(watched, task_id), error=copy.copy(error)))
+            self._tell(Unknown(watched, task_id, self._now(), error=copy.copy(error)))
 
     # A task's steps
 
     def polled(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> None:
         """It was asked for."""
-        about = self._about(self._of_task(record), record.task_id)
-        if isinstance(answer, Failure):
-            self._tell(Polled(*about, None, now - asked_at, answer.what))
+        watched, status, failure = record.watched or self._of_task(record), None, None
+        if isinstance(answer, TaskUpdate):
+            status = answer.status
         else:
-            self._tell(Polled(*about, answer.status, now - asked_at))
+            failure = answer.what
+        try:
+            self._hear(Polled(watched, record.task_id, now, status, now - asked_at, failure))
+        except BaseException as error:  # noqa: BLE001 - see `_failed`
+            self._failed(Polled, error)
 
     def slowed_down(self, record: TaskRecord, failure: Failure) -> None:
         """The service said 429 to a poll."""
-        about = self._about(self._of_task(record), record.task_id)
-        self._tell(Throttled(*about, polling=True, retry_after=failure.retry_after))
+        about, at = self._of_task(record), self._now()
+        self._tell(Throttled(about, record.task_id, at, polling=True, retry_after=failure.retry_after))
 
     def ended(self, record: TaskRecord) -> None:
         """It has ended."""
-        self._end(record, self._of_task(record), record.end)
+        watched = record.watched or self._of_task(record)
+        if watched.over:
+            return
+        watched.over, watched.task = True, None
+        at, end = self._now(), record.end
+        age = at - record.born
+        seconds = None if record.submitted_at is None else age
+        lag = age - record.last_age if record.last_age or not record.attached else None
+        why = copy.copy(end) if isinstance(end, FineVoiceError) else None
+        try:
+            self._hear(Ended(watched, record.task_id, at, record.status, seconds, lag, why))
+        except BaseException as error:  # noqa: BLE001 - see `_failed`
+            self._failed(Ended, error)
 
     def left(self, record: TaskRecord, why: FineVoiceError) -> None:
         """It is asked for no more, and runs on."""
-        self._end(record, self._of_task(record), why)
+        self._leave(record, self._of_task(record), why, is_news=record.submitted_at is not None)
 
-    def _end(
-        self, record: TaskRecord, watched: Watched, end: TaskUpdate | FineVoiceError | None, *, is_news: bool = True
+    def _leave(
+        self, record: TaskRecord, watched: Watched, end: TaskUpdate | FineVoiceError | None, *, is_news: bool = False
     ) -> None:
-        """Tell the last word on a task, once.
+        """Tell the last word on a task whose end is not noticed now, once.
 
         Args:
             record: The task.
             watched: As what it is known.
-            end: How it ended, or why nobody asks any more; None if it goes on under another number.
-            is_news: It was noticed now.
+            end: How it ended before, or why nobody asks any more; None if it goes on under another number.
+            is_news: It has run until now.
         """
         if watched.over:
             return
         watched.over, watched.task = True, None
-        about, seconds, lag = self._about(watched, record.task_id), None, None
-        if is_news and record.submitted_at is not None:
-            seconds = about[_AT] - record.born
-        if is_news and record.end is not None and (record.last_age or not record.attached):
-            lag = about[_AT] - record.born - record.last_age
+        at = self._now()
+        seconds = at - record.born if is_news else None
         error = copy.copy(end) if isinstance(end, FineVoiceError) else None
-        self._tell(Ended(*about, record.status, seconds, lag, error))
+        self._tell(Ended(watched, record.task_id, at, record.status, seconds, None, error))
 
     def saved(
         self,
@@ -213,13 +243,13 @@ class Watching:
         since: float,
     ) -> None:
         """Its result is where its user wants it; `since` is when the download began, if there was one."""
-        about = self._about(watched, task_id)
-        seconds = None if path is None else about[_AT] - since
-        self._tell(Saved(*about, path, sha256, size, seconds))
+        at = self._now()
+        self._tell(Saved(watched, task_id, at, path, sha256, size, None if path is None else at - since))
 
     # The session's
 
     def braked(self, cause: Cause | None, why: str | None) -> None:
         """Submissions wait for the service, or leave freely again."""
-        word = None if cause is None else cause.value
-        self._tell(Braked(About(), None, self._clock.monotonic(), time.time(), word, why))
+        at = self._now()
+        about = About(0, None, None, None, at, time.time())
+        self._tell(Braked(about, None, at, None if cause is None else cause.value, why))
