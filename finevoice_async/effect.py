@@ -70,7 +70,10 @@ class SoundEffect:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy it without its session, which is of one loop and one process."""
         fields = {field.alias: getattr(self, field.name) for field in attrs.fields(type(self))}
-        return (_rebuilt, (type(self), fields | {"downloads": None, "arrived": self._arrived.alone()}))
+        return (
+            _rebuilt,
+            (type(self), fields | {"downloads": None, "arrived": attrs.evolve(self._arrived, watched=None)}),
+        )
 
     @property
     def url(self) -> str:

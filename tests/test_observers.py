@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from diaries import Diary, Faulty, Sluggish, request_of
 
 from finevoice_async import ConfigurationError, FineVoiceError, FineVoiceSession, SfxEvent
-from finevoice_async.core.tasks import TaskStatus
+from finevoice_async.adapters.loop_clock import LoopClock
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.emulator import Emulator
+from finevoice_async.engine.records import TaskRecord
+from finevoice_async.engine.watching import Watching
 from finevoice_async.events import Ended, Polled, Queued, Refused, Saved, Submitted, Unknown
 
 Connect = Callable[..., FineVoiceSession]
-request_of: contextvars.ContextVar[str] = contextvars.ContextVar("request_of", default="nobody")
-
-
-class Diary:
-    """Keeps what it hears, and in whose context."""
-
-    def __init__(self) -> None:
-        self.events: list[SfxEvent] = []
-        self.contexts: list[str] = []
-
-    def on_event(self, event: SfxEvent) -> None:
-        """Hear."""
-        self.events.append(event)
-        self.contexts.append(request_of.get())
-
-    @property
-    def kinds(self) -> list[type[SfxEvent]]:
-        """What was heard, but for polls."""
-        return [type(event) for event in self.events if not isinstance(event, Polled)]
-
-
-class Faulty:
-    """Fails at every event."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-    def on_event(self, event: SfxEvent) -> None:
-        """Fail."""
-        raise self.error
 
 
 async def test_a_whole_life(connect: Connect, tmp_path: Path, kept_in: dict[str, Any], emulator: Emulator) -> None:
@@ -112,7 +85,23 @@ async def test_one_last_word_each_at_closing(connect: Connect) -> None:
     assert not ended.status.ended
 
 
-@pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError(), RecursionError()])
+class _OfNoKind(BaseException):
+    """What no `except Exception` catches."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("mine"),
+        asyncio.CancelledError(),
+        RecursionError(),
+        GeneratorExit(),
+        StopIteration(),
+        BaseExceptionGroup("several", [_OfNoKind()]),
+        _OfNoKind(),
+    ],
+    ids=repr,
+)
 async def test_a_faulty_observer_harms_nobody(
     connect: Connect, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
@@ -122,6 +111,35 @@ async def test_a_faulty_observer_harms_nobody(
     logged = [record for record in caplog.records if "the observer failed" in record.getMessage()]
     assert sorted(record.getMessage().split()[5] for record in logged) == ["Ended", "Polled", "Queued", "Submitted"]
     assert all(record.exc_info for record in logged)
+
+
+async def test_a_faulty_observer_of_everything_else(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
+    """Nor does it harm at the rare events: refused, unknown, throttled, braked, saved."""
+    for fault in ("submit.reject", "submit.error_500", "submit.rate_limit", "poll.rate_limit"):
+        emulator.inject(fault)  # type: ignore[arg-type]  # each is a fault's name
+    async with connect(observer=Faulty(_OfNoKind()), max_concurrency=1) as session:
+        results = await asyncio.gather(*[session.generate("rain") for _ in range(4)], return_exceptions=True)
+        assert [type(result).__name__ for result in results[:2]] == ["RequestRejectedError", "SubmitUnknownError"]
+        for number, effect in enumerate(results[2:]):
+            assert not isinstance(effect, BaseException)
+            await effect.save(tmp_path / str(number))
+
+
+async def test_a_slow_observer_costs_its_own_time_only(connect: Connect) -> None:
+    """One that holds the loop up sees all, and all come to their end."""
+    diary = Sluggish()
+    async with connect(observer=diary) as session:
+        assert len([1 async for outcome in session.generate_many(["rain"] * 7) if outcome.error is None]) == 7
+    assert list(diary.last_words().values()) == [1] * 7
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_ends_the_program_may(error: type[BaseException]) -> None:
+    """An observer that wants the program to end is not held back."""
+    watching = Watching(Faulty(error()), LoopClock())
+    record = TaskRecord("t1", None, 0.0)
+    with pytest.raises(error):
+        watching.polled(record, TaskUpdate(status=TaskStatus.PENDING), 0.0, 0.0)
 
 
 async def test_an_observer_may_look_and_cancel(connect: Connect) -> None:
@@ -148,6 +166,11 @@ async def test_what_cannot_hear_is_refused(connect: Connect) -> None:
         async def on_event(self, event: SfxEvent) -> None:
             """Never heard."""
 
-    for wrong in (object(), Slow()):
+    class Unwilling:
+        @property
+        def on_event(self) -> object:
+            raise ZeroDivisionError
+
+    for wrong in (object(), Slow(), Unwilling()):
         with pytest.raises(ConfigurationError, match="on_event"):
             connect(observer=wrong)

@@ -54,10 +54,6 @@ class Arrived:
     note: str | None = None
     watched: Watched | None = attrs.field(default=None, repr=False)
 
-    def alone(self) -> Arrived:
-        """Return a copy that nobody watches."""
-        return Arrived(self.media, self.note)
-
 
 @attrs.frozen(kw_only=True)
 class Source:

@@ -47,7 +47,10 @@ def check_observer(observer: object) -> None:
     Raises:
         ConfigurationError: It has no method `on_event`, or one that would have to be awaited.
     """
-    hear = getattr(observer, "on_event", None)
+    try:
+        hear = getattr(observer, "on_event", None)
+    except Exception as error:
+        raise ConfigurationError(f"The observer's on_event cannot be had: {type(error).__name__}.") from error
     if not callable(hear):
         raise ConfigurationError(f"observer must have a method on_event(event), and {shorten(observer)} has none.")
     if inspect.iscoroutinefunction(hear):
