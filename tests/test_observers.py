@@ -134,7 +134,7 @@ async def test_a_slow_observer_costs_its_own_time_only(connect: Connect) -> None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_who_ends_the_program_may(error: type[BaseException]) -> None:
+async def test_who_ends_the_program_may(error: type[BaseException]) -> None:
     """An observer that wants the program to end is not held back."""
     watching = Watching(Faulty(error()), LoopClock())
     record = TaskRecord("t1", None, 0.0)
@@ -174,3 +174,8 @@ async def test_what_cannot_hear_is_refused(connect: Connect) -> None:
     for wrong in (object(), Slow(), Unwilling()):
         with pytest.raises(ConfigurationError, match="on_event"):
             connect(observer=wrong)
+
+
+def test_a_session_may_be_made_before_there_is_a_loop() -> None:
+    """An observer needs no loop before the first use."""
+    assert FineVoiceSession("key", observer=Diary()).stats.waiting == 0

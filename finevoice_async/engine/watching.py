@@ -30,6 +30,7 @@ from finevoice_async.events import (
     Submitted,
     Throttled,
     Unknown,
+    thawed,
 )
 from finevoice_async.ports import Clock, Observer
 
@@ -38,6 +39,7 @@ log = logging.getLogger("finevoice_async")
 MOST_COMPLAINTS: Final = 100
 """Kinds of an observer's faults that are logged."""
 
+_Queued, _Submitted, _Polled, _Ended = thawed(Queued), thawed(Submitted), thawed(Polled), thawed(Ended)
 _numbers = itertools.count(1)  # of effects, in all sessions: they may share an observer
 
 
@@ -71,7 +73,7 @@ class Watching:
             clock: The session's clock.
         """
         self._hear = observer.on_event
-        self._now = clock.monotonic
+        self._clock = clock
         # All mutable state:
         self._complaints: set[tuple[type[Any], type[BaseException]]] = set()  # faults that were logged
 
@@ -101,7 +103,7 @@ class Watching:
     def _of_task(self, record: TaskRecord) -> Watched:
         """Return how a task is known to the observer; one that was attached is from now on."""
         if record.watched is None:
-            at, number = self._now(), next(_numbers)
+            at, number = self._clock.monotonic(), next(_numbers)
             record.watched = Watched(number, record.key, None, record.request, at, time.time(), at)
         return record.watched
 
@@ -111,41 +113,45 @@ class Watching:
         """Somebody wished for it. Told once, before all else that is told of it."""
         watched = submission.watched
         if watched is None:
-            at, number = self._now(), next(_numbers)
+            at, number = self._clock.monotonic(), next(_numbers)
             watched = Watched(number, submission.key, submission.owner, submission.request, at, time.time(), at)
             submission.watched = watched
             try:
-                self._hear(Queued(watched, None, at))
+                event = _Queued(watched, None, at)
+                event.__class__ = Queued
+                self._hear(event)
             except BaseException as error:  # noqa: BLE001 - see `_failed`
                 self._failed(Queued, error)
         return watched
 
     def leaves(self, submission: Submission) -> None:
         """Its request leaves now."""
-        (submission.watched or self.queued(submission)).left_at = self._now()
+        (submission.watched or self.queued(submission)).left_at = self._clock.monotonic()
 
     def throttled(self, submission: Submission, failure: Failure) -> None:
         """The service said 429 to it."""
-        about, at = self.queued(submission), self._now()
+        about, at = self.queued(submission), self._clock.monotonic()
         self._tell(Throttled(about, None, at, polling=False, retry_after=failure.retry_after))
 
     def accepted(self, submission: Submission, record: TaskRecord) -> None:
         """The service accepted it as this task."""
         watched, before = submission.watched or self.queued(submission), record.watched
-        at = self._now() if record.attached else record.born  # which is now
+        at = self._clock.monotonic() if record.attached else record.born  # which is now
         if before is not None and before is not watched:  # it was attached by its id already
             self._leave(record, before, None, is_news=record.submitted_at is not None)
         record.watched = watched
         watched.task = record
         left_at = watched.left_at
         try:
-            self._hear(Submitted(watched, record.task_id, at, left_at - watched.at, at - left_at))
+            event = _Submitted(watched, record.task_id, at, left_at - watched.at, at - left_at)
+            event.__class__ = Submitted
+            self._hear(event)
         except BaseException as error:  # noqa: BLE001 - see `_failed`
             self._failed(Submitted, error)
 
     def doubted(self, submission: Submission, error: FineVoiceError) -> None:
         """Nobody knows whether it was accepted, and it is sent again."""
-        about, at = self.queued(submission), self._now()
+        about, at = self.queued(submission), self._clock.monotonic()
         self._tell(Unknown(about, None, at, error=copy.copy(error), again=True))
 
     def settled(self, submission: Submission, result: Result) -> None:
@@ -163,7 +169,7 @@ class Watching:
             self._unknown(watched, result)
         elif not watched.over:
             watched.over = True
-            self._tell(Refused(watched, None, self._now(), error=copy.copy(result)))
+            self._tell(Refused(watched, None, self._clock.monotonic(), error=copy.copy(result)))
 
     def _settled_as(self, watched: Watched, record: TaskRecord) -> None:
         """A wish came to a task: one that was submitted for it, or that there was before."""
@@ -176,7 +182,7 @@ class Watching:
         if not watched.over:
             task_id = error.task_id if watched.task is None else watched.task.task_id
             watched.over, watched.task = True, None
-            self._tell(Unknown(watched, task_id, self._now(), error=copy.copy(error)))
+            self._tell(Unknown(watched, task_id, self._clock.monotonic(), error=copy.copy(error)))
 
     # A task's steps
 
@@ -188,13 +194,15 @@ class Watching:
         else:
             failure = answer.what
         try:
-            self._hear(Polled(watched, record.task_id, now, status, now - asked_at, failure))
+            event = _Polled(watched, record.task_id, now, status, now - asked_at, failure)
+            event.__class__ = Polled
+            self._hear(event)
         except BaseException as error:  # noqa: BLE001 - see `_failed`
             self._failed(Polled, error)
 
     def slowed_down(self, record: TaskRecord, failure: Failure) -> None:
         """The service said 429 to a poll."""
-        about, at = self._of_task(record), self._now()
+        about, at = self._of_task(record), self._clock.monotonic()
         self._tell(Throttled(about, record.task_id, at, polling=True, retry_after=failure.retry_after))
 
     def ended(self, record: TaskRecord) -> None:
@@ -203,13 +211,15 @@ class Watching:
         if watched.over:
             return
         watched.over, watched.task = True, None
-        at, end = self._now(), record.end
+        at, end = self._clock.monotonic(), record.end
         age = at - record.born
         seconds = None if record.submitted_at is None else age
         lag = age - record.last_age if record.last_age or not record.attached else None
         why = copy.copy(end) if isinstance(end, FineVoiceError) else None
         try:
-            self._hear(Ended(watched, record.task_id, at, record.status, seconds, lag, why))
+            event = _Ended(watched, record.task_id, at, record.status, seconds, lag, why)
+            event.__class__ = Ended
+            self._hear(event)
         except BaseException as error:  # noqa: BLE001 - see `_failed`
             self._failed(Ended, error)
 
@@ -231,7 +241,7 @@ class Watching:
         if watched.over:
             return
         watched.over, watched.task = True, None
-        at = self._now()
+        at = self._clock.monotonic()
         seconds = at - record.born if is_news else None
         error = copy.copy(end) if isinstance(end, FineVoiceError) else None
         self._tell(Ended(watched, record.task_id, at, record.status, seconds, None, error))
@@ -246,13 +256,13 @@ class Watching:
         since: float,
     ) -> None:
         """Its result is where its user wants it; `since` is when the download began, if there was one."""
-        at = self._now()
+        at = self._clock.monotonic()
         self._tell(Saved(watched, task_id, at, path, sha256, size, None if path is None else at - since))
 
     # The session's
 
     def braked(self, cause: Cause | None, why: str | None) -> None:
         """Submissions wait for the service, or leave freely again."""
-        at = self._now()
+        at = self._clock.monotonic()
         about = About(0, None, None, None, at, time.time())
         self._tell(Braked(about, None, at, None if cause is None else cause.value, why))
