@@ -219,8 +219,9 @@ def thawed(event: type[E]) -> type[E]:
     A frozen class has to set each attribute by a call. Make an instance of the twin, and then set its `__class__`.
     """
     fields = {field.name: attrs.field(default=field.default) for field in attrs.fields(event)}
-    plain = {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type(event.__name__, (event,), {**plain, "__init__": attrs.make_class("Plain", fields).__init__})
+    plain = attrs.make_class("Plain", fields).__dict__["__init__"]  # it sets attributes, whosever they are
+    of_any = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(event.__name__, (event,), {"__slots__": (), "__init__": plain, **of_any})
 
 
 SfxEvent = Queued | Submitted | Polled | Ended | Saved | Refused | Unknown | Throttled | Braked

@@ -116,7 +116,7 @@ async def test_a_faulty_observer_harms_nobody(
 async def test_a_faulty_observer_of_everything_else(connect: Connect, emulator: Emulator, tmp_path: Path) -> None:
     """Nor does it harm at the rare events: refused, unknown, throttled, braked, saved."""
     for fault in ("submit.reject", "submit.error_500", "submit.rate_limit", "poll.rate_limit"):
-        emulator.inject(fault)  # type: ignore[arg-type]  # each is a fault's name
+        emulator.inject(fault)
     async with connect(observer=Faulty(_OfNoKind()), max_concurrency=1) as session:
         results = await asyncio.gather(*[session.generate("rain") for _ in range(4)], return_exceptions=True)
         assert [type(result).__name__ for result in results[:2]] == ["RequestRejectedError", "SubmitUnknownError"]

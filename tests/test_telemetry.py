@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from finevoice_async import FineVoiceError, FineVoiceSession
+from finevoice_async import FineVoiceError, FineVoiceSession, Retry
 from finevoice_async.emulator import Emulator
 from finevoice_async.telemetry import OpenTelemetryObserver
 
@@ -117,3 +117,99 @@ async def test_what_is_not_saved_ends_with_its_task(connect: Connect) -> None:
     (span,) = exported.spans("generate_content")
     (poll,) = span.events[-1:]
     assert span.end_time == poll.timestamp
+
+
+@pytest.mark.parametrize("way", ["enqueue", "generate_many", "generate"])
+async def test_parent_whichever_way(connect: Connect, kept_in: dict[str, Any], way: str) -> None:
+    """The parent is what was current at the wish, also where the effect waits, and its caller's span has ended."""
+    exported = Exported()
+    tracer = exported.tracers.get_tracer("callers")
+
+    async def wish(session: FineVoiceSession, name: str) -> None:
+        with tracer.start_as_current_span(name):
+            if way == "generate_many":
+                assert [outcome.key async for outcome in session.generate_many([{"prompt": "rain", "key": name}])]
+                return
+            task = await getattr(session, way)("rain", key=name)
+        if way == "enqueue":
+            await task
+
+    async with connect(observer=exported.observer, max_concurrency=1, **kept_in) as session:
+        await asyncio.gather(*[asyncio.create_task(wish(session, name)) for name in ("a", "b", "c")])
+    exported.observer.close()
+    spans = exported.spans("generate_content")
+    assert len(spans) == 3
+    for span in spans:
+        assert span.attributes is not None
+        (caller,) = exported.spans(str(span.attributes["finevoice.key"]))
+        assert span.parent == caller.context
+
+
+async def test_nobody_is_the_parent_of_what_was_attached(connect: Connect) -> None:
+    """An effect that another session wished for is nobody's child, and its length is not made up."""
+    exported = Exported()
+    tracer = exported.tracers.get_tracer("callers")
+    async with connect() as other, connect(observer=exported.observer) as session:
+        task = await other.submit("rain")
+        assert task.id is not None
+        with tracer.start_as_current_span("caller"):
+            await (await session.attach(task.id))
+        await task
+    exported.observer.close()
+    (span,) = exported.spans("generate_content")
+    assert span.parent is None
+    assert span.attributes is not None
+    assert span.attributes["gen_ai.response.id"] == task.id
+    assert "gen_ai.client.inference.duration" not in exported.points()
+
+
+async def test_what_happens_between_is_an_event(connect: Connect, emulator: Emulator) -> None:
+    """A 429 and an answer that was lost are events of the span and counted; the effect has one span all the same."""
+    exported = Exported()
+    emulator.inject("submit.rate_limit", value="2")
+    async with connect(observer=exported.observer, retry=Retry(resend_unknown=True)) as session:
+        emulator.inject("submit.error_500")
+        emulator.inject("poll.rate_limit")
+        await session.generate("rain")
+    exported.observer.close()
+    (span,) = exported.spans("generate_content")
+    throttled = [dict(event.attributes or {}) for event in span.events if event.name == "finevoice.throttled"]
+    assert sorted(bool(event["finevoice.polling"]) for event in throttled) == [False, True]
+    assert "finevoice.unknown" in {event.name for event in span.events}
+    assert [child.name for child in exported.memory.get_finished_spans()].count("submit") == 1
+    points = exported.points()["finevoice.submissions"]
+    outcomes = {point["attributes"]["finevoice.outcome"]: point["value"] for point in points}
+    assert outcomes == {"throttled": 1, "unknown": 1, "accepted": 1}
+
+
+async def test_gauges_while_they_run(connect: Connect) -> None:
+    """One is in flight and two wait; what a close leaves behind is counted out."""
+    exported = Exported()
+    async with connect(observer=exported.observer, max_concurrency=1) as session:
+        tasks = [await session.enqueue("rain") for _ in range(3)]
+        assert len(tasks) == 3
+        await asyncio.sleep(0.5)
+        points = exported.points()
+        assert [point["value"] for point in points["finevoice.effects.queued"]] == [2]
+        assert [point["value"] for point in points["finevoice.effects.in_flight"]] == [1]
+    points = exported.points()
+    for gauge in ("finevoice.effects.queued", "finevoice.effects.in_flight"):
+        assert [point["value"] for point in points[gauge]] == [0]
+    assert len(exported.spans("generate_content")) == 3
+
+
+async def test_no_prompt_key_or_link_in_an_error(connect: Connect, emulator: Emulator) -> None:
+    """What fails tells its kind and a sentence, and neither what was asked for nor what the service answered."""
+    exported = Exported()
+    for fault in ("submit.reject", "submit.garbage", "task.fail", "task.fail"):
+        emulator.inject(fault)
+    async with connect(observer=exported.observer, max_concurrency=1) as session:
+        wishes = [session.generate("secret words", negative_prompt="secret too") for _ in range(4)]
+        results = await asyncio.gather(*wishes, return_exceptions=True)
+    exported.observer.close()
+    urls = [result.url for result in results if not isinstance(result, BaseException)]
+    assert len(urls) == 1
+    told = exported.everything()
+    assert not [secret for secret in (*urls, emulator.api_key, "secret", "not { JSON") if secret in told]
+    kinds = {str((span.attributes or {}).get("error.type")) for span in exported.spans("generate_content")}
+    assert kinds == {"None", *(type(result).__name__ for result in results if isinstance(result, BaseException))}
