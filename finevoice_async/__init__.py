@@ -1,8 +1,9 @@
 """Many sound effects at once from FineVoice: none paid for twice, none lost."""
 
 import logging
+from typing import TYPE_CHECKING
 
-from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.core.fields import SfxDict, SfxFields, SfxItem, SourceType
 from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.polling.schedule import Estimate
@@ -31,10 +32,27 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
-from finevoice_async.events import SfxEvent
 from finevoice_async.ports import Observer
 from finevoice_async.session import FineVoiceSession
 from finevoice_async.task import SfxTask
+
+if TYPE_CHECKING:
+    from finevoice_async.events import SfxEvent
+    from finevoice_async.shared_ports import FleetStats
+else:  # checkers would take any name to be here
+
+    def __getattr__(name: str) -> object:
+        """Import what is for who has a fleet or an observer: all others start without what it brings."""
+        if name == "FleetStats":
+            from finevoice_async.shared_ports import FleetStats
+
+            return FleetStats
+        if name == "SfxEvent":
+            from finevoice_async.events import SfxEvent
+
+            return SfxEvent
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AuthenticationError",
@@ -47,6 +65,8 @@ __all__ = [
     "Estimate",
     "FineVoiceError",
     "FineVoiceSession",
+    "Fleet",
+    "FleetStats",
     "InsufficientCreditsError",
     "InvalidRequestError",
     "JournalError",

@@ -362,3 +362,31 @@ class Budget:
 
     effects: int = attrs.field(converter=_as_count, validator=_count)  # no default: nobody else knows it
     per: timedelta | None = attrs.field(default=None, converter=_as_time, validator=_optional_time)
+
+
+def _more_than_twice_the_beat(owner: object, field: attrs.Attribute[Any], value: Any) -> None:
+    _positive(owner, field, value)
+    if value <= 2 * owner.beat:  # type: ignore[attr-defined]  # the options' own field
+        raise _refuse(owner, field, value, "more than twice the beat")
+
+
+@with_safe_repr
+@attrs.frozen(kw_only=True)
+class Fleet:
+    """How a session lives in a fleet: several processes and machines with one key, and one PostgreSQL.
+
+    Attributes:
+        beat: Seconds between two signs of life.
+        lease: Seconds without one after which the others take the session for dead: what it was sending is unknown
+            then. Half a lease after its last sign a session sends nothing by itself.
+        hold: Seconds for which what is unknown keeps its slot: it may run.
+        adopt: Follow the tasks of sessions that died or left.
+
+    Raises:
+        ConfigurationError: A value is out of its range.
+    """
+
+    beat: float = _number(1.0, _positive)  # a dead worker's slots are back within two
+    lease: float = _number(15.0, _more_than_twice_the_beat)  # longer than restarts of a database and pauses of a VM
+    hold: float = _number(120.0, _not_negative)  # effects take seconds to minutes
+    adopt: bool = attrs.field(default=True, validator=_yes_or_no)

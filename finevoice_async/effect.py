@@ -7,20 +7,25 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
-from finevoice_async import shown
-from finevoice_async.core import media
-from finevoice_async.core.filenames import safe_name, slug
-from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.engine.downloads import Arrived, Downloader, Source
 from finevoice_async.engine.records import TaskRecord
 from finevoice_async.errors import ConfigurationError, FineVoiceError
 from finevoice_async.reprs import with_safe_repr
+
+# What only downloads need is imported where it is used: it is a fifth of the import time of this package.
+if TYPE_CHECKING:
+    from finevoice_async.core.media import Media
+
+Choose = Callable[[SfxRequest, str | None], str | os.PathLike[str]]
+
+SaveTo = str | os.PathLike[str] | Choose
+"""A folder; or what gives each effect its path, of the request and the key."""
 
 
 @with_safe_repr
@@ -96,11 +101,15 @@ class SoundEffect:
     @property
     def file_name(self) -> str:
         """A file's name for people: words of the prompt and the suffix; safe in every file system, but not unique."""
+        from finevoice_async.core.filenames import safe_name, slug
+
         words = slug(self.request.prompt or "") if self.request is not None else ""
         return safe_name((words or "effect") + self.suffix)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: a player with the sound in it, once it was read or saved."""
+        from finevoice_async import shown
+
         prompt = self.request.prompt if self.request is not None else None
         return shown.as_html(self._arrived, prompt or self.key or self.task_id or "effect", self.media_type)
 
@@ -115,6 +124,8 @@ class SoundEffect:
 
     @property
     def _source(self) -> Source:
+        from finevoice_async.core import media
+
         if self._arrived.media is None:
             self._arrived.media = media.of_link(self.url) or media.of_answer(self.raw)
         return Source(
@@ -158,6 +169,8 @@ class SoundEffect:
             SessionClosedError: The session is closed.
             ConfigurationError: It is a copy without a session.
         """
+        from finevoice_async import shown
+
         with self._told():
             sound = await self._session.read(self._source)
         shown.keep(self._arrived, sound)
@@ -217,6 +230,8 @@ class SoundEffect:
         self, path: str | os.PathLike[str], *, overwrite: bool, take: Callable[[Path], None] | None = None
     ) -> Path:
         """Save it; `take` hears the whole name before the file is there, and may refuse it with an `OSError`."""
+        from finevoice_async import shown
+
         with self._told():
             file = await self._session.save(self._source, path, overwrite=overwrite, take=take)
         shown.keep(self._arrived, file)

@@ -9,17 +9,14 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, check_key
 from finevoice_async.core.requests import RequestLike, SfxRequest, as_request, check_many
 from finevoice_async.core.tasks import TaskUpdate
-from finevoice_async.effect import Outcome, SoundEffect
-from finevoice_async.engine.downloads import Downloader
-from finevoice_async.engine.endings import closed_error
-from finevoice_async.engine.poller import Poller
+from finevoice_async.effect import Outcome, SaveTo, SoundEffect
 from finevoice_async.engine.records import (
     ENDED,
     News,
@@ -28,14 +25,18 @@ from finevoice_async.engine.records import (
     TaskRecord,
     Watcher,
 )
-from finevoice_async.engine.rows import unknown_error
-from finevoice_async.engine.submitter import Submitter
+from finevoice_async.engine.rows import closed_error, unknown_error
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     SessionClosedError,
 )
-from finevoice_async.saving import Saver, SaveTo, check_file
+
+if TYPE_CHECKING:  # imported when a session is made, or saves
+    from finevoice_async.engine.downloads import Downloader
+    from finevoice_async.engine.poller import Poller
+    from finevoice_async.engine.submitter import Submitter
+    from finevoice_async.saving import Saver
 
 log = logging.getLogger("finevoice_async")
 
@@ -93,7 +94,7 @@ class OutcomeStream:
         self._submitter = submitter
         self._poller = poller
         self._downloads = downloads
-        self._saver = None if save_to is None else Saver(save_to)
+        self._saver = None if save_to is None else _make_saver(save_to)
         self._keeps = keeps
         self._seen = submitter.refusals  # what comes later concerns all that is asked for here
         # All mutable state:
@@ -224,6 +225,10 @@ class OutcomeStream:
         Raises:
             InvalidRequestError: It leads out of the folder, or there is none.
         """
+        if file is None:
+            return None
+        from finevoice_async.saving import check_file
+
         name = check_file(file)
         if name is not None and (self._saver is None or self._saver.folder is None):
             raise InvalidRequestError("file needs save_to to be a folder. Nothing was sent.")
@@ -309,6 +314,12 @@ class OutcomeStream:
             await self._saver.aclose()
         if self._driver is not None:
             await asyncio.wait([self._driver])
+
+
+def _make_saver(save_to: SaveTo) -> Saver:
+    from finevoice_async.saving import Saver  # with the first that saves: not all programs do
+
+    return Saver(save_to)
 
 
 @attrs.define(eq=False)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
@@ -14,7 +14,9 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.wire import Reply
 from finevoice_async.errors import JournalError
-from finevoice_async.events import SfxEvent
+
+if TYPE_CHECKING:  # imported for who has an observer
+    from finevoice_async.events import SfxEvent
 
 
 class Timer(Protocol):
@@ -155,17 +157,22 @@ class Slots(Protocol):
         ...
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Begun:
     """What `Journal.begin` found.
 
     Attributes:
         row: The row, as it stands now.
         is_mine: It was written for this call; else it was there before, and is as it was.
+        elsewhere: Another living session acts for it: it is to be followed, neither sent nor asked for. Only a journal
+            that sessions share says so; any other one's rows are always its session's.
+        has_slot: It is SENDING by this very call, as a slot was free; by the same rule.
     """
 
     row: JournalRow
     is_mine: bool
+    elsewhere: bool = False
+    has_slot: bool = False
 
 
 class TaskIdTakenError(JournalError):

@@ -6,16 +6,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key
+from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, check_key, paid_for
 from finevoice_async.core.tasks import check_task_id
 from finevoice_async.core.text import shorten
-from finevoice_async.effect import Outcome
+from finevoice_async.effect import Outcome, SaveTo
 from finevoice_async.engine.caller import until_known
 from finevoice_async.engine.life import Life
 from finevoice_async.engine.rows import about
 from finevoice_async.errors import FineVoiceError, InvalidRequestError
 from finevoice_async.outcomes import RECOVER_AHEAD, OutcomeStream
-from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask
 from finevoice_async.wishes import Wishes
 
@@ -64,9 +63,7 @@ class Recovery(Wishes):
                 break
         if row is None:
             return None
-        return self._task_of(
-            self._parts.submitter.found(row) if row.state is EffectState.QUEUED else self._parts.poller.pick_up(row)
-        )
+        return self._task_of(await self._parts.pick_up(row))
 
     async def rows(self, *states: EffectState) -> AsyncGenerator[JournalRow, None]:
         """Yield the journal's rows in these states (none named: in any), oldest first.
@@ -90,7 +87,7 @@ class Recovery(Wishes):
         What was submitted is polled on, what was never sent is submitted, what is done can be saved. What may have
         been paid for is an outcome with a `SubmitUnknownError`, or, if the service does not know its task any more, a
         `TaskNotFoundError`: it is never sent again by itself, see `resubmit`, `adopt` and `discard`. Effects that
-        were saved, refused or failed are not given.
+        were saved, refused or failed are not given; in a fleet, nor are those that another living session acts for.
 
         Args:
             save_to: As for `generate_many`.
@@ -164,12 +161,16 @@ class Recovery(Wishes):
         again.
 
         Raises:
-            InvalidRequestError: The row is settled or being submitted.
+            InvalidRequestError: The row is settled or being submitted, or may have been paid for since you got it.
             ConfigurationError: The session has no journal, or belongs to another loop or process.
             JournalError: It could not be written.
             SessionClosedError: The session is closed.
         """
-        await self._parts.bookkeeper.discard(await self._open_row(row, EffectState.QUEUED))
+        current = await self._open_row(row, EffectState.QUEUED)
+        if paid_for(row) is False and paid_for(current) is None:
+            words = f"Row {row.id} was sent meanwhile, and may have been paid for. unknown() gives it as it is now."
+            raise about(InvalidRequestError(words), current)
+        await self._parts.bookkeeper.discard(current)
 
     async def _open_row(self, row: JournalRow, *more: EffectState) -> JournalRow:
         """Return a row as it is now, if it is the caller's to settle."""

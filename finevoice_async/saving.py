@@ -11,15 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePath
 
-from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.text import plain_text, shorten
-from finevoice_async.effect import SoundEffect
+from finevoice_async.effect import Choose, SaveTo, SoundEffect
 from finevoice_async.errors import ConfigurationError, DownloadError, FineVoiceError, InvalidRequestError
-
-Choose = Callable[[SfxRequest, str | None], str | os.PathLike[str]]
-
-SaveTo = str | os.PathLike[str] | Choose
-"""A folder; or what gives each effect its path, of the request and the key."""
 
 Told = Callable[[Path | None, FineVoiceError | None], None]
 """Hears where an effect was saved, or why it was not."""

@@ -7,14 +7,14 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import aiohttp
 
-from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.core.requests import RequestLike
 from finevoice_async.core.tasks import TaskUpdate, check_task_id
-from finevoice_async.effect import Outcome
+from finevoice_async.effect import Outcome, SaveTo
 from finevoice_async.engine.life import Life, SessionState
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
@@ -24,9 +24,10 @@ from finevoice_async.outcomes import OutcomeStream
 from finevoice_async.ports import Journal, Observer, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
-from finevoice_async.saving import SaveTo
 from finevoice_async.task import SfxTask, TaskContext
-from finevoice_async.wiring import Wiring
+
+if TYPE_CHECKING:
+    from finevoice_async.shared_ports import FleetStats
 
 MAX_QUEUE = 10_000
 """Effects that may wait for a slot. At 5 slots and 10 s an effect the last one waits five hours and a half."""
@@ -48,6 +49,7 @@ class FineVoiceSession(Recovery):
         max_queue: int = MAX_QUEUE,
         slots: Slots | None = None,
         journal: str | os.PathLike[str] | Journal | None = None,
+        fleet: Fleet | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         polling: Polling = Polling(),  # noqa: B008 - frozen
         retry: Retry = Retry(),  # noqa: B008 - frozen
@@ -66,6 +68,8 @@ class FineVoiceSession(Recovery):
             slots: Slots shared with others, instead of `max_concurrency` of the session's own.
             journal: A file in which every effect is kept through crashes, or a journal of your own. It is of one
                 service: that of the base URL it is opened with first. All of this machine's, as emulators, are one.
+                Or `postgresql://...`: journal and slots for all sessions on any machine that have this key.
+            fleet: How the session lives among them; left out, by the defaults.
             timeouts: How long to wait.
             polling: When to ask.
             retry: What to try again.
@@ -77,6 +81,8 @@ class FineVoiceSession(Recovery):
         Raises:
             ConfigurationError: The key, the address or an option cannot work.
         """
+        from finevoice_async.wiring import Wiring  # the engine: half of this package, and not all programs make one
+
         self._parts = parts = Wiring(
             api_key,
             base_url=base_url,
@@ -84,6 +90,7 @@ class FineVoiceSession(Recovery):
             max_queue=max_queue,
             slots=slots,
             journal=journal,
+            fleet=fleet,
             timeouts=timeouts,
             polling=polling,
             retry=retry,
@@ -153,7 +160,8 @@ class FineVoiceSession(Recovery):
         """Close: stop submitting, settle the POSTs under way, stop asking, tell the waiters, close journal and HTTP.
 
         Tasks at the service are not waited for and run on; whoever waits for one gets a `SessionClosedError` with its
-        id. Idempotent; a caller that is cancelled leaves the closing to go on by itself.
+        id. In a fleet they keep their slots, and another session follows them. Idempotent; a caller that is cancelled
+        leaves the closing to go on by itself.
 
         Args:
             timeout: Seconds for the POSTs under way; left out, `Timeouts.close`.
@@ -251,7 +259,9 @@ class FineVoiceSession(Recovery):
         await self._open()
         row = await self._bookkeeper.row_of(task_id=task_id)
         self._life.bind()  # it may have been closed meanwhile
-        return self._task_of(self._poller.attach(task_id) if row is None else self._poller.pick_up(row, ask_again=True))
+        if row is None:
+            return self._task_of(self._poller.attach(task_id))
+        return self._task_of(await self._parts.pick_up(row, ask_again=True))
 
     async def status(self, task_id: str) -> TaskUpdate:
         """Ask the service once how a task is doing: nothing is kept, no slot is taken, nothing is tried again.
@@ -290,6 +300,17 @@ class FineVoiceSession(Recovery):
             failed=self._bookkeeper.failed,
             polls=self._poller.polls,
         )
+
+    async def fleet(self) -> FleetStats:
+        """Return what all sessions that share this one's database and key are doing together.
+
+        Raises:
+            ConfigurationError: The journal is not in PostgreSQL; or the session belongs to another loop or process.
+            JournalError: The journal could not be read.
+            SessionClosedError: The session is closed.
+        """
+        await self._open()
+        return await self._parts.fleet()
 
     def polling_state(self) -> dict[str, Any]:
         """Return what the poll schedule has learned, as plain data for `Polling(state=...)` of a later session."""

@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncGenerator, Generator
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -15,15 +15,17 @@ from finevoice_async.core.polling.schedule import Estimate
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.effect import SoundEffect
-from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.downloads import Downloader
-from finevoice_async.engine.inflight import InFlight
-from finevoice_async.engine.poller import Poller
 from finevoice_async.engine.records import News, Phase, Result, Submission, TaskRecord, Watcher
 from finevoice_async.engine.registry import FoundRow
-from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import FineVoiceError, SubmitUnknownError, TaskTimeoutError
 from finevoice_async.reprs import with_safe_repr
+
+if TYPE_CHECKING:  # the session has them, and imports them when it is made
+    from finevoice_async.engine.bookkeeper import Bookkeeper
+    from finevoice_async.engine.downloads import Downloader
+    from finevoice_async.engine.inflight import InFlight
+    from finevoice_async.engine.poller import Poller
+    from finevoice_async.engine.submitter import Submitter
 
 
 class _SessionDefault:
@@ -34,7 +36,7 @@ class _SessionDefault:
 SESSION_DEFAULT: Final = _SessionDefault()
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class TaskContext:
     """What handles need of their session."""
 
@@ -156,9 +158,7 @@ class SfxTask:
             return None
         submitter = self._context.submitter
         place = 0 if now.slot is not None else submitter.position(now) or submitter.waiting + 1
-        return self._context.poller.estimate_queued(
-            place, now.request.duration, self._context.slots, submitter.submitting
-        )
+        return self._context.poller.estimate_queued(place, now.request.duration, self._context.slots, submitter.ahead)
 
     async def withdraw(self) -> bool:
         """Take it back before it is sent: nothing is sent and nothing paid, for everybody who waits for it.

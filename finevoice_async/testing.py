@@ -18,7 +18,7 @@ from typing import TypedDict, Unpack
 
 import aiohttp
 
-from finevoice_async.config import Budget, Downloads, Polling, Retry, Timeouts
+from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.emulator import Dialect, Emulator, EmulatorThread, Probabilities, ServiceLaw
 from finevoice_async.ports import Journal, Observer, Slots
 from finevoice_async.session import FineVoiceSession
@@ -41,6 +41,7 @@ class SessionOptions(TypedDict, total=False):
     max_queue: int
     slots: Slots | None
     journal: str | os.PathLike[str] | Journal | None
+    fleet: Fleet | None
     timeouts: Timeouts
     polling: Polling
     retry: Retry

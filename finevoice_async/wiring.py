@@ -6,12 +6,13 @@ import json
 import logging
 import os
 import random
+from typing import TYPE_CHECKING, TypedDict
 
 import aiohttp
 
 from finevoice_async.adapters.aiohttp_fetcher import AiohttpFetcher
 from finevoice_async.adapters.aiohttp_transport import AiohttpTransport
-from finevoice_async.adapters.journals import close_at_once, make_journal
+from finevoice_async.adapters.journals import close_at_once, make_journal, make_shared_journal
 from finevoice_async.adapters.local_slots import LocalSlots
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.config import (
@@ -20,12 +21,13 @@ from finevoice_async.config import (
     BASE_URL_VARIABLE,
     Budget,
     Downloads,
+    Fleet,
     Polling,
     Retry,
     Timeouts,
 )
 from finevoice_async.core.addresses import is_local, origin_of
-from finevoice_async.core.ledger import EffectState
+from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.core.text import shorten
 from finevoice_async.engine.answers import Answers
 from finevoice_async.engine.bookkeeper import Bookkeeper
@@ -35,17 +37,29 @@ from finevoice_async.engine.expiry import CallLimits
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller, warn_of_budget
-from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.registry import FoundRow, Registry
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
-from finevoice_async.engine.watching import Watching, check_observer
 from finevoice_async.errors import ConfigurationError
 from finevoice_async.ports import Journal, Observer, Slots
+
+if TYPE_CHECKING:  # the parts of a fleet, and what watches, are imported for who has one or an observer
+    from finevoice_async.engine.fleet.books import SharedBookkeeper
+    from finevoice_async.engine.fleet.following import Following
+    from finevoice_async.engine.watching import Watching
+    from finevoice_async.shared_ports import FleetStats, SharedJournal
 
 log = logging.getLogger("finevoice_async")
 
 _LEARNED = "polling"  # the name under which the journal keeps what the schedule has learned
+
+
+class _Limits(TypedDict):
+    gate: Gate
+    clock: LoopClock
+    max_queue: int
 
 
 class Wiring:
@@ -60,6 +74,7 @@ class Wiring:
         max_queue: int,
         slots: Slots | None,
         journal: str | os.PathLike[str] | Journal | None,
+        fleet: Fleet | None,
         timeouts: Timeouts,
         polling: Polling,
         retry: Retry,
@@ -81,25 +96,54 @@ class Wiring:
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
         if type(max_queue) is not int or max_queue < 1:
             raise ConfigurationError(f"max_queue must be a whole number of at least 1, not {shorten(max_queue)}.")
-        if observer is not None:
-            check_observer(observer)
+        watching = None if observer is None else _watching_of(observer, clock)
         warn_of_budget(polling, max_concurrency)
         self.timeouts = timeouts
         self.max_concurrency = max_concurrency
-        self.slots: Slots = own if slots is None else GuardedSlots(slots)
-        self._journal = make_journal(journal, clock)
-        watch = None if observer is None else Watching(observer, clock)
-        self.bookkeeper = books = Bookkeeper(self._journal, watch)
+        self._shared = shared = make_shared_journal(journal, key, max_concurrency, clock, fleet, budget)
+        if shared is not None and slots is not None:
+            raise ConfigurationError("slots cannot be given with a journal in PostgreSQL: the fleet's slots are there.")
+        self._journal: Journal | None = make_journal(journal, clock) if shared is None else shared
+        self.slots: Slots
+        self._books_of_fleet = books_of_fleet = None if shared is None else _books_of(shared, watching)
+        self.bookkeeper = books = books_of_fleet or Bookkeeper(self._journal, watching)
         self.exchange = exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
-        self.inflight = inflight = InFlight(self.slots, books)
+        if shared is None or books_of_fleet is None:
+            self.slots = own if slots is None else GuardedSlots(slots)
+            inflight, kind = InFlight(self.slots, books), Sender
+        else:
+            from finevoice_async.engine.fleet.sender import SharedInFlight, SharedSender
+
+            kind = SharedSender
+            self.slots, inflight = shared.slots, SharedInFlight(shared.slots, books_of_fleet)
+        self.inflight = inflight
         self.answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self.slots, rng=rng)
         self.poller = poller = Poller(exchange, inflight, self.answers, polling=polling, clock=clock, rng=rng)
-        gate = Gate(retry=retry, clock=clock, rng=rng, on_brake=None if watch is None else watch.braked)
+        gate = Gate(retry=retry, clock=clock, rng=rng, on_brake=None if watching is None else watching.braked)
         registry = Registry(remembers=not books.has_journal)
-        parts = (poller, inflight, books, registry)
-        sender = Sender(exchange, *parts, gate=gate, slots=self.slots, clock=clock, retry=retry, budget=budget, rng=rng)
+        sender = kind(
+            *(exchange, poller, inflight, books, registry),
+            gate=gate,
+            slots=self.slots,
+            clock=clock,
+            retry=retry,
+            budget=budget,
+            rng=rng,
+        )
         self._spending = sender.spending
-        self.submitter = Submitter(sender, *parts, gate=gate, slots=self.slots, clock=clock, max_queue=max_queue)
+        parts = (sender, poller, inflight)
+        limits: _Limits = {"gate": gate, "clock": clock, "max_queue": max_queue}
+        self._following: Following | None = None
+        if shared is None or books_of_fleet is None:
+            self.submitter = Submitter(*parts, books, registry, slots=self.slots, **limits)
+        else:
+            from finevoice_async.engine.fleet.following import Following
+            from finevoice_async.engine.fleet.submitter import SharedSubmitter
+
+            self._following = following = Following(books_of_fleet, poller, inflight, registry, clock)
+            self.submitter = SharedSubmitter(
+                *parts, books_of_fleet, registry, slots=shared.slots, following=following, **limits
+            )
         local = is_local(self._transport.base_url)
         fetcher = AiohttpFetcher(timeouts, local=local, options=downloads)
         self.downloads = Downloader(
@@ -114,20 +158,57 @@ class Wiring:
         """
         await self.bookkeeper.open()
         await self.bookkeeper.claim(origin_of(self._transport.base_url))
-        await self._spending.open()
+        if self._books_of_fleet is None:  # else the store counts, what others send, too
+            await self._spending.open()
         learned = await self.bookkeeper.load(_LEARNED)
         if learned is not None:
             try:
                 self.answers.learn_from(json.loads(learned))
             except (ValueError, RecursionError, ConfigurationError) as error:
                 log.warning("what the journal knows of polling is ignored: %s", error)
+        if self._books_of_fleet is not None and self._following is not None:
+            self._books_of_fleet.on_adopted(self._following.adopted)  # not before it is known to be of this service
+            return
         async for row in self.bookkeeper.rows(EffectState.SUBMITTED):
             self.poller.pick_up(row)
+
+    async def fleet(self) -> FleetStats:
+        """Return what all sessions of the database are doing together.
+
+        Raises:
+            ConfigurationError: There is none.
+            JournalError: It could not be read.
+        """
+        if self._books_of_fleet is None:
+            raise ConfigurationError(
+                "This needs a journal in PostgreSQL: FineVoiceSession(journal='postgresql://...')."
+            )
+        return await self._books_of_fleet.fleet()
+
+    async def pick_up(self, row: JournalRow, *, ask_again: bool = False) -> TaskRecord | Submission | FoundRow:
+        """Return what a handle on a row needs: what waits, what is on its way elsewhere, or the task.
+
+        Args:
+            row: The row.
+            ask_again: Also ask for a task that the service did not know any more.
+
+        Raises:
+            FineVoiceError: As `Poller.pick_up`.
+        """
+        source = row if self._following is None else await self._following.source_of(row)
+        if not isinstance(source, JournalRow):
+            return source
+        if source.state is EffectState.QUEUED:
+            return self.submitter.found(source)
+        return self.poller.pick_up(source, ask_again=ask_again)
 
     async def give_back(self) -> None:
         """Close what is open still once the session's event loop is gone, with all that ran in it. Another loop may."""
         self._limits.close()
-        close_at_once(self._journal)
+        if self._shared is None:
+            close_at_once(self._journal)
+        else:
+            self._shared.close_at_once()
         await self._transport.aclose()
         await self.downloads.aclose()
 
@@ -149,3 +230,16 @@ class Wiring:
             self._limits.close()
             await self._transport.aclose()
             await self.downloads.aclose()
+
+
+def _watching_of(observer: Observer, clock: LoopClock) -> Watching:
+    from finevoice_async.engine.watching import Watching, check_observer
+
+    check_observer(observer)
+    return Watching(observer, clock)
+
+
+def _books_of(shared: SharedJournal, watching: Watching | None) -> SharedBookkeeper:
+    from finevoice_async.engine.fleet.books import SharedBookkeeper
+
+    return SharedBookkeeper(shared, watching)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import Any, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from finevoice_async.core.fields import BesideRequest, WithPrompt, WithSource
 from finevoice_async.core.ledger import check_key
@@ -15,7 +15,9 @@ from finevoice_async.engine.caller import until_kept, until_known
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.registry import FoundRow
 from finevoice_async.task import SfxTask
-from finevoice_async.wiring import Wiring
+
+if TYPE_CHECKING:  # imported when a session is made
+    from finevoice_async.wiring import Wiring
 
 
 class Wishes(ABC):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
+import os
+import random
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+import types
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,7 @@ import pytest
 from aiohttp import ClientResponse
 from virtual_time import ThreadWork, VirtualTimeLoop
 
-from finevoice_async import FineVoiceSession
+from finevoice_async import FineVoiceSession, wiring
 from finevoice_async.adapters import fresh_connector
 from finevoice_async.emulator import Emulator
 
@@ -41,6 +46,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected to no collector: hundreds of tests collect, each all that there is."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> Iterator[None]:
+    """Nor what a module's tests have left in caches, once what is garbage of it is gone."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _thread_work_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let virtual time stand still while anyio works in a thread."""
@@ -59,6 +78,18 @@ def _thread_work_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_heard() -> None:
+    """Hear Ctrl-C and SIGTERM, as do the programs that tests start, though whoever runs the tests ignores them.
+
+    A shell ignores Ctrl-C for what it runs in the background, and what is ignored is not heard, on purpose.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the machine's own key and address out of the tests, and how they run out of programs that they start."""
@@ -66,6 +97,20 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     monkeypatch.delenv("FINEVOICE_API_KEY", raising=False)
     monkeypatch.delenv("FINEVOICE_BASE_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _sessions_draw_the_same_luck(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jitter be what it was the last time: a test that fails once in twenty runs tells nothing.
+
+    Other luck for all of them: set `FINEVOICE_LUCK` to any text.
+    """
+    seed, sessions = f"{os.environ.get('FINEVOICE_LUCK', '')} {request.node.name}", itertools.count()
+
+    def draw() -> random.Random:
+        return random.Random(f"{seed} {next(sessions)}")
+
+    monkeypatch.setattr(wiring, "random", types.SimpleNamespace(Random=draw))
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +152,10 @@ async def no_leaks() -> AsyncIterator[list[dict[str, Any]]]:
         await asyncio.sleep(0)
     gc.collect()
     await asyncio.sleep(0.01)
+    for _ in range(100):
+        if open_sockets() <= before:
+            break
+        await asyncio.sleep(0.01)  # the other end may be closed by a service's thread, which has its turn later
     left = {task for task in asyncio.all_tasks() - tasks_before if not task.done()} - {asyncio.current_task()}
     assert not left, f"tasks left: {left}"
     assert open_sockets() <= before, "sockets or files left"

@@ -16,6 +16,7 @@ from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
+from finevoice_async.ports import Journal
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ def noted_by(move: Move) -> dict[str, Any]:
     return fields | ({"task_id": f"task-{next(_ids)}"} if move in (Move.ACCEPT, Move.ADOPT) else {})
 
 
-async def row_in(journal: SqliteJournal, state: EffectState, key: str | None = None) -> int:
+async def row_in(journal: Journal, state: EffectState, key: str | None = None) -> int:
     """Make a row and bring it into a state."""
     first, moves = WAYS[state]
     row = (await journal.begin(RAIN, key=key, state=first)).row
@@ -66,7 +67,7 @@ async def row_in(journal: SqliteJournal, state: EffectState, key: str | None = N
     return row.id
 
 
-async def only(journal: SqliteJournal, row_id: int) -> JournalRow:
+async def only(journal: Journal, row_id: int) -> JournalRow:
     """Return a row that is there."""
     row = await journal.row(row_id=row_id)
     assert row is not None

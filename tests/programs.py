@@ -97,7 +97,7 @@ def wait_for(program: Program) -> None:
         try:
             httpx.get(program.url)
         except httpx.TransportError:
-            time.sleep(0.05)
+            time.sleep(0.005)
         else:
             return
 

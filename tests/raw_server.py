@@ -77,6 +77,7 @@ class RawServer:
         self.port = port
         self._server: asyncio.Server | None = None
         self._handlers: set[asyncio.Task[None]] = set()
+        self._endings: set[asyncio.Task[None]] = set()  # connections that are closed, and may have words to send still
 
     @property
     def url(self) -> str:
@@ -97,9 +98,10 @@ class RawServer:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for handler in list(self._handlers):
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
+        for tasks in (self._handlers, self._endings):  # the end of the first begins the last of the second
+            for task in list(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,6 +120,14 @@ class RawServer:
         finally:
             self._handlers.discard(task)
             writer.close()
+            ending = asyncio.create_task(writer.wait_closed())  # whose error is nobody's: the client may have left
+            ending.add_done_callback(self._ended)
+            self._endings.add(ending)
+
+    def _ended(self, ending: asyncio.Task[None]) -> None:
+        self._endings.discard(ending)
+        if not ending.cancelled():
+            ending.exception()  # retrieved
 
 
 async def _read(reader: asyncio.StreamReader) -> Request:

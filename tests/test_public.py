@@ -23,6 +23,7 @@ from finevoice_async import (
     TaskTimeoutError,
     Timeouts,
     errors,
+    shared_ports,
 )
 
 
@@ -37,6 +38,11 @@ def test_all_is_sorted_and_complete() -> None:
     [
         ("import finevoice_async", ["anyio", "cattrs", "sqlite3", "numpy", "aiohttp.web"]),
         ("import finevoice_async", ["finevoice_async.engine.part_file", "finevoice_async.adapters.sqlite_journal"]),
+        ("import finevoice_async", ["finevoice_async.shared_ports", "finevoice_async.engine.fleet", "psycopg"]),
+        (
+            "import finevoice_async; finevoice_async.FineVoiceSession('key')",
+            ["finevoice_async.shared_ports", "finevoice_async.engine.fleet", "psycopg"],
+        ),
         ("sys.argv = ['finevoice', '--help']; from finevoice_async.cli import main; main()", ["numpy", "aiohttp.web"]),
     ],
 )
@@ -45,6 +51,15 @@ def test_imports_what_it_needs_and_no_more(code: str, unwanted: list[str]) -> No
     report = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); "
     ran = subprocess.run([sys.executable, "-c", report + code], capture_output=True, text=True, check=True)
     assert set(unwanted).isdisjoint(ran.stdout.split())
+
+
+def test_a_name_that_is_not_there() -> None:
+    """It is missed as in any module, though one name waits until somebody asks for it."""
+    assert finevoice_async.FleetStats is shared_ports.FleetStats
+    with pytest.raises(AttributeError, match="FleetStat"):
+        vars(finevoice_async)["__getattr__"]("FleetStat")
+    with pytest.raises(ImportError):
+        exec("from finevoice_async import FleetStat")  # checkers would refuse it
 
 
 def test_every_error_is_exported_and_in_the_tree() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 PROGRAMS = [block for block in BLOCKS if "asyncio.run(" in block]
 TESTS = [block for block in BLOCKS if "def test_" in block]
+COMMANDS = re.findall(r"^```sh\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_is_tried() -> None:
@@ -44,3 +46,17 @@ def test_a_test(block: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_list_of_sounds(tmp_path: Path) -> None:
+    """The commands for a list make ten sounds and a page, for nothing and without a key."""
+    (block,) = [block for block in COMMANDS if "finevoice batch" in block]
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"PATH": paths, "HOME": str(tmp_path)}
+    command = ["bash", "-ec", block]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.glob("sfx/*.wav"))) == 10
+    assert (tmp_path / "sfx" / "report.html").is_file()
+    assert (tmp_path / "sounds.txt.lock").is_file()

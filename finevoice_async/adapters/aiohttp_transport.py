@@ -69,12 +69,10 @@ def translate(error: BaseException, *, sent: bool) -> Failure:
     return Failure(FailureKind.NOT_SENT, words(error))
 
 
-def _read_at_once(content: aiohttp.StreamReader, into: bytearray) -> bool:
-    """Read a small answer, which comes in one piece with its headers; False, and nothing is read, if it is none."""
+def _read_at_once(content: aiohttp.StreamReader) -> bytes | None:
+    """Read a small answer, which comes in one piece with its headers; None, and nothing is read, if it is none."""
     small = content.is_eof() and content.exception() is None and content.total_bytes <= MAX_REPLY
-    if small:
-        into += content.read_nowait()
-    return small
+    return content.read_nowait() if small else None
 
 
 async def _read(response: aiohttp.ClientResponse, cap: int, into: bytearray) -> bool:
@@ -207,6 +205,7 @@ class AiohttpTransport:
         # All mutable state:
         self._callers = http
         self._own: aiohttp.ClientSession | None = None
+        self._connector: FreshConnector | None = None  # of our own session
         self._deadline = deadline
         self._urls: dict[str, URL] = {}  # what is posted to: there is one
         self._closed = False
@@ -220,8 +219,9 @@ class AiohttpTransport:
         return self._base_url
 
     def _open(self) -> aiohttp.ClientSession:
+        self._connector = FreshConnector(limit=MAX_SOCKETS)
         self._own = aiohttp.ClientSession(
-            connector=FreshConnector(limit=MAX_SOCKETS),
+            connector=self._connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers,
             timeout=self._timeout,
@@ -249,15 +249,19 @@ class AiohttpTransport:
         payload = None if body is None else _JsonBody(body)
         tracker = None if self._callers is None else aiohttp.UploadTracker()
         response: aiohttp.ClientResponse | None = None
-        content, whole = bytearray(), False
+        small: bytes | None = None
+        content, whole = bytearray(), False  # where it is not small
         try:
             with deadline:
-                if tracker is not None and payload is not None:  # the caller's connections may be old
+                if payload is not None and self._connector is not None:
+                    self._connector.close_old()
+                elif payload is not None:  # the caller's connections may be old
                     await asyncio.sleep(0)  # the loop hears what was closed meanwhile, also if it was blocked
                     await asyncio.sleep(0)  # now it has done what it heard just before
                 response = await session.request(method, url, data=payload, upload_tracker=tracker, **self._options)
                 try:
-                    whole = _read_at_once(response.content, content)
+                    small = _read_at_once(response.content)
+                    whole = small is not None
                     if not whole:
                         accepted = payload is not None and 200 <= response.status < 300
                         whole = await _read(response, MAX_ACCEPTED if accepted else MAX_REPLY, content)
@@ -272,7 +276,7 @@ class AiohttpTransport:
                 raise
             failure = translate(error, sent=sent)
         if response is not None:  # of a reply that broke off, what came is worth more than the reason
-            return Reply(response.status, response.headers, bytes(content), whole)
+            return Reply(response.status, response.headers, bytes(content) if small is None else small, whole)
         raise failure from None  # outside the handler, so that not even __context__ holds aiohttp's error
 
     def conceal(self, body: bytes) -> bytes:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from time import monotonic
 from traceback import walk_tb
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 FRESH = 0.05
 """Seconds for which a connection may have been idle before it carries a submission. Servers close one after a second
@@ -24,22 +21,18 @@ _CONNECT: Final = aiohttp.BaseConnector.connect.__code__
 
 
 class FreshConnector(aiohttp.TCPConnector):
-    """A connector that gives a POST a connection which is new, or was used a moment ago, and a GET any.
+    """A connector which sees to it that a POST gets a connection that is new, or was used a moment ago.
 
     aiohttp sends a GET again that finds its connection closed. A POST that meets the end of its connection on the way
     may have been taken or not, and nobody knows. It is for one server: all its connections lead there.
     """
 
-    def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Coroutine[Any, Any, Connection]:
-        """Return a connection, from the pool or new."""
-        if req.method == "POST":
-            self._close_old()
-        return super().connect(req, traces, timeout)
+    def close_old(self) -> None:
+        """Close what has been idle for long, or has ended, up to the first connection that a POST may take.
 
-    def _close_old(self) -> None:
-        """Close what has been idle for long, or has ended, up to the first connection that a POST may take."""
+        To be called in the step in which the POST begins: it takes its connection in the same one, or waits for one
+        that is given back then.
+        """
         # aiohttp has no public name for its pool: the oldest first, each with the time of its last use. To keep the
         # same beside it takes 2 % of an effect's cost. Should the name go, old connections are used, and a test fails.
         pools: Mapping[object, deque[tuple[ResponseHandler, float]]] = getattr(self, "_conns", {})

@@ -14,6 +14,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,10 @@ class JournalReader:
     def row(self, *, key: str) -> JournalRow | None:
         """Return the row with this key."""
         return journal_rows.row(self._db, column="key", value=key)
+
+    def sent_since(self, moment: datetime) -> list[datetime]:
+        """Return when each submission left, from a moment on, that may have been accepted; the earliest first."""
+        return journal_rows.sent_since(self._db, moment=moment)
 
     def past_task_ids(self, row_ids: Sequence[int]) -> dict[int, list[str]]:
         """Return, for those of the rows that were submitted more than once, the ids of the earlier submissions."""

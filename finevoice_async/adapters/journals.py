@@ -1,10 +1,20 @@
-"""Which journal a session gets: what it is given, or a file."""
+"""Which journal a session gets: what it is given, a file, or the database of a fleet."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Final
 
+from finevoice_async.config import Budget, Fleet, check_api_key
+from finevoice_async.errors import ConfigurationError
 from finevoice_async.ports import Clock, Journal
+
+if TYPE_CHECKING:
+    from finevoice_async.shared_ports import SharedJournal
+
+_SCHEMES: Final = ("postgresql://", "postgres://")
+
+EXTRA: Final = "A journal in PostgreSQL needs psycopg, which is not installed: pip install 'finevoice-async[postgres]'."
 
 
 def make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock) -> Journal | None:
@@ -14,6 +24,32 @@ def make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock)
     from finevoice_async.adapters.sqlite_journal import SqliteJournal  # with SQLite and threads, for who keeps one
 
     return SqliteJournal(journal, clock)
+
+
+def names_a_database(journal: object) -> bool:
+    """Tell whether what is given as a journal is the URL of a PostgreSQL database."""
+    return isinstance(journal, str) and journal.lower().startswith(_SCHEMES)
+
+
+def make_shared_journal(
+    journal: object, api_key: str | None, plan: int, clock: Clock, fleet: Fleet | None, budget: Budget | None
+) -> SharedJournal | None:
+    """Return the journal of a fleet for the URL of its database; None for anything else.
+
+    Raises:
+        ConfigurationError: psycopg is missing, or there are options for a fleet, and no database.
+    """
+    if not isinstance(journal, str) or not names_a_database(journal):
+        if fleet is not None:
+            raise ConfigurationError("fleet needs a journal in PostgreSQL: journal='postgresql://user@host/database'.")
+        return None
+    if fleet is not None and not isinstance(fleet, Fleet):
+        raise ConfigurationError(f"fleet must be a Fleet, such as Fleet(lease=15), not a {type(fleet).__name__}.")
+    try:
+        from finevoice_async.adapters.postgres.journal import PostgresJournal  # with psycopg, for who has a fleet
+    except ImportError as error:  # also of the libpq that it wraps
+        raise ConfigurationError(EXTRA) from error
+    return PostgresJournal(journal, check_api_key(api_key), plan, clock, fleet or Fleet(), budget)
 
 
 def close_at_once(journal: Journal | None) -> None:

@@ -40,6 +40,7 @@ class LockRecord:
         seconds: How long it is.
         silent: It was found to be silent; None if it was not.
         finished_sha256: Of its finished copy, if one was made.
+        emulated: An emulator made it: it is no real sound, and its task cannot be asked for; None of a real one.
     """
 
     key: str
@@ -52,6 +53,7 @@ class LockRecord:
     seconds: float | None = None
     silent: bool | None = None
     finished_sha256: str | None = None
+    emulated: bool | None = None
 
     @property
     def id(self) -> TakeId:
@@ -64,7 +66,7 @@ Records = Mapping[TakeId, LockRecord]
 _REQUIRED: Final[dict[str, type]] = {"key": str, "take": int, "request": str, "file": str, "sha256": str}
 _LONGEST: Final = 1e6  # seconds; of what says more, nothing is kept
 _TEXTS: Final = ("task_id", "media_type", "finished_sha256")
-_SELDOM: Final = ("silent", "finished_sha256")  # written only where they say something
+_SELDOM: Final = ("silent", "finished_sha256", "emulated")  # written only where they say something
 
 
 def format_lock(records: Records) -> bytes:
@@ -123,12 +125,13 @@ def _parse(text: bytes) -> LockRecord | str:
     if isinstance(seconds, int | float) and type(seconds) is not bool and 0 <= seconds < _LONGEST:
         kept["seconds"] = float(seconds)
     kept["silent"] = silent if type(silent) is bool else None
+    kept["emulated"] = True if data.get("emulated") is True else None
     return LockRecord(**kept)
 
 
 def stronger(one: LockRecord, other: LockRecord) -> LockRecord:
     """Return which of two records of one take counts, whichever comes first."""
-    return max(one, other, key=lambda record: (record.task_id is not None, _format(record)))
+    return max(one, other, key=lambda record: (not record.emulated, record.task_id is not None, _format(record)))
 
 
 def merge(one: Records, other: Records) -> dict[TakeId, LockRecord]:
@@ -159,13 +162,16 @@ def read_lock(path: Path) -> dict[TakeId, LockRecord]:
 
 
 def update_lock(path: Path, mine: Records) -> None:
-    """Put records into the lock; those of others stay. Blocks; the file is replaced as a whole, or not at all.
+    """Put records into the lock; those of others stay, and real ones never give way to an emulator's.
+
+    Blocks; the file is replaced as a whole, or not at all.
 
     Raises:
         ManifestError: What is there now cannot be read.
         OSError: It could not be written.
     """
-    new = format_lock({**read_lock(path), **mine})
+    there = read_lock(path)
+    new = format_lock({**there, **{name: each for name, each in mine.items() if _may_replace(each, there.get(name))}})
     try:
         if path.read_bytes() == new:
             return
@@ -186,6 +192,10 @@ def update_lock(path: Path, mine: Records) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _may_replace(record: LockRecord, there: LockRecord | None) -> bool:
+    return there is None or bool(there.emulated) or not record.emulated
 
 
 def _mode_of(path: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import attrs
 
 from finevoice_async.batch.lock import LockRecord, TakeId, update_lock
 from finevoice_async.errors import ManifestError
@@ -21,22 +22,28 @@ _SHARE: Final = 20  # and so many times as long as the last one took: 5 % of a r
 class LockWriter:
     """Owns what a run adds to a lock, and the task that writes it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, emulated: bool = False) -> None:
         """Set it up.
 
         Args:
             path: The lock.
+            emulated: An emulator makes the sounds, which the lock has to say.
         """
         self.path = path
+        self._emulated = emulated
         # All mutable state:
         self.mine: dict[TakeId, LockRecord] = {}
         self._is_stale = False
         self._pause = _PAUSE
         self._task: asyncio.Task[None] | None = None
 
+    def keep(self, record: LockRecord) -> None:
+        """Have a record written at the end."""
+        self.mine[record.id] = attrs.evolve(record, emulated=True) if self._emulated else record
+
     def put(self, record: LockRecord) -> None:
         """Have a record written soon."""
-        self.mine[record.id] = record
+        self.keep(record)
         self._is_stale = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_soon(), name="finevoice-lock")

@@ -40,6 +40,7 @@ class BatchOptions:
         max_failures: Stop after so many that came to nothing.
         reroll_silent: Make at most so many more takes of a sound in place of silent ones, which stay.
         finish: Make finished copies of all sounds that are there.
+        emulated: An emulator makes the sounds. The lock says so, and nobody who has the lock takes them for real ones.
     """
 
     remake: bool = False
@@ -49,6 +50,7 @@ class BatchOptions:
     max_failures: int | None = None
     reroll_silent: int = 0
     finish: Finish | None = None
+    emulated: bool = False
 
 
 async def run_batch(
@@ -63,10 +65,11 @@ async def run_batch(
 ) -> BatchReport:
     """Make what a manifest names and the folder does not hold; run again, it goes on where it was.
 
-    With a journal in the session nothing is paid for twice, whatever happens. Without one, the lock alone tells what
+    With a journal in the session nothing is paid for twice, whatever happens; with a fleet's, on several machines at
+    once: each sound is made by one of them, and fetched by all. Without one, the lock alone tells what
     was made, and a crash forgets what was under way. What is perhaps paid for is never sent again.
 
-    Cancelled, it ends at once: what runs is in the journal and in `session.tasks`.
+    Cancelled, it ends at once: what was not sent is taken back, what runs is in the journal and in `session.tasks`.
 
     Args:
         session: Makes the sounds; its `Budget` bounds them.
@@ -86,15 +89,17 @@ async def run_batch(
     folder = Path(out)
     if options.finish is not None:
         options.finish.check()
-    survey = Survey(manifest, folder, hashes)
+    shared = await _is_shared(session)
+    survey = Survey(manifest, folder, hashes, shared=shared, emulated=options.emulated)
     await anyio.to_thread.run_sync(manifest.check_place, folder)
     await anyio.to_thread.run_sync(survey.read_lock)
     await _take_in_journal(session, survey)
     todo = await anyio.to_thread.run_sync(_Todo, survey, options)
     plan = todo.plan
     await _free_keys(session, todo.stale)
-    lock = LockWriter(manifest.lock_path(folder))
-    lock.mine.update({record.id: record for record in survey.unlocked})
+    lock = LockWriter(manifest.lock_path(folder), emulated=options.emulated)
+    for record in survey.unlocked:
+        lock.keep(record)
     work = Work(
         session,
         folder,
@@ -102,6 +107,7 @@ async def run_batch(
         limits=Limits(max_failures=options.max_failures, reroll_silent=options.reroll_silent),
         next_take=todo.takes.another,
         on_update=on_update,
+        shared=shared,
     )
     unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
@@ -126,6 +132,15 @@ async def run_batch(
     return report
 
 
+async def _is_shared(session: FineVoiceSession) -> bool:
+    """Tell whether the session's journal is a fleet's."""
+    try:
+        await session.fleet()
+    except ConfigurationError:
+        return False  # whatever else is wrong, the first submission says so
+    return True
+
+
 def _there(plan: Plan, saved: list[BatchResult], options: BatchOptions) -> list[LockRecord]:
     """Return the sounds that are there, as they should be."""
     before = [entry.record for entry in plan.entries if entry.state is PlanState.DONE and _is_meant(entry, options)]
@@ -138,8 +153,9 @@ async def settle(survey: Survey, plan: Plan, options: BatchOptions) -> BatchRepo
     Raises:
         ConfigurationError: Finished copies cannot be made.
     """
-    lock = LockWriter(survey.manifest.lock_path(survey.out))
-    lock.mine.update({record.id: record for record in survey.unlocked})
+    lock = LockWriter(survey.manifest.lock_path(survey.out), emulated=options.emulated)
+    for record in survey.unlocked:
+        lock.keep(record)
     unfinished: list[tuple[LockRecord, FinishError]] = []
     try:
         if options.finish is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from finevoice_async.batch.lock import LockRecord, read_lock
+from finevoice_async.batch.lock import LockRecord, TakeId, read_lock
 from finevoice_async.batch.manifest import Manifest
 from finevoice_async.batch.places import Folder
 from finevoice_async.batch.plan import JournalTake, Known, Plan, make_plan
@@ -53,18 +53,31 @@ class Hashes:
 class Survey:
     """Gathers what is known of a manifest's sounds."""
 
-    def __init__(self, manifest: Manifest, out: Path, hashes: Hashes | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        out: Path,
+        hashes: Hashes | None = None,
+        *,
+        shared: bool = False,
+        emulated: bool = False,
+    ) -> None:
         """Begin.
 
         Args:
             manifest: The sounds.
             out: The folder.
             hashes: What an earlier look has found.
+            shared: The journal is a fleet's: it has rows of others, and what is being sent may be sent elsewhere.
+            emulated: An emulator is to make them: it knows nothing of real ones that are elsewhere.
         """
+        self._wanted = {row.key for row in manifest} if shared else None
+        self._is_trial = emulated
         self.manifest = manifest
         self.out = out
         self._hashes = hashes or Hashes()
         self._absolute = out.absolute()
+        self._emulated: dict[TakeId, LockRecord] = {}
         self.known: dict[str, dict[int, Known]] = {}
         self.unlocked: list[LockRecord] = []  # saved by the journal, and not in the lock yet
 
@@ -78,7 +91,10 @@ class Survey:
             ManifestError: It cannot be read.
         """
         for record in read_lock(self.manifest.lock_path(self.out)).values():
-            self._take(record.key, record.take).record = record
+            if record.emulated:  # by a trial, perhaps elsewhere: it counts where the folder's journal knows it, too
+                self._emulated[record.id] = record
+            elif not self._is_trial or self._hashes.of(self.out / record.file) == record.sha256:
+                self._take(record.key, record.take).record = record
 
     def add_rows(self, rows: Iterable[JournalRow]) -> None:
         """Take in rows of the journal. The lock was taken in before."""
@@ -86,12 +102,17 @@ class Survey:
             if row.key is None:
                 continue
             key, take = split_key(row.key)
+            if self._wanted is not None and (key not in self._wanted or row.state is EffectState.SENDING):
+                continue  # not of this batch; or it is wished for here, too, and followed
             known = self._take(key, take)
             waits = row.state is EffectState.QUEUED
             request = hash_request(row.request)
             known.row = JournalTake(
                 state=row.state, request=request, task_id=row.task_id, same=row.request if waits else None
             )
+            tried = self._emulated.get((key, take))
+            if known.record is None and tried is not None and tried.task_id == row.task_id:
+                known.record = tried
             if known.record is None and row.state is EffectState.SAVED:
                 known.record = self._record_of(row, key, take, request)
                 self.unlocked += [] if known.record is None else [known.record]

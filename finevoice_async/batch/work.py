@@ -9,12 +9,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
+import anyio
 import attrs
 
 from finevoice_async.batch.keeping import describe, patiently, save
 from finevoice_async.batch.lock_writer import LockWriter
 from finevoice_async.batch.plan import PlanEntry, PlanState
 from finevoice_async.batch.results import BatchResult, BatchUpdate, OnUpdate, ResultKind
+from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.errors import (
     AuthenticationError,
@@ -47,6 +49,9 @@ IN_HAND: Final = 2000
 
 FETCHING: Final = 64
 """Sounds paid for earlier that are asked for at once."""
+
+_WITHDRAWING: Final = 10.0
+"""Seconds that the journal is given to note what was taken back: as long as it gives its disk."""
 
 _STOPS: Final = (
     AuthenticationError,
@@ -87,6 +92,7 @@ class Work:
         limits: Limits,
         next_take: Callable[[PlanEntry], PlanEntry],
         on_update: OnUpdate | None,
+        shared: bool = False,
     ) -> None:
         """Set it up.
 
@@ -97,6 +103,7 @@ class Work:
             limits: How far it may go.
             next_take: Gives a further take of a sound.
             on_update: Hears what becomes of each.
+            shared: The journal is a fleet's: others may make the same sounds.
         """
         self._session = session
         self._out = out
@@ -104,9 +111,11 @@ class Work:
         self._limits = limits
         self._next_take = next_take
         self._on_update = on_update
+        self._shared = shared
+        self._submitted_before = session.stats.submitted
         # All mutable state:
         self.results: dict[tuple[str, int], BatchResult] = {}
-        self.paid = 0
+        self._paid = 0
         self.perhaps_paid = 0
         self.stopped_by: FineVoiceError | None = None
         self.is_stopped = False
@@ -114,6 +123,7 @@ class Work:
         self._counts = dict.fromkeys(ResultKind, 0)
         self._rerolled: dict[str, int] = {}
         self._queued: dict[SfxTask, None] = {}  # kept, not sent yet
+        self._submitting: set[asyncio.Task[SfxTask]] = set()  # the same, where others may wait for them, too
         self._withdrawals: set[asyncio.Task[None]] = set()
         self._ahead = asyncio.Semaphore(AHEAD)
         self._room = asyncio.Semaphore(IN_HAND)
@@ -129,11 +139,12 @@ class Work:
             async with asyncio.TaskGroup() as self._group:
                 self._group.create_task(self._fetch_all(fetch))
                 self._group.create_task(self._make_all(make))
-            if self._withdrawals:
-                await asyncio.wait(self._withdrawals)
         finally:
             if watching is not None:
                 watching.cancel()
+            if self._withdrawals:
+                with anyio.move_on_after(_WITHDRAWING, shield=True):  # this run may be cancelled
+                    await asyncio.wait(self._withdrawals)
 
     async def _watch(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -146,15 +157,24 @@ class Work:
         if self.is_stopped:
             return
         self.is_stopped = True
+        for submitting in self._submitting:
+            submitting.cancel()
         for task in list(self._queued):
-            withdrawal = asyncio.create_task(self._withdraw(task), name="finevoice-batch-withdraw")
-            self._withdrawals.add(withdrawal)
+            self._take_back(task)
+
+    def _take_back(self, task: SfxTask) -> None:
+        self._withdrawals.add(asyncio.create_task(self._withdraw(task), name="finevoice-batch-withdraw"))
 
     async def _withdraw(self, task: SfxTask) -> None:
         try:
             await task.withdraw()
         except FineVoiceError as error:
             log.warning("%r could not be taken back; it is not sent by this run: %s", task.key, error)
+
+    @property
+    def paid(self) -> int:
+        """How many submissions of this run were accepted; in a fleet, what others have sent is theirs."""
+        return self._session.stats.submitted - self._submitted_before if self._shared else self._paid
 
     @property
     def saved(self) -> list[BatchResult]:
@@ -228,6 +248,8 @@ class Work:
         """
         assert entry.request is not None  # noqa: S101 - the plan pays for rows that ask for something
         owner = None if entry.row is None else entry.row.owner
+        if self._shared:
+            return await self._submit_among_others(entry, entry.request, owner)
         task = await self._session.enqueue(
             entry.request, key=entry.journal_key, owner=owner, retry_failed=entry.retries
         )
@@ -239,9 +261,34 @@ class Work:
                 async for update in updates:
                     if update.status is not TaskStatus.QUEUED:
                         break
+        except asyncio.CancelledError:
+            self._take_back(task)  # else the session sends it all the same, if it has not yet
+            raise
         finally:
             del self._queued[task]
-        self.paid += 1
+        self._paid += 1
+        self._tell(None, entry, task.id)
+        return task
+
+    async def _submit_among_others(self, entry: PlanEntry, request: SfxRequest, owner: str | None) -> SfxTask:
+        """Submit a sound that other machines may want, too: to stop takes this run's wish back, and nobody else's.
+
+        Raises:
+            FineVoiceError: As for `FineVoiceSession.submit`.
+        """
+        submit = self._session.submit(request, key=entry.journal_key, owner=owner, retry_failed=entry.retries)
+        submitting = asyncio.create_task(submit, name="finevoice-batch-submit")
+        self._submitting.add(submitting)
+        if self.is_stopped:
+            submitting.cancel()
+        try:
+            await asyncio.wait([submitting])
+        finally:
+            submitting.cancel()
+            self._submitting.discard(submitting)
+        if submitting.cancelled():
+            raise SubmitNotSentError("The run was stopped before it was sent.", key=entry.key, request=request)
+        task = submitting.result()
         self._tell(None, entry, task.id)
         return task
 

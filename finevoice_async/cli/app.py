@@ -12,6 +12,7 @@ import typer
 from finevoice_async.cli import helps
 from finevoice_async.cli.batch_commands import add_to as add_batch_commands
 from finevoice_async.cli.exits import EPILOG
+from finevoice_async.cli.fleet_commands import add_to as add_fleet_commands
 from finevoice_async.cli.group import Commands
 from finevoice_async.cli.report import add_to as add_report_command
 from finevoice_async.cli.runner import finish
@@ -289,3 +290,4 @@ def resume(
 
 add_batch_commands(app)
 add_report_command(app)
+add_fleet_commands(app)

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from finevoice_async import (
     ConfigurationError,
     FineVoiceSession,
     JournalError,
+    JournalRow,
     ManifestError,
     Polling,
     Retry,
+    TaskFailedError,
 )
 from finevoice_async.batch import (
     BatchOptions,
@@ -34,12 +37,15 @@ from finevoice_async.batch import (
 from finevoice_async.batch.run import select, settle
 from finevoice_async.batch.survey import JOURNAL_NAME, Hashes, Survey
 from finevoice_async.cli import exits
+from finevoice_async.cli.batch_journal import BatchJournal
 from finevoice_async.cli.batch_view import BatchView
+from finevoice_async.cli.fleet import check_url
 from finevoice_async.cli.memory import Memory
 from finevoice_async.cli.plan import cost_words, preview, seconds_for, tell_faults, tell_plan
 from finevoice_async.cli.posting import Interruption, look_at
-from finevoice_async.cli.runs import Purse, RunMark, in_doubt_since, spent_since
+from finevoice_async.cli.runs import Purse, RunMark, in_doubt_since
 from finevoice_async.cli.service import connected
+from finevoice_async.cli.signals import heard
 from finevoice_async.cli.stopping import Stopping
 from finevoice_async.cli.talk import count, give_json, listed, plain, say, this_command
 from finevoice_async.core.polling.schedule import make_schedule
@@ -57,7 +63,8 @@ class Job:
         options: What the run may do.
         purse: What it may pay.
         concurrency: Slots of the plan.
-        journal: Keep one in the folder.
+        journal: Keep one.
+        database: Keep it in this database of a fleet, not in the folder.
         frozen: Fail rather than pay.
         yes: Do not ask.
         dry_run: Send nothing.
@@ -73,6 +80,7 @@ class Job:
     purse: Purse
     concurrency: int
     journal: bool = True
+    database: str | None = None
     frozen: bool = False
     yes: bool = False
     dry_run: bool = False
@@ -82,9 +90,11 @@ class Job:
     quiet: bool = False
 
     @property
-    def journal_path(self) -> Path | None:
+    def kept_in(self) -> BatchJournal:
         """Where the journal is."""
-        return self.out / JOURNAL_NAME if self.journal else None
+        if not self.journal:
+            return BatchJournal(None)
+        return BatchJournal(self.database or self.out / JOURNAL_NAME)
 
 
 async def batch(job: Job) -> int:
@@ -94,6 +104,11 @@ async def batch(job: Job) -> int:
             "--budget needs --price-per-effect: the service publishes no prices, your account shows yours. Nothing was "
             "sent."
         )
+    if job.database is not None:
+        check_url(job.database)
+        if job.emulator or not job.journal:
+            other = "--emulator" if job.emulator else "--no-journal"
+            raise ConfigurationError(f"--journal does not go with {other}. Nothing was sent.")
     if job.options.finish is not None:
         job.options.finish.check()
     try:
@@ -121,7 +136,8 @@ class _Batch:
         """
         job = self._job
         manifest = await anyio.to_thread.run_sync(lambda: read_manifest(job.manifest, out=job.out))
-        survey, plan = await anyio.to_thread.run_sync(self._preview, manifest)
+        rows = await job.kept_in.rows() if job.kept_in.is_shared else None
+        survey, plan = await anyio.to_thread.run_sync(self._preview, manifest, rows)
         make, fetch = select(plan, job.options if not job.frozen else attrs.evolve(job.options, limit=None))
         if job.dry_run:
             tell_plan(plan, make, manifest, purse=job.purse, seconds=self._seconds(make), as_json=job.as_json)
@@ -134,7 +150,7 @@ class _Batch:
             return self._refuse_to_pay(make, changed)
         mark = RunMark(job.out)
         began = mark.began()
-        spent = 0 if began is None or job.journal_path is None else spent_since(job.journal_path, began)
+        spent = 0 if began is None else await job.kept_in.spent_since(began)
         if not job.emulator and make and not await self._may_go_on(make, spent):
             return exits.NOT_DONE
         if make or fetch:
@@ -146,14 +162,22 @@ class _Batch:
         self._tell(report, bool(changed))
         return code or report.exit_code
 
-    def _preview(self, manifest: Manifest) -> tuple[Survey, Plan]:
-        silent = self._job.options.reroll_silent
+    def _preview(self, manifest: Manifest, rows: list[JournalRow] | None) -> tuple[Survey, Plan]:
+        look = partial(
+            preview,
+            manifest,
+            self._job.out,
+            hashes=self._hashes,
+            want_silent=self._job.options.reroll_silent,
+            rows=rows,
+            emulated=self._job.options.emulated,
+        )
         try:
-            return preview(manifest, self._job.out, self._job.journal_path, self._hashes, want_silent=silent)
+            return look(self._job.kept_in.file)
         except JournalError:
             if self._job.frozen or self._job.dry_run:
                 raise
-            return preview(manifest, self._job.out, None, self._hashes, want_silent=silent)  # opening it will tell
+            return look(None)  # opening it will tell
 
     def _seconds(self, entries: list[PlanEntry]) -> float | None:
         return seconds_for(make_schedule(self._polling), entries, self._job.concurrency)
@@ -193,18 +217,18 @@ class _Batch:
         options = job.options
         is_spent = job.purse.most is not None and job.purse.most <= spent
         if is_spent:
-            options = attrs.evolve(options, limit=0)
+            options = attrs.evolve(options, limit=0, reroll_silent=0)
         began = mark.begin()
         session: FineVoiceSession | None = None
         stopping = Stopping(self._say_stopping)
         job.out.mkdir(parents=True, exist_ok=True)
         running: list[str] = []
         try:
-            with stopping.handled():
+            with heard(stopping.on):
                 async with connected(
                     emulator=job.emulator,
                     base_url=job.base_url,
-                    journal=job.journal_path,
+                    journal=job.kept_in.place,
                     retry=Retry(),  # a batch has the patience that a person at a prompt has not
                     max_concurrency=job.concurrency,
                     budget=None if is_spent else job.purse.left(spent),
@@ -228,7 +252,7 @@ class _Batch:
                             running = [str(task.id) for task in session.tasks if task.id is not None]
                             raise
         except asyncio.CancelledError:
-            self._tell_what_runs(running, began)
+            await self._tell_what_runs(running, began)
             return None, stopping.code
         if is_spent and report.not_begun:
             report.stopped_by = BudgetExceededError(
@@ -253,13 +277,14 @@ class _Batch:
     # Words
 
     def _say_stopping(self) -> None:
-        if not self._job.as_json:
+        if self._job.as_json:
+            give_json({"event": "stopping"})
+        else:
             say("Stopping: nothing more is submitted, what runs is finished and saved. Ctrl-C again ends at once.")
 
-    def _tell_what_runs(self, running: list[str], began: datetime) -> None:
+    async def _tell_what_runs(self, running: list[str], began: datetime) -> None:
         """Say what is open when a run is ended at once."""
-        journal = self._job.journal_path
-        in_doubt = 0 if journal is None else in_doubt_since(journal, began)
+        in_doubt = in_doubt_since(await self._job.kept_in.rows(), began)
         told = Interruption(
             emulated=self._job.emulator,
             running=running,
@@ -289,18 +314,20 @@ class _Batch:
         if report.unknown:
             keys = [f"{result.key}, take {result.take}" for result in report.unknown]
             say("Perhaps paid, and never sent again by itself; look at your account:", *listed(map(plain, keys)))
-            if job.journal_path is not None:
-                say(f"Settle them with: {look_at(job.journal_path)}")
+            if job.kept_in.is_shared:
+                say("Settle them with adopt, discard or resubmit of a session; its unknown() gives them.")
+            elif job.kept_in.file is not None:
+                say(f"Settle them with: {look_at(job.kept_in.file)}")
         if job.quiet:
             return
         if has_changed:
             say("What changed is paid for with --remake: as new takes, beside what is there.")
-        if report.failed:
+        if any(isinstance(result.error, TaskFailedError) for result in report.failed):
             say("What failed at the service is paid for again with --retry-failed.")
         if report.is_stopped and report.not_begun:
             say(f"{exits.GO_ON}{this_command()}")
         if job.emulator and report.saved:
-            say(f"These are the emulator's. For the real ones take another --out, or remove {job.out} and the lock.")
+            say(f"These are the emulator's, as the lock says. Take another --out for real ones, or remove {job.out}.")
 
 
 def _counted(report: BatchReport, purse: Purse) -> str:

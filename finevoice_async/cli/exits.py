@@ -7,9 +7,9 @@ import re
 import sys
 
 from finevoice_async import errors
-from finevoice_async.cli.talk import UnwrittenError, plain
+from finevoice_async.cli.talk import UnwrittenError, plain, without_passwords
 
-OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 8, 130
+OTHER, WRONG_USE, NOT_DONE, UNKNOWN, NOT_SAVED, JOURNAL, FROZEN, INTERRUPTED = 1, 2, 4, 5, 6, 7, 8, 130
 
 EPILOG = "\n".join(
     [
@@ -61,7 +61,7 @@ _CODES: tuple[tuple[tuple[type[errors.FineVoiceError], ...], int], ...] = (
     ),
     ((errors.SubmitUnknownError,), UNKNOWN),
     ((errors.DownloadError,), NOT_SAVED),
-    ((errors.JournalError,), 7),
+    ((errors.JournalError,), JOURNAL),
 )
 
 WAIT_ON = (errors.TaskTimeoutError, errors.PollError, errors.DownloadError, errors.SessionClosedError)
@@ -138,11 +138,12 @@ def words(error: BaseException, *, idle: str | None = None) -> str:
         what = error.strerror or "the system refused it"
         if isinstance(error, UnwrittenError):
             what = f"standard output cannot be written: {what}"
-        return plain(f"{what}." if error.filename is None else f"{error.filename}: {what}.")
+        return without_passwords(plain(f"{what}." if error.filename is None else f"{error.filename}: {what}."))
     text = without_classes(plain(str(error)) or "it failed without a word")
     for python, typed in _SPELLINGS:
         text = text.replace(python, typed)
     if idle is not None:
         text = _UNSENT.sub(idle, text)
+    text = without_passwords(text)
     task_id = getattr(error, "task_id", None)
     return text if task_id is None or task_id in text else f"{text} (task {plain(task_id)})"

@@ -107,6 +107,9 @@ Examples:
   finevoice report sfx                             # one page to hear all
 
 --max-effects and --budget hold for a run, and go on with it where it was cut off.
+
+With --journal URL several machines may run the same list: they share the slots of your plan, each sound is paid for by
+one of them, and every one ends with all files and the same lock. See `finevoice fleet`.
 """
 
 REPORT = """Make a page to hear and compare a batch's sounds. It costs nothing.
@@ -116,4 +119,37 @@ What needs a look comes first. The page needs no network and no server: open it 
 \b
 Example:
   finevoice report sfx
+"""
+
+FLEET = """Make or show the database that sessions on several machines share.
+
+It costs nothing, and needs no key. Sessions with one key and a database as their journal are a fleet: they share the
+slots of your plan, and an effect with a key is made once. `init` makes the tables, those of the queue, too, if
+procrastinate is installed; to run it again is harmless.
+
+In a pipe each key is a line of fields between tabs: the key's hash, sessions, running, waiting, sending, unknown,
+done, failed, the longest wait in seconds, slots taken, slots of the plan.
+
+\b
+Examples:
+  finevoice fleet init postgresql://me@db.example/sounds
+  finevoice fleet init --sql | psql sounds
+  finevoice fleet postgresql://me@db.example/sounds --watch
+
+A password is best kept in PGPASSWORD or ~/.pgpass: other users of this machine may see what you type.
+"""
+
+WORKER = """Make the effects that programs have put into the queue of a fleet.
+
+Each new effect costs one of your plan; a key is one effect, however often it was queued or delivered. Run as many
+workers as you like, on any machine: the plan is shared. One may be killed at any time, another finishes its jobs.
+Ctrl-C or SIGTERM ends it: what runs is finished and saved, the rest stays in the queue; again, it ends at once.
+
+A job is tried again if certainly nothing was sent, or what was made could not be fetched. Other failures stay in the
+queue as failed. What is perhaps paid is never sent again by this.
+
+\b
+Examples:
+  finevoice worker postgresql://me@db.example/sounds --out sfx
+  finevoice worker postgresql://me@db.example/sounds --max-concurrency 10
 """

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from finevoice_async import ManifestError
+from finevoice_async import JournalRow, ManifestError
 from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.batch import Manifest, Plan, PlanEntry, PlanState, read_manifest
 from finevoice_async.batch.survey import JOURNAL_NAME, Hashes, Survey
@@ -50,16 +51,33 @@ def tell_faults(error: ManifestError, *, as_json: bool) -> int:
 
 
 def preview(
-    manifest: Manifest, out: Path, journal: Path | None, hashes: Hashes | None = None, *, want_silent: int = 0
+    manifest: Manifest,
+    out: Path,
+    journal: Path | None,
+    hashes: Hashes | None = None,
+    *,
+    want_silent: int = 0,
+    rows: Sequence[JournalRow] | None = None,
+    emulated: bool = False,
 ) -> tuple[Survey, Plan]:
     """Plan a manifest by what lies on disk; also while a batch runs. Blocks.
+
+    Args:
+        manifest: The sounds.
+        out: The folder.
+        journal: The journal's file.
+        hashes: What an earlier look has found.
+        want_silent: How many more takes a silent one may lead to.
+        rows: What a fleet's journal holds, in the place of a file.
+        emulated: An emulator is to make the sounds.
 
     Raises:
         ManifestError: The lock cannot be read.
         JournalError: The journal cannot be read.
     """
-    survey = Survey(manifest, out, hashes)
+    survey = Survey(manifest, out, hashes, shared=rows is not None, emulated=emulated)
     survey.read_lock()
+    survey.add_rows(rows or ())
     if journal is not None and journal.is_file():
         with read_journal(journal) as reader:
             after = 0

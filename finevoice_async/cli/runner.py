@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import platform
 import signal
 import sys
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from io import TextIOWrapper
 from pathlib import PurePath
 from typing import Any, NoReturn
@@ -17,10 +16,9 @@ from typing import Any, NoReturn
 import typer
 
 from finevoice_async.cli import exits
+from finevoice_async.cli.signals import heard
 from finevoice_async.cli.talk import flush, forget_stdout, give_json, say, say_at_length, version
 from finevoice_async.errors import FineVoiceError
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stop:
@@ -62,6 +60,8 @@ def finish(
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all letters; stderr does so anyway
     stop = _Stop()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on it is heard
     try:
         code = asyncio.run(_with_signals(job, stop))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -79,26 +79,8 @@ def finish(
 
 async def _with_signals(job: Coroutine[Any, Any, int], stop: _Stop) -> int:
     stop.job = asyncio.current_task()
-    with _handled(stop):
+    with heard(stop.on):
         return await job
-
-
-@contextlib.contextmanager
-def _handled(stop: _Stop) -> Iterator[None]:
-    """Let the signals cancel this task. Where they cannot (Windows, another thread), asyncio sees to Ctrl-C."""
-    loop = asyncio.get_running_loop()
-    mine: list[signal.Signals] = []
-    for number in _SIGNALS:
-        if signal.getsignal(number) is signal.SIG_IGN:  # as whoever started it wishes
-            continue
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(number, stop.on, number)
-            mine.append(number)
-    try:
-        yield
-    finally:
-        for number in mine:
-            loop.remove_signal_handler(number)
 
 
 def report(error: Exception, *, as_json: bool, idle: str | None = None, free: bool = False) -> int:

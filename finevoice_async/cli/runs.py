@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -55,22 +56,19 @@ class RunMark:
 
 
 def spent_since(journal: Path, moment: datetime) -> int:
-    """Return how many submissions since then may have been accepted, by the journal. Blocks."""
-    return sum(_counts(row, moment) for row in _rows(journal))
+    """Return how many submissions since then may have been accepted, by the journal's file. Blocks."""
+    with contextlib.suppress(JournalError), read_journal(journal) as reader:  # else there is none, or opening it tells
+        return len(reader.sent_since(moment))
+    return 0
 
 
-def in_doubt_since(journal: Path, moment: datetime) -> int:
-    """Return how many of them nobody knows the task of. Blocks."""
-    return sum(row.state in _IN_DOUBT and row.updated_at >= moment for row in _rows(journal))
+def in_doubt_since(rows: Iterable[JournalRow], moment: datetime) -> int:
+    """Return how many of them nobody knows the task of."""
+    return sum(row.state in _IN_DOUBT and row.updated_at >= moment for row in rows)
 
 
-def _counts(row: JournalRow, moment: datetime) -> bool:
-    if row.submitted_at is not None and row.submitted_at >= moment:
-        return True
-    return row.state in _IN_DOUBT and row.updated_at >= moment
-
-
-def _rows(journal: Path) -> list[JournalRow]:
+def read_rows(journal: Path) -> list[JournalRow]:
+    """Return all rows of a journal's file; none if there is none. Blocks."""
     found: list[JournalRow] = []
     if journal.is_file():
         with contextlib.suppress(JournalError), read_journal(journal) as reader:  # who opens it says what is wrong

@@ -27,7 +27,7 @@ def host_of(base_url: str | None) -> str:
 
 @asynccontextmanager
 async def connected(
-    *, emulator: bool = False, base_url: str | None = None, journal: Path | None = None, **options: Any
+    *, emulator: bool = False, base_url: str | None = None, journal: Path | str | None = None, **options: Any
 ) -> AsyncIterator[FineVoiceSession]:
     """Give a session with the service, or with an emulator of its own; keep afterwards what it has learned."""
     memory = Memory(base_url, emulator=emulator)

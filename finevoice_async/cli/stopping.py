@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -53,24 +52,8 @@ class Stopping:
             raise
         return work.result()
 
-    @contextlib.contextmanager
-    def handled(self) -> Iterator[None]:
-        """Hear the signals. Where that cannot be (Windows), asyncio cancels whoever runs."""
-        loop = asyncio.get_running_loop()
-        mine: list[signal.Signals] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is signal.SIG_IGN:  # as whoever started it wishes
-                continue
-            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.add_signal_handler(number, self._on, number)
-                mine.append(number)
-        try:
-            yield
-        finally:
-            for number in mine:
-                loop.remove_signal_handler(number)
-
-    def _on(self, number: signal.Signals) -> None:
+    def on(self, number: signal.Signals) -> None:
+        """Stop, then cancel, then drop everything."""
         if not self.asked.is_set():
             self._signal = number
             self.asked.set()

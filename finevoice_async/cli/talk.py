@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
+
+_DATABASE = re.compile(r"(postgres(?:ql)?:/+[^:/@\s\"]*):[^\"\n]*@", re.IGNORECASE)
+_PASSWORD = re.compile(r"(password=)[^&\s\"']*", re.IGNORECASE)
 
 _unwritten: list[OSError] = []  # why lines of the result could not be written; the end of the run says it
 
@@ -147,12 +151,12 @@ def command(name: str, *arguments: str | None, **options: str | Path | None) -> 
     for option, value in options.items():
         if value is not None:
             words += ["-o" if option == "output" else "--" + option.replace("_", "-"), str(value)]
-    return shlex.join(words)
+    return without_passwords(shlex.join(words))
 
 
 def this_command() -> str:
-    """Return the command line that was typed."""
-    return shlex.join(["finevoice", *sys.argv[1:]])
+    """Return the command line that was typed, but for passwords of databases."""
+    return without_passwords(shlex.join(["finevoice", *sys.argv[1:]]))
 
 
 def count(number: int, what: str) -> str:
@@ -163,6 +167,11 @@ def count(number: int, what: str) -> str:
 def listed(lines: Iterable[str]) -> list[str]:
     """Return lines with an indent."""
     return [f"  {line}" for line in lines]
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which no URL of a database shows its password."""
+    return _PASSWORD.sub(r"\1***", _DATABASE.sub(r"\1:***@", text))
 
 
 def fit(text: str, room: int) -> str:

@@ -56,7 +56,7 @@ _CODES = ("code", "error_code", "errorCode")
 _MAX_REASON = 500  # characters of an error's text that go into a message
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Answer:
     """One answer of the service without its dialect: what the emulator says, before it is spelled out."""
 

@@ -40,43 +40,31 @@ def _refuse(field: str, value: object, rule: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field} {rule}, not {shorten(value)}. Nothing was sent.")
 
 
-def _keep_text(request: SfxRequest, field: attrs.Attribute[str | None], value: object) -> None:
-    """Check a text, and keep a plain one of it: a subclass may do anything in its methods.
-
-    Not a converter: it would be a second call for each field, of each request.
-    """
-    if value is None:
-        return
+def _keep_text(request: SfxRequest, field: str, value: object) -> None:
+    """Check a text, and keep a plain one of it: a subclass may do anything in its methods."""
     text = value if type(value) is str else plain_text(value)
     if text is None:
-        raise _refuse(field.name, value, "must be a string")
+        raise _refuse(field, value, "must be a string")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _refuse(field.name, text, "must be text that UTF-8 can carry (no lone surrogates)") from None
+        raise _refuse(field, text, "must be text that UTF-8 can carry (no lone surrogates)") from None
     if text is not value:
-        object.__setattr__(request, field.name, text)  # as attrs itself sets the fields of what is frozen
+        object.__setattr__(request, field, text)  # as attrs itself sets the fields of what is frozen
 
 
-def _keep_seconds(request: SfxRequest, field: attrs.Attribute[float | None], value: object) -> None:
+def _keep_seconds(request: SfxRequest, field: str, value: object) -> None:
     """Check a number of seconds, and keep a plain one of it."""
-    if value is None:
-        return
     kind, seconds = type(value), value
     if issubclass(kind, int) and kind is not bool:
         seconds = int.__int__(value)  # type: ignore[arg-type]  # it is one
     elif issubclass(kind, float):
         seconds = float.__float__(value)  # type: ignore[arg-type]  # it is one
     if type(seconds) is not int and type(seconds) is not float:
-        raise _refuse(field.name, value, "must be a number of seconds")
+        raise _refuse(field, value, "must be a number of seconds")
     if not 0 < seconds <= MAX_DURATION:  # also if it is no number at all (NaN)
-        raise _refuse(field.name, seconds, f"must be above 0 and at most {MAX_DURATION:g} seconds")
-    object.__setattr__(request, field.name, seconds)
-
-
-def _is_bool(_: SfxRequest, field: attrs.Attribute[bool], value: object) -> None:
-    if type(value) is not bool:
-        raise _refuse(field.name, value, "must be True or False")
+        raise _refuse(field, seconds, f"must be above 0 and at most {MAX_DURATION:g} seconds")
+    object.__setattr__(request, field, seconds)
 
 
 def _is_web_address(url: str) -> bool:
@@ -104,14 +92,27 @@ class SfxRequest:
         InvalidRequestError: A value breaks the rule of its field, which the message names.
     """
 
-    prompt: str | None = attrs.field(default=None, validator=_keep_text, repr=shorten)
-    negative_prompt: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
-    source_url: str | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=_show_url)
-    source_type: SourceType | None = attrs.field(default=None, kw_only=True, validator=_keep_text, repr=shorten)
-    duration: float | None = attrs.field(default=None, kw_only=True, validator=_keep_seconds)
-    use_async: bool = attrs.field(default=True, kw_only=True, validator=_is_bool)
+    prompt: str | None = attrs.field(default=None, repr=shorten)
+    negative_prompt: str | None = attrs.field(default=None, kw_only=True, repr=shorten)
+    source_url: str | None = attrs.field(default=None, kw_only=True, repr=_show_url)
+    source_type: SourceType | None = attrs.field(default=None, kw_only=True, repr=shorten)
+    duration: float | None = attrs.field(default=None, kw_only=True)
+    use_async: bool = attrs.field(default=True, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        # Not by a validator for each field: that would be six calls for each request, most of them for a None.
+        if self.prompt is not None:
+            _keep_text(self, "prompt", self.prompt)
+        if self.negative_prompt is not None:
+            _keep_text(self, "negative_prompt", self.negative_prompt)
+        if self.source_url is not None:
+            _keep_text(self, "source_url", self.source_url)
+        if self.source_type is not None:
+            _keep_text(self, "source_type", self.source_type)
+        if self.duration is not None:
+            _keep_seconds(self, "duration", self.duration)
+        if type(self.use_async) is not bool:
+            raise _refuse("use_async", self.use_async, "must be True or False")
         if self.source_url is not None and not _is_web_address(self.source_url):
             shown = without_secrets(self.source_url)
             raise _refuse("source_url", shown, "must be an http or https address with a host")

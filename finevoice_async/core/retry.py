@@ -51,7 +51,7 @@ class Action(enum.Enum):
     STOP = "stop"  # the error, now
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Decision:
     """A cell of the table: what to do, and the error when nothing more is to be done."""
 

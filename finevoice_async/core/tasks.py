@@ -84,7 +84,7 @@ _ENDED: Final = (COMPLETED, FAILED)
 
 
 @with_safe_repr
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # one is made for each answer, and soon gone: without slots that is cheaper
 class TaskUpdate:
     """What one answer of the service says about a task, in either dialect.
 

@@ -264,8 +264,8 @@ class Answers:
 
     def _slow_down(self, record: TaskRecord, failure: Failure, now: float) -> float:
         """The service says 429: the whole poller waits."""
-        if self._inflight.watch is not None:
-            self._inflight.watch.slowed_down(record, failure)
+        if self._inflight.watching is not None:
+            self._inflight.watching.slowed_down(record, failure)
         self._rate_limited += 1
         pause = policy.wait_before_retry(self._rate_limited, self._retry, self._rng.random(), failure.retry_after)
         log.info("polls are rate limited; none for %.2f s", pause)

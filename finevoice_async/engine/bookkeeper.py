@@ -10,14 +10,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move, given_up
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.engine.journal_calls import called, journalled, log_fault, nothing_sent
 from finevoice_async.engine.records import Submission, TaskRecord
 from finevoice_async.engine.rows import about
-from finevoice_async.engine.watching import Watching
 from finevoice_async.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -27,6 +26,9 @@ from finevoice_async.errors import (
     TaskNotFoundError,
 )
 from finevoice_async.ports import Begun, Journal, TaskIdTakenError
+
+if TYPE_CHECKING:
+    from finevoice_async.engine.watching import Watching
 
 log = logging.getLogger("finevoice_async")
 
@@ -41,15 +43,15 @@ _ORIGIN = "origin"  # the name under which the journal keeps whose effects it ho
 class Bookkeeper:
     """The only writer of the journal, and its reader."""
 
-    def __init__(self, journal: Journal | None, watch: Watching | None = None) -> None:
+    def __init__(self, journal: Journal | None, watching: Watching | None = None) -> None:
         """Set it up; open it later.
 
         Args:
             journal: Where rows are kept; None keeps none. It may be the caller's own, and raise anything.
-            watch: Tells the observer, if there is one: by whoever makes a step, right after it was told here.
+            watching: Tells the observer, if there is one: by whoever makes a step, right after it was told here.
         """
         self._journal = journal
-        self.watch = watch
+        self.watching = watching
         self.has_journal = journal is not None
         # All mutable state:
         self.accepted = 0  # submissions that the service accepted
@@ -268,8 +270,8 @@ class Bookkeeper:
         if self._journal is not None and submission.row is not None and record.task_id is not None:
             submission.state = EffectState.SUBMITTED
             submission.note = note = called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
-        if self.watch is not None:
-            self.watch.accepted(submission, record)
+        if self.watching is not None:
+            self.watching.accepted(submission, record)
         return note
 
     async def noted(self, note: asyncio.Future[bool], record: TaskRecord) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.records import Listener, Result, Submission, TaskRecord
-from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import FineVoiceError
+
+if TYPE_CHECKING:  # the session has it, and imports it when it is made
+    from finevoice_async.engine.submitter import Submitter
 
 
 async def until_known(
@@ -69,7 +72,7 @@ async def until_kept(submitter: Submitter, take_in: Callable[[Listener], Submiss
         await submission.until_kept()
         submitter.keep(submission)
     except BaseException:
-        submission.keepers -= 1
+        submitter.forsake(submission)
         raise
     finally:
         submitter.leave(submission, hear)

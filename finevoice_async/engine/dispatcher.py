@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Callable
 
 from finevoice_async.core.failures import Failure
 from finevoice_async.engine.endings import Endings
 from finevoice_async.engine.gate import Gate
-from finevoice_async.engine.records import LAUNCHED, UNPAID, Phase, Result, Submission
+from finevoice_async.engine.records import LAUNCHED, UNPAID, Phase, Result, SlotLostError, Submission
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import FineVoiceError, SubmitNotSentError
@@ -37,6 +38,7 @@ class Dispatcher:
         self._coroutine: asyncio.Task[None] | None = None  # made when a slot must be waited for
         self._idle: asyncio.Future[None] | None = None  # what it sleeps on when there is nothing to do
         self._held_back = False  # somebody waits because as many POSTs are under way as may be
+        self.on_lost: Callable[[Submission], None] | None = None  # hears of submissions whose rows went on elsewhere
         self._closed = False
         gate.on_refusal(self._send_home)
 
@@ -56,6 +58,15 @@ class Dispatcher:
             return
         self._queue.add(submission)
         self._pump()
+
+    def may_launch(self, submission: Submission) -> bool:
+        """Tell whether it could leave now, had it a slot."""
+        gate = self._gate
+        return not self._queue.count and gate.lets_out(len(self.posts)) and submission.seen == gate.refusals
+
+    def launch(self, submission: Submission, slot: object) -> None:
+        """Launch what has its slot already."""
+        self._launch(submission, slot)
 
     def launch_at_once(self, submission: Submission) -> bool:
         """Launch it, if a slot is free and nobody waits. It has no row yet: its first one will say SENDING.
@@ -157,6 +168,11 @@ class Dispatcher:
         except asyncio.CancelledError:
             self._endings.cut_off(submission)
             raise
+        except SlotLostError:
+            self._endings.release(submission)
+            if self.on_lost is not None:  # as always where rows can be lost
+                self.on_lost(submission)
+            return
         except FineVoiceError as error:
             if submission.phase in (Phase.LAUNCHED, Phase.HELD):  # the journal failed before it could be sent
                 self._endings.release(submission)

@@ -10,25 +10,27 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from finevoice_async.config import Downloads, Retry
-from finevoice_async.core import media
 from finevoice_async.core import retry as policy
 from finevoice_async.core.addresses import link_problem, over_https
 from finevoice_async.core.failures import Failure, FailureKind
-from finevoice_async.core.filenames import safe_name, stem_of
-from finevoice_async.core.media import Media
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.retry import Action, Call
 from finevoice_async.core.text import shorten
-from finevoice_async.engine.attempts import Progress, check_status
-from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.exchange import Exchange
-from finevoice_async.engine.records import Watched
 from finevoice_async.errors import DownloadError, SessionClosedError
 from finevoice_async.ports import Clock, Fetcher
+
+# What looks at bytes and files is imported with the first download: a fifth of the import time of this package.
+if TYPE_CHECKING:
+    from finevoice_async.core.media import Media
+    from finevoice_async.engine.attempts import Progress
+    from finevoice_async.engine.bookkeeper import Bookkeeper
+    from finevoice_async.engine.exchange import Exchange
+    from finevoice_async.engine.watching import Watched
 
 log = logging.getLogger("finevoice_async")
 
@@ -55,7 +57,7 @@ class Arrived:
     watched: Watched | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Source:
     """Where a result lies, and whose it is.
 
@@ -165,6 +167,8 @@ class Downloader:
             await self._wait_or_raise(progress, source, failed)
 
     def _begin(self, source: Source) -> Progress:
+        from finevoice_async.engine.attempts import Progress
+
         return Progress(source.url, MAX_RESULT)
 
     async def _take_turn(self, source: Source) -> None:
@@ -230,6 +234,8 @@ class Downloader:
             timer.cancel()
 
     async def _attempt(self, progress: Progress) -> AsyncGenerator[tuple[int, bytes], None]:
+        from finevoice_async.engine.attempts import check_status
+
         url = progress.url
         for _ in range(MAX_REDIRECTS + 1):
             if not self._local:
@@ -311,8 +317,9 @@ class Downloader:
             overwrite: Replace the file if it exists.
             take: Hears the file's whole name before it is there, and may refuse it with an `OSError`.
         """
-        import anyio  # with what handles files, a fifth of the package's import time, and not all programs save
+        import anyio
 
+        from finevoice_async.core.filenames import safe_name, stem_of
         from finevoice_async.engine.part_file import PartFile
         from finevoice_async.engine.targets import choose_target
 
@@ -341,7 +348,7 @@ class Downloader:
             file = target.of(_suffix(progress, source))
             if take is not None:
                 take(file)
-            note = _suffix_note(target.suffix, progress.content)
+            note = target.note_on(progress.content)
             source.arrived.note = note
             if note is not None:
                 log.warning("the result of task %s %s", source.task_id, note)
@@ -364,10 +371,9 @@ class Downloader:
         size: int | None = None,
         began: float = 0,
     ) -> None:
-        watch = self._bookkeeper.watch
-        watched = source.arrived.watched
-        if watch is not None and watched is not None:
-            watch.saved(watched, source.task_id, path, sha256, size, began)
+        watching, watched = self._bookkeeper.watching, source.arrived.watched
+        if watching is not None and watched is not None:
+            watching.saved(watched, source.task_id, path, sha256, size, began)
         await self._bookkeeper.saved(source.row_id, path=path, sha256=sha256)
 
 
@@ -379,14 +385,6 @@ def _end(pause: asyncio.Future[None]) -> None:
 def _suffix(progress: Progress, source: Source) -> str:
     kind = progress.media or source.arrived.media
     return kind.suffix if kind is not None else ""
-
-
-def _suffix_note(suffix: str, content: Media | None) -> str | None:
-    """Return what to say of the caller's suffix if it contradicts the content."""
-    named = media.of_suffix(suffix)
-    if not suffix or content is None or (named is not None and named.media_type == content.media_type):
-        return None
-    return f"is {content.media_type} ({content.suffix}), but was saved as {suffix}: that suffix is the caller's"
 
 
 def _storage_error(source: Source, path: str | os.PathLike[str], error: Exception) -> DownloadError:

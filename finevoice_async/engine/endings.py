@@ -7,22 +7,21 @@ import copy
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.exchange import ADVICE
+from finevoice_async.engine.journal_calls import log_fault
 from finevoice_async.engine.records import ANSWERED, ENDED, OUT, UNPAID, Phase, Result, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.rows import closed_error
 from finevoice_async.engine.slot_queue import SlotQueue
-from finevoice_async.errors import FineVoiceError, SessionClosedError, SubmitNotSentError, SubmitUnknownError
+from finevoice_async.errors import FineVoiceError, SubmitNotSentError, SubmitUnknownError
 from finevoice_async.ports import Begun, Slots
 
 log = logging.getLogger("finevoice_async")
 
-
-def closed_error() -> SessionClosedError:
-    """Return what is told where a session closed before a submission was sent."""
-    return SessionClosedError("The session was closed. Nothing was sent.")
+_NOT_SENT_HERE: Final = (Phase.BEGINNING, Phase.FOLLOWED)
 
 
 def left_error() -> SubmitNotSentError:
@@ -35,7 +34,7 @@ class Endings:
 
     def __init__(self, bookkeeper: Bookkeeper, registry: Registry, queue: SlotQueue, slots: Slots) -> None:
         self._bookkeeper = bookkeeper
-        self._watch = bookkeeper.watch
+        self._watch = bookkeeper.watching
         self._registry = registry
         self._queue = queue
         self._slots = slots
@@ -100,6 +99,20 @@ class Endings:
             error = _unnoted(error)
         self.finish(submission, error)
 
+    def forsake(self, submission: Submission) -> None:
+        """Let a keeper go who was promised nothing. It may have ended just before, with its row left for a later one.
+
+        With the last keeper the row is taken back then, unless somebody sends it or looks it up to do so.
+        """
+        stays = submission.stays_queued
+        submission.keepers -= 1
+        if not stays or submission.outlives or submission.row is None:
+            return
+        if self._registry.of_row(submission.row) in (None, submission):
+            note = self._bookkeeper.withdrawn(submission, left_error().message, doubt=False)
+            if note is not None:
+                note.add_done_callback(partial(log_fault, f"that nobody waits for row {submission.row.id}"))
+
     def release(self, submission: Submission) -> None:
         """Give its slot back, if it still has it. Idempotent."""
         if submission.slot is not None:
@@ -121,7 +134,7 @@ class Endings:
         listeners, submission.listeners = submission.listeners, {}
         for listener in listeners:
             listener(_for(submission, result) if isinstance(result, FineVoiceError) else result)
-        if not listeners and isinstance(result, TaskRecord) and before is not Phase.BEGINNING:
+        if not listeners and isinstance(result, TaskRecord) and before not in _NOT_SENT_HERE:
             log.warning("task %s was submitted although its caller was cancelled; it runs on", result.task_id)
 
     def give_up(self, others: Iterable[Submission] = ()) -> None:

@@ -22,7 +22,7 @@ from finevoice_async.ports import Clock, Timer
 log = logging.getLogger("finevoice_async")
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Place:
     """A submission's place in the line.
 

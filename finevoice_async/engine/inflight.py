@@ -23,7 +23,7 @@ class InFlight:
     def __init__(self, slots: Slots, bookkeeper: Bookkeeper) -> None:
         self._slots = slots
         self._bookkeeper = bookkeeper
-        self.watch = bookkeeper.watch
+        self.watching = bookkeeper.watching
         # All mutable state:
         self.tasks: dict[str, TaskRecord] = {}  # by task id, in the order of submission; ended ones leave
         self._broken: str | None = None  # what the poller died of
@@ -99,8 +99,8 @@ class InFlight:
         record.end = end
         self._forget(record)
         self._bookkeeper.ended(record)
-        if self.watch is not None:
-            self.watch.ended(record)
+        if self.watching is not None:
+            self.watching.ended(record)
         record.tell(end)
 
     def break_down(self, why: str) -> None:
@@ -113,8 +113,8 @@ class InFlight:
 
     def _leave(self, record: TaskRecord, why: FineVoiceError) -> None:
         """Nobody here asks for it any more."""
-        if self.watch is not None and record.watched is not None:
-            self.watch.left(record, why)
+        if self.watching is not None and record.watched is not None:
+            self.watching.left(record, why)
         record.tell(why)
 
     def close(self) -> None:

@@ -79,7 +79,7 @@ class Poller:
         """
         self._exchange = exchange
         self._inflight = inflight
-        self._watch = inflight.watch
+        self._watch = inflight.watching
         self._answers = answers
         self._polling = polling
         self._clock = clock
@@ -187,7 +187,7 @@ class Poller:
         if watcher not in record.watchers:
             return  # it was told in the same step
         now = self._clock.monotonic()
-        if record.last_age > 0 and now - (record.born + record.last_age) < FRESH:
+        if not record.followed or (record.last_age > 0 and now - (record.born + record.last_age) < FRESH):
             self._give_up(watcher)
             return
         watcher.expired = True
@@ -263,8 +263,8 @@ class Poller:
     def _next(self, now: float) -> TaskRecord | None:
         """Return whom to ask now, if anybody: the first in turn; with a short budget the likeliest to have ended."""
         agenda = self._agenda
-        while (overdue := agenda.overdue) and (allowed := self._budget.available(now)):
-            short = overdue > allowed and not self._answers.in_trouble
+        while agenda.overdue and (allowed := self._budget.available(now)):
+            short = len(agenda.overdue) > allowed and not self._answers.in_trouble
             record = agenda.likeliest(self._answers.odds, self._rng.randrange) if short else agenda.first()
             if record is not None and record.followed:
                 self._budget.spend()

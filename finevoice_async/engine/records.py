@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -30,8 +30,10 @@ from finevoice_async.errors import (
     TaskFailedError,
     TaskTimeoutError,
 )
-from finevoice_async.events import About
 from finevoice_async.ports import Begun
+
+if TYPE_CHECKING:  # what watches is imported for who has an observer
+    from finevoice_async.engine.watching import Watched
 
 News = TaskUpdate | FineVoiceError
 """What a watcher hears: a state of the task, or why it hears no more."""
@@ -56,21 +58,6 @@ class Watcher(ABC):
     @abstractmethod
     def tell(self, news: News) -> None:
         """Hear the end, or an error, once; with every change of state, too, if `every`."""
-
-
-@attrs.define(eq=False)
-class Watched(About):
-    """An effect as the session's observer knows it; of one that nobody observes there is none.
-
-    Attributes:
-        left_at: When its request left last, in seconds of the monotonic clock.
-        task: Its task, until the last word is told.
-        over: The last word was told.
-    """
-
-    left_at: float = attrs.field(repr=False)
-    task: TaskRecord | None = attrs.field(default=None, repr=False)
-    over: bool = attrs.field(default=False, repr=False)
 
 
 @attrs.define(eq=False)
@@ -223,6 +210,7 @@ class Phase(enum.Enum):
     """How far a submission has come in this session. Its row's state says what would be true after a crash."""
 
     BEGINNING = "beginning"  # its row is being written or looked up
+    FOLLOWED = "followed"  # another session acts for its row
     QUEUED = "queued"  # it waits for a slot
     LAUNCHED = "launched"  # it has a slot; nothing has left yet
     OUT = "out"  # its POST is under way
@@ -246,6 +234,10 @@ Result = TaskRecord | FineVoiceError
 """What becomes of a submission: a task in flight (or ended already), or why there is none."""
 
 Listener = Callable[[Result], None]
+
+
+class SlotLostError(Exception):
+    """A submission may not be sent: its row went on without it. Of a fleet; nobody outside the engine sees it."""
 
 
 @attrs.define(eq=False)
@@ -340,7 +332,7 @@ class Submission:
         error.request, error.key = self.request, self.key
         if self.may_be_paid:
             error.message, error.paid = without_advice(error.message), None
-            error.add_words("An earlier submission of it may have been accepted and paid for: its row stays unknown.")
+            error.add_words("An earlier submission of it may have been accepted and paid for: its row stays as it was.")
         elif self.outlives:
             error.add_words(STAYS_QUEUED)
         return error

@@ -1,4 +1,4 @@
-"""What is told of a row of the journal: what became of it, and whether it was paid for."""
+"""What is told of an effect or its row in the journal: what became of it, and whether it was paid for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from finevoice_async.core.text import sentence
 from finevoice_async.errors import (
     FineVoiceError,
     RequestRejectedError,
+    SessionClosedError,
     SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
@@ -19,6 +20,11 @@ from finevoice_async.errors import (
 E = TypeVar("E", bound=FineVoiceError)
 
 _SETTLE = "adopt(row, task_id=...), resubmit(row, accept_double_charge=True) or discard(row) settles it."
+
+
+def closed_error() -> SessionClosedError:
+    """Return what is told where a session closed before a submission was sent."""
+    return SessionClosedError("The session was closed. Nothing was sent.")
 
 
 def about(error: E, row: JournalRow | None) -> E:

@@ -68,7 +68,7 @@ class Sender:
         self._poller = poller
         self._inflight = inflight
         self._bookkeeper = bookkeeper
-        self._watch = bookkeeper.watch
+        self._watch = bookkeeper.watching
         self._registry = registry
         self._gate = gate
         self._slots = slots

@@ -7,7 +7,6 @@ A request becomes a `Submission`. Its row is written first, or the row of its ke
 from __future__ import annotations
 
 import asyncio
-import copy
 from functools import partial
 from typing import Any
 
@@ -15,22 +14,22 @@ from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.engine.bookkeeper import Bookkeeper
 from finevoice_async.engine.dispatcher import Dispatcher
-from finevoice_async.engine.endings import Endings, closed_error, left_error
+from finevoice_async.engine.endings import Endings, left_error
 from finevoice_async.engine.gate import Gate
 from finevoice_async.engine.inflight import InFlight
 from finevoice_async.engine.poller import Poller
-from finevoice_async.engine.records import STAYS_QUEUED, UNPAID, Listener, Phase, Submission, TaskRecord, stay
+from finevoice_async.engine.records import STAYS_QUEUED, Listener, Phase, Submission, TaskRecord, stay
 from finevoice_async.engine.registry import FoundRow, Registry
-from finevoice_async.engine.rows import about, unknown_error
+from finevoice_async.engine.rows import about, closed_error, unknown_error
 from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slot_queue import SlotQueue
+from finevoice_async.engine.withdrawing import Withdrawing
 from finevoice_async.errors import (
     FineVoiceError,
     InvalidRequestError,
     JournalError,
     QueueFullError,
     SessionClosedError,
-    SubmitNotSentError,
 )
 from finevoice_async.ports import Begun, Clock, Slots
 
@@ -38,7 +37,7 @@ DISK = 10.0
 """Seconds that rows are given to say what became of them at closing: as long as the journal gives its disk."""
 
 
-class Submitter:
+class Submitter(Withdrawing):
     """Owns the submissions that are not known to be accepted or refused."""
 
     def __init__(
@@ -53,18 +52,20 @@ class Submitter:
         slots: Slots,
         clock: Clock,
         max_queue: int,
+        queue: SlotQueue | None = None,
     ) -> None:
         self._registry = registry
         self._poller = poller
         self._inflight = inflight
         self._bookkeeper = bookkeeper
-        self._watch = bookkeeper.watch
+        self._watch = bookkeeper.watching
         self._clock = clock
         self._max_queue = max_queue
         self._gate = gate
         # All mutable state:
         self._beginning: set[Submission] = set()  # whose rows are being written or looked up
-        self._queue = SlotQueue(slots)
+        self._queue = SlotQueue(slots) if queue is None else queue
+        self._at_once = True  # what has no row yet may take a slot and leave
         self._endings = Endings(bookkeeper, registry, self._queue, slots)
         self._dispatcher = Dispatcher(sender, self._queue, self._endings, gate=gate, slots=slots)
         self._closed = False
@@ -86,6 +87,11 @@ class Submitter:
     def submitting(self) -> int:
         """How many POSTs are under way, or about to be."""
         return len(self._dispatcher.posts)
+
+    @property
+    def ahead(self) -> int:
+        """How many have slots and are no tasks yet."""
+        return self.submitting
 
     def is_under_way(self, row: JournalRow) -> bool:
         """Tell whether this session is submitting a row, or looking its key up to do so."""
@@ -149,7 +155,7 @@ class Submitter:
             self._endings.finish(submission, record)
             return submission
         has_journal = self._bookkeeper.has_journal
-        may_go = not self._beginning if key is None else not has_journal  # a key is looked up in the journal first
+        may_go = self._at_once and (not self._beginning if key is None else not has_journal)  # keys are looked up first
         if may_go and self._dispatcher.launch_at_once(submission):
             if submission.phase is not Phase.ENDED:
                 self._registry.add(submission)
@@ -180,6 +186,10 @@ class Submitter:
         """Submit it whether anybody waits or not: by this session or, with a journal, by a later one."""
         if submission.phase is not Phase.ENDED:
             submission.listeners[stay] = None
+
+    def forsake(self, submission: Submission) -> None:
+        """Let go who wanted it kept and left before that was promised."""
+        self._endings.forsake(submission)
 
     async def find(self, *, key: str | None = None, task_id: str | None = None) -> Submission | FoundRow | None:
         """Return the submission of a key or a task: under way, or, without a journal, the last one of this session.
@@ -223,17 +233,6 @@ class Submitter:
         self.join(known, listener)
         return known
 
-    async def _of_row(self, row: JournalRow) -> Submission | None:
-        """Return the submission of a row, once it is known that it is this row's, and that it is not being given up."""
-        while (known := self._registry.of_row(row)) is not None:
-            if known.phase is Phase.BEGINNING:
-                await known.until_begun()
-            elif known.stays_queued:
-                await known.until_launched()
-            else:
-                break
-        return known
-
     def submit_row(
         self, row: JournalRow, listener: Listener, *, resend: bool = False, seen: int | None = None
     ) -> Submission:
@@ -256,10 +255,13 @@ class Submitter:
         submission.listeners[listener] = None
         submission.seen = self.refusals if seen is None else seen
         self._registry.add(submission)
-        self._dispatcher.enqueue(submission)
+        self._enqueue_row(submission)
         if self._watch is not None:
             self._watch.queued(submission)
         return submission
+
+    def _enqueue_row(self, submission: Submission) -> None:
+        self._dispatcher.enqueue(submission)
 
     def leave(self, submission: Submission, listener: Listener) -> None:
         """Let a listener go. With the last one goes a submission that is not being sent right now."""
@@ -273,44 +275,6 @@ class Submitter:
         elif submission.phase is Phase.HELD:  # at once: whoever comes next with its key begins anew
             self._dispatcher.call_back(submission, left_error())
 
-    # Withdrawing
-
-    async def withdraw(self, submission: Submission) -> bool:
-        """Take a submission back for everybody who waits for it, and return whether that was still possible.
-
-        Raises:
-            SessionClosedError: The session was closed; its row stays queued.
-            FineVoiceError: The journal could not note it, so that it may be sent later.
-        """
-        if submission.phase in (Phase.QUEUED, Phase.HELD) and not submission.may_be_paid:
-            submission.withdrawn = True
-            submission.left_behind, submission.keepers = False, 0  # else its row would stay queued
-            error = SubmitNotSentError(f"It was withdrawn. {UNPAID}")
-            error.take_back()
-            self._dispatcher.call_back(submission, error)
-        if not submission.withdrawn:
-            if isinstance(submission.result, SessionClosedError) and submission.outlives:
-                raise copy.copy(submission.result)
-            # What came to nothing here, a later session would send.
-            return submission.stays_queued and submission.row is not None and await self.withdraw_row(submission.row)
-        if submission.phase is not Phase.ENDED:
-            await submission.until_launched()
-        note, result = submission.note, submission.result
-        if note is None:
-            return True
-        if isinstance(result, FineVoiceError) and (not note.done() or note.cancelled() or note.exception()):
-            raise copy.copy(result)
-        return note.result()
-
-    async def withdraw_row(self, row: JournalRow) -> bool:
-        """The same for a row that waits in the journal."""
-        known = await self._of_row(row)
-        if known is None:
-            self._check_open(row)
-            known = Submission(row.request, row.key, row, row.state, phase=Phase.QUEUED)
-            self._registry.add(known)
-        return await self.withdraw(known)
-
     def _check_open(self, row: JournalRow | None = None) -> None:
         if self._closed:
             error = SessionClosedError("The session is closed. Nothing was sent.")
@@ -323,10 +287,10 @@ class Submitter:
 
     # From a wish to the queue
 
-    def _begin(self, submission: Submission, again: Move) -> None:
+    def _begin(self, submission: Submission, again: Move, state: EffectState = EffectState.QUEUED) -> None:
         """Have the row written, or the key looked up, before it can wait for a slot."""
         try:
-            self._bookkeeper.begin(submission, EffectState.QUEUED, again)
+            self._bookkeeper.begin(submission, state, again)
         except FineVoiceError:
             self._registry.discard(submission)
             raise

@@ -12,11 +12,13 @@ import logging
 import time
 from typing import Any, Final
 
+import attrs
+
 from finevoice_async.core.brake import Cause
 from finevoice_async.core.failures import Failure
 from finevoice_async.core.tasks import TaskUpdate
 from finevoice_async.core.text import shorten
-from finevoice_async.engine.records import Result, Submission, TaskRecord, Watched
+from finevoice_async.engine.records import Result, Submission, TaskRecord
 from finevoice_async.errors import ConfigurationError, FineVoiceError, SubmitUnknownError
 from finevoice_async.events import (
     About,
@@ -57,6 +59,21 @@ def check_observer(observer: object) -> None:
         raise ConfigurationError(f"observer must have a method on_event(event), and {shorten(observer)} has none.")
     if inspect.iscoroutinefunction(hear):
         raise ConfigurationError("The observer's on_event is called in the loop, and must be no coroutine function.")
+
+
+@attrs.define(eq=False)
+class Watched(About):
+    """An effect as the session's observer knows it; of one that nobody observes there is none.
+
+    Attributes:
+        left_at: When its request left last, in seconds of the monotonic clock.
+        task: Its task, until the last word is told.
+        over: The last word was told.
+    """
+
+    left_at: float = attrs.field(repr=False)
+    task: TaskRecord | None = attrs.field(default=None, repr=False)
+    over: bool = attrs.field(default=False, repr=False)
 
 
 class Watching:

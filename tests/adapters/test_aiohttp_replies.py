@@ -186,6 +186,22 @@ async def test_a_connection_that_somebody_else_closed(no_leaks: object) -> None:
     assert await transport.post("/v1/x", b"{}") == (200, {}, PART, False)
 
 
+async def test_a_whole_answer_that_somebody_else_closed(no_leaks: object) -> None:
+    """A small answer that came whole, and that the caller's own code has closed since, keeps every byte."""
+
+    async def closing(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        response = await handler(request)
+        response.close()
+        assert response.content.is_eof()
+        assert response.content.exception() is not None
+        return response
+
+    async with RawServer(answers(200, PART)) as server, aiohttp.ClientSession(middlewares=[closing]) as http:
+        transport = AiohttpTransport(server.url, "secret-key-123", Timeouts(), http, deadline=nullcontext())
+        for reply in (await transport.post("/v1/x", b"{}"), await transport.get("/v1/x")):
+            assert (reply.status, reply.body) == (200, PART)
+
+
 async def test_a_trickle_is_ended_by_the_calls_time(no_leaks: object) -> None:
     """A body of which a byte comes now and then ends with the call's time, and the next call has its own."""
 
@@ -256,6 +272,16 @@ async def test_compressed_replies(no_leaks: object) -> None:
     for damaged in (small[:10] + b"\xff" * 90, b"rubbish" * 90):
         reply = await call(answers(200, damaged, Content_Encoding="gzip"))
         assert (reply.status, reply.whole) == (200, False)
+
+
+async def test_a_session_that_unpacks_much_at_once(no_leaks: object) -> None:
+    """The cap holds, too, where the caller's session has read all by the time of the headers."""
+    bomb = gzip.compress(b"x" * (2 * MAX_REPLY))
+    script = answers(200, bomb, Content_Encoding="gzip")
+    async with RawServer(script) as server, aiohttp.ClientSession(read_bufsize=8 * MAX_REPLY) as http:
+        transport = AiohttpTransport(server.url, "secret-key-123", Timeouts(), http, deadline=nullcontext())
+        reply = await transport.get("/v1/x")
+        assert (len(reply.body), reply.whole) == (MAX_REPLY, False)
 
 
 async def test_a_cancelled_call_stays_cancelled(no_leaks: object) -> None:

@@ -70,6 +70,15 @@ def test_merging(
     assert merge(one, two).keys() == one.keys() | two.keys()
 
 
+@pytest.mark.parametrize("request_hash", ["q", "r", "s"])
+def test_a_record_with_a_task_counts(request_hash: str) -> None:
+    """Of two records of one take that with a task's id counts, whatever else they say: it is fetched, not paid for."""
+    paid, other = record(), record(request=request_hash, task_id=None)
+    for one, two in ((paid, other), (other, paid)):
+        assert merge({one.id: one}, {two.id: two}) == {paid.id: paid}
+        assert parse(format_lock({one.id: one}) + format_lock({two.id: two})) == {paid.id: paid}
+
+
 @settings(deadline=None)
 @given(LOCKS, LOCKS, st.booleans())
 def test_what_git_could_not_merge(
@@ -193,3 +202,14 @@ def test_fields_of_other_kinds() -> None:
     """What a field cannot be is left out; nothing that is needed is guessed."""
     line = b'{"key":"a","take":1,"request":"r","file":"a","sha256":"0","task_id":5,"seconds":1e400,"silent":"no"}'
     assert parse(line)["a", 1] == record(task_id=None, file="a", sha256="0")
+
+
+def test_an_emulators_sounds(tmp_path: Path) -> None:
+    """They are marked, survive no real one of the same take, and never take the place of one."""
+    real, tried = record(task_id=None), record(task_id="z", emulated=True)
+    assert parse(format_lock({tried.id: tried})) == {tried.id: tried}
+    assert merge({real.id: real}, {tried.id: tried}) == merge({tried.id: tried}, {real.id: real}) == {real.id: real}
+    path = tmp_path / "a.lock"
+    for written, left in ((tried, tried), (real, real), (tried, real)):
+        update_lock(path, {written.id: written})
+        assert read_lock(path) == {left.id: left}

@@ -18,7 +18,7 @@ from finevoice_async import (
     ManifestError,
     SubmitUnknownError,
 )
-from finevoice_async.batch import BatchUpdate, ResultKind
+from finevoice_async.batch import BatchUpdate, ResultKind, run_batch
 
 pytestmark = pytest.mark.real_time
 
@@ -258,6 +258,26 @@ async def test_cancelled(project: Project) -> None:
     assert 0 < paid <= 3
     report = await project.run(manifest)
     assert (len(report.saved), report.paid, project.paid) == (6, 6 - paid, 6)
+
+
+async def test_cancelled_in_a_session_that_stays_open(project: Project) -> None:
+    """What waited when a batch was cancelled is not sent by the session, which goes on; nor is it lost."""
+    project.service.service_time = 0.3
+    manifest = project.want(*(f"s{i:02}" for i in range(20)))
+    project.out.mkdir()
+    begun = asyncio.Event()
+    async with project.service.session(journal=project.journal, max_concurrency=2) as session:
+        running = asyncio.create_task(run_batch(session, manifest, project.out, on_update=lambda _: begun.set()))
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert session.stats.waiting == 0
+        for task in session.tasks:
+            await task
+        assert project.paid <= 2
+    assert (await project.run(manifest)).exit_code == 0
+    assert project.paid == 20
 
 
 async def test_a_wish_that_was_never_sent(project: Project) -> None:

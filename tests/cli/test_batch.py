@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from commands import PATIENCE, Terminal, end, served, start
 
+from finevoice_async.batch import keeping
+from finevoice_async.batch.checks import AudioCheck
 from finevoice_async.cli import exits
 
 TEN = [f"Sound number {i}" for i in range(10)]
@@ -151,6 +153,31 @@ def test_a_spent_budget_of_a_run(two: Any) -> None:
     assert two(*arguments).exit_code == 0
 
 
+def test_a_budget_counts_what_was_paid_for_twice(two: Any) -> None:
+    """A sound that failed and was paid for again counts twice in the budget of a run that was cut off."""
+    write(*({"key": key, "prompt": f"Rain {key}"} for key in "abc"))
+    arguments = ("batch", "m.jsonl", "--out", "out", "--max-effects", "3", "--concurrency", "1", "--retry-failed")
+    two.emulator.inject("task.fail")
+    two.interrupted(6, *arguments)
+    two.interrupted(1, *arguments)
+    assert two.emulator.ledger.posts == 3  # a, b, and a again
+    result = two(*arguments)
+    assert (result.exit_code, two.emulator.ledger.posts) == (exits.NOT_DONE, 3)
+    assert "was spent before" in result.stderr
+
+
+def test_a_spent_budget_makes_nothing_in_place_of_silence(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run with a spent budget fetches may be silent: no other take of it is paid for."""
+    monkeypatch.setattr(keeping, "check_file", lambda *_: AudioCheck(silent=True))
+    arguments = ("batch", "m.jsonl", "--out", "out", "--max-effects", "1", "--concurrency", "1")
+    two.interrupted(1, *arguments)
+    Path("out/a.wav").unlink()
+    result = two(*arguments, "--reroll-silent", "2")
+    assert result.exit_code == exits.NOT_DONE
+    assert "was spent before" in result.stderr
+    assert two.emulator.ledger.posts == 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal(commands: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
     """It submits no more, finishes what runs, saves it, and prints the command to go on with."""
@@ -178,7 +205,7 @@ def test_the_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
         lines = [process.stdout.readline() for _ in range(2)]
         assert {json.loads(line)["event"] for line in lines} == {"submitted"}
         process.send_signal(signal.SIGINT)
-        time.sleep(0.2)  # two signals at once are one
+        assert json.loads(process.stdout.readline()) == {"event": "stopping"}  # two signals at once are one
         told, _ = end(process, signal.SIGINT)
         accepted = set(service.emulator.ledger.accepted)
     last = json.loads(told.splitlines()[-1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from commands import COLUMNS
 
-COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume", "plan", "batch", "report")
+COMMANDS = ("generate", "fetch", "demo", "emulator", "journal", "resume", "plan", "batch", "report", "fleet", "worker")
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,8 @@ def test_it_fits(run: Any, name: str) -> None:
         ("emulator", "costs nothing"),
         ("journal", "Only --resend may cost"),
         ("resume", "costs one effect each"),
+        ("fleet", "costs nothing"),
+        ("worker", "Each new effect costs one"),
     ],
 )
 def test_what_it_costs(run: Any, name: str, words: str) -> None:
@@ -41,7 +43,7 @@ def test_what_it_costs(run: Any, name: str, words: str) -> None:
     assert words in " ".join(run(name, "--help").output.split())
 
 
-@pytest.mark.parametrize("name", ["generate", "fetch", "emulator", "journal", "resume"])
+@pytest.mark.parametrize("name", ["generate", "fetch", "emulator", "journal", "resume", "fleet", "worker"])
 def test_examples(run: Any, name: str) -> None:
     """Each command that takes something has an example that stands on a line of its own."""
     assert f"    finevoice {name}" in run(name, "--help").output

@@ -241,17 +241,18 @@ def test_an_emulator_ends_by_ctrl_c() -> None:
     assert lines[1].startswith("export FINEVOICE_API_KEY=")
 
 
-def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that a shell runs in the background, with SIGINT ignored, does not hear it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """A command that was started with a signal ignored, as a shell does in the background, does not hear it."""
     with served(service_time=0.3) as service:
         monkeypatch.setenv("FINEVOICE_API_KEY", "k")
         monkeypatch.setenv("FINEVOICE_BASE_URL", service.emulator.url)
-        old = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        old = signal.signal(number, signal.SIG_IGN)
         try:
             process = start("generate", "rain", "-o", "rain.wav")
         finally:
-            signal.signal(signal.SIGINT, old)
+            signal.signal(number, old)
         assert process.stderr is not None
         process.stderr.readline()
-        end(process, signal.SIGINT)
+        end(process, number)
     assert process.returncode == 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from finevoice_async.cli.memory import Memory
+from finevoice_async.core.polling.schedule import make_schedule
 
 GENERATE = ("generate", "rain", "--duration", "1", "--overwrite", "-o", "x.wav")
 
@@ -20,14 +21,17 @@ def kept(state_folder: Path) -> Path:
     return path
 
 
-def test_the_second_run_asks_like_one_that_knows(commands: Any, state_folder: Path) -> None:
-    """After some runs a run needs no more polls than the first ones did, for effects that all take as long."""
-    polls = []
-    for _ in range(25):
-        before = commands.emulator.ledger.polls
+def test_each_run_begins_with_what_the_ones_before_learned(commands: Any, state_folder: Path) -> None:
+    """The schedule that a run begins with has seen the ends of all runs before, and expects effects to take as long."""
+    memory = Memory(commands.emulator.url, emulator=False)
+    assert make_schedule(memory.polling()).estimate(0.0) is None
+    for number in range(1, 11):
         assert commands(*GENERATE).exit_code == 0
-        polls.append(commands.emulator.ledger.polls - before)
-    assert sum(polls[-5:]) < sum(polls[:5])
+        schedule = make_schedule(memory.polling())
+        assert schedule.state()["ends"] == number
+    estimate = schedule.estimate(0.0, 1.0)
+    assert estimate is not None
+    assert estimate.median == pytest.approx(4.0, abs=1.0), "as the emulator's take; the guess is 7 s"
     assert kept(state_folder).stat().st_mode & 0o077 == 0
 
 

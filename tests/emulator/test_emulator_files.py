@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.emulator import Emulator
+from finevoice_async.emulator.faults import FaultName
 from finevoice_async.emulator.library import Library
 from finevoice_async.emulator.ranges import UnsatisfiableRangeError, read_range
 
@@ -119,6 +121,24 @@ async def test_what_is_not_sent_to_the_end_is_not_counted(
     assert (emulator.ledger.fetches, emulator.ledger.fetched) == (1, 0)
     await caller.ask("GET", link)
     assert (emulator.ledger.fetches, emulator.ledger.fetched) == (2, 1)
+
+
+@pytest.mark.parametrize("fault", [None, "download.slow", "download.whole", "download.cut"])
+async def test_a_client_may_leave_before_the_answer(
+    caller: Caller, emulator: Emulator, caplog: pytest.LogCaptureFixture, fault: FaultName | None
+) -> None:
+    """A client that is gone before the head of its answer is no error to log; the next one has the file."""
+    link = URL(await caller.link(duration=5))
+    if fault is not None:
+        emulator.inject(fault)
+    _, writer = await asyncio.open_connection(link.host, link.port)
+    writer.write(f"GET {link.raw_path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+    writer.transport.abort()  # what was written has left; the file has to be made yet
+    await asyncio.sleep(10)
+    assert (emulator.ledger.fetches, emulator.ledger.fetched) == (1, 0)
+    assert (await caller.ask("GET", str(link))).status == 200
+    assert (emulator.ledger.fetches, emulator.ledger.fetched) == (2, 1)
+    assert caplog.text == ""
 
 
 async def test_files_are_made_once_and_bounded() -> None:

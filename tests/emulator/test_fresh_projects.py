@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import attrs
 import pytest
-
-ROOT = Path(__file__).parents[2]
-PLUGIN = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]["finevoice_async"]
+from environments import make_environment, needed, run
 
 CONFTEST = """
 import threading
@@ -196,13 +190,13 @@ class Project:
 
     Attributes:
         tests: Its files, by their names in `TESTS`.
-        plugins: The pytest plugins that it has installed, beside this one.
+        installed: What it has installed, beside this package and pytest.
         settings: What stands in its pytest.ini.
         ignored: Warnings that are not this library's.
     """
 
     tests: tuple[str, ...]
-    plugins: tuple[str, ...] = ()
+    installed: tuple[str, ...] = ()
     settings: str = ""
     ignored: tuple[str, ...] = ()
 
@@ -210,43 +204,45 @@ class Project:
 FUNCTION = "asyncio_default_fixture_loop_scope = function"
 PROJECTS = {
     "asyncio, strict": Project(
-        tests=("strict", "module"), plugins=("pytest_asyncio.plugin",), settings=f"asyncio_mode = strict\n{FUNCTION}"
+        tests=("strict", "module"), installed=("pytest-asyncio",), settings=f"asyncio_mode = strict\n{FUNCTION}"
     ),
     "asyncio, auto": Project(
         tests=("auto", "module", "forgetful"),
-        plugins=("pytest_asyncio.plugin",),
+        installed=("pytest-asyncio",),
         settings=f"asyncio_mode = auto\n{FUNCTION}",
     ),
-    "anyio": Project(tests=("anyio",), plugins=("anyio.pytest_plugin",)),
-    "no plugin": Project(
-        tests=("sync", "fastapi"),
+    "anyio": Project(tests=("anyio",)),
+    "no plugin": Project(tests=("sync",)),
+    "FastAPI": Project(
+        tests=("fastapi",),
+        installed=("fastapi", "httpx"),
         ignored=("ignore:Using `httpx` with `starlette.testclient` is deprecated",),  # starlette prefers its successor
     ),
 }
 
 
-def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a folder, with warnings as errors."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=folder,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-    )
-
-
 @pytest.mark.parametrize("project", PROJECTS.values(), ids=PROJECTS)
 def test_a_fresh_project(tmp_path: Path, project: Project) -> None:
     """A small project's tests pass, and leave no thread, no socket and no session open, also what they forget."""
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{project.settings}\n")
+    python = make_environment(tmp_path / "venv", "pytest", *project.installed)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "pytest.ini").write_text(f"[pytest]\n{project.settings}\n")
     for name in project.tests:
-        (tmp_path / f"test_{name}.py").write_text(TESTS[name])
-    plugins = [argument for plugin in (*project.plugins, PLUGIN) for argument in ("-p", plugin)]
+        (folder / f"test_{name}.py").write_text(TESTS[name])
     ignored = [argument for warning in project.ignored for argument in ("-W", warning)]
-    run = run_pytest(tmp_path, *plugins, *ignored)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert " passed" in run.stdout
+    tested = run(python, "-m", "pytest", "-q", "-W", "error", *ignored, folder=folder)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert " passed" in tested.stdout
+
+
+def test_the_package_alone(tmp_path: Path) -> None:
+    """Without extras it works, and brings no more than it uses; the command says what to install for it."""
+    assert {"typer", "rich", "jinja2", "numpy", "pytest"}.isdisjoint(needed("finevoice-async"))
+    python = make_environment(tmp_path / "venv")
+    assert run(python, "-c", "import finevoice_async, finevoice_async.batch", folder=tmp_path).returncode == 0
+    told = run(python, "-c", "from finevoice_async.cli import main; main()", folder=tmp_path)
+    assert told.returncode != 0
+    assert "pip install 'finevoice-async[cli]'" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -12,9 +12,10 @@ from parts import RAIN, Ear, turns
 
 from finevoice_async.core.ledger import EffectState, Move
 from finevoice_async.engine.bookkeeper import Bookkeeper
-from finevoice_async.engine.endings import Endings, closed_error
+from finevoice_async.engine.endings import Endings
 from finevoice_async.engine.records import Phase, Submission, TaskRecord
 from finevoice_async.engine.registry import Registry
+from finevoice_async.engine.rows import closed_error
 from finevoice_async.engine.slot_queue import SlotQueue
 from finevoice_async.errors import (
     FineVoiceError,
@@ -157,7 +158,7 @@ async def test_what_becomes_of_the_row_is_told() -> None:
     left.submission.left_behind = True
     doubtful = Case(SENDING, Phase.HELD)
     doubtful.submission.may_be_paid = True
-    for case, state, words in ((left, QUEUED, "stays queued"), (doubtful, UNKNOWN, "stays unknown")):
+    for case, state, words in ((left, QUEUED, "stays queued"), (doubtful, UNKNOWN, "stays as it was")):
         case.endings.retire(case.submission, closed_error())
         await turns(3)
         assert case.journal.states == [state]
@@ -340,7 +341,7 @@ async def test_a_doubt_is_never_given_up_as_unsent() -> None:
     assert isinstance(case.heard, SubmitUnknownError)
 
 
-@pytest.mark.parametrize(("flag", "words"), [("left_behind", "stays queued"), ("may_be_paid", "stays unknown")])
+@pytest.mark.parametrize(("flag", "words"), [("left_behind", "stays queued"), ("may_be_paid", "stays as it was")])
 async def test_what_becomes_of_the_row_is_told_when_all_is_given_up(flag: str, words: str) -> None:
     """Nobody is told that nothing was sent, and no more, whose row may be sent or paid for."""
     case = Case(SENDING, Phase.HELD)

@@ -221,13 +221,16 @@ def test_a_key_is_one_request() -> None:
     assert caught.value.request == WIND
 
 
+DOUBT = "An earlier submission of it may have been accepted and paid for: its row stays as it was."
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ((False, False), "No."),
         ((False, True), "No. Its row stays queued in the journal: recover() sends it later."),
-        ((True, False), "No. An earlier submission of it may have been accepted and paid for: its row stays unknown."),
-        ((True, True), "No. An earlier submission of it may have been accepted and paid for: its row stays unknown."),
+        ((True, False), f"No. {DOUBT}"),
+        ((True, True), f"No. {DOUBT}"),
     ],
 )
 def test_what_is_told_of_a_submission(flags: tuple[bool, bool], words: str) -> None:

@@ -188,7 +188,7 @@ async def test_a_row_that_is_sent_again_counts_again(state: EffectState) -> None
         assert (await send_row(parts, row, resend=True)).task_id == "t1"
         assert sent(journal) == 2
         other = journal.leave(state, task_id="other" if state is GONE else None)
-        with pytest.raises(BudgetExceededError, match="its row stays unknown"):
+        with pytest.raises(BudgetExceededError, match="its row stays as it was"):
             await send_row(parts, other, resend=True)
         assert journal.contents[other.id] == other
         assert len(parts.transport.posts) == 1

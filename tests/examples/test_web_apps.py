@@ -59,7 +59,7 @@ def until(reached: Callable[[], bool], program: Program) -> None:
     last = time.monotonic() + PATIENCE
     while not reached():
         assert time.monotonic() < last, program.said
-        time.sleep(0.02)
+        time.sleep(0.005)
 
 
 def test_a_sound(app: tuple[Program, EmulatedService, httpx.Client]) -> None:

@@ -262,7 +262,7 @@ async def test_no_network_for_ever(visit: Visit, slots: int) -> None:
 
 async def test_a_caller_who_leaves_the_line(visit: Visit) -> None:
     """Whoever is cancelled while it is held is gone, nothing of it is sent, and the next goes in its turn."""
-    service = Service(full(), lasts=3)
+    service = Service(full("2"), lasts=3)  # nor does a probe leave before everybody is in the line
     async with RawServer(service) as server, visit(server.url) as session:
         jobs = [asyncio.create_task(session.generate(f"sound {number}")) for number in range(4)]
         await asyncio.sleep(0.15)

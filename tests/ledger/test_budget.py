@@ -8,13 +8,40 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from ledger.helpers import QUEUED, REFUSED, SUBMITTED, UNKNOWN, Connect, Left, Visit, all_of, leave, rows
+from ledger.helpers import QUEUED, REFUSED, SUBMITTED, UNKNOWN, Connect, Left, Visit, all_of, leave, rows, turns
 from raw_server import Peer, RawServer, Request
 
-from finevoice_async import Budget, BudgetExceededError, ConfigurationError, Retry, SubmitUnknownError
+from finevoice_async import (
+    Budget,
+    BudgetExceededError,
+    ConfigurationError,
+    EffectState,
+    Retry,
+    SfxRequest,
+    SubmitUnknownError,
+)
+from finevoice_async.adapters.loop_clock import LoopClock
+from finevoice_async.adapters.sqlite_journal import SqliteJournal
+from finevoice_async.core.ledger import Move
 from finevoice_async.emulator import Emulator
+from finevoice_async.ports import Begun
 
 DAY = timedelta(days=1)
+
+
+class NotedJournal(SqliteJournal):
+    """Keeps what tells that its rows are written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, LoopClock())
+        self.begun: list[asyncio.Future[Begun]] = []
+
+    def begin(
+        self, request: SfxRequest, *, key: str | None, state: EffectState, again: Move = Move.QUEUE
+    ) -> asyncio.Future[Begun]:
+        """Begin a row."""
+        self.begun.append(super().begin(request, key=key, state=state, again=again))
+        return self.begun[-1]
 
 
 async def loses(request: Request, peer: Peer) -> None:
@@ -76,7 +103,7 @@ async def test_lost_answers_are_spent(visit: Visit, path: Path) -> None:
         assert server.count("POST") == 3
         async with visit(server.url, journal=path, budget=budget) as session:
             (row, *_) = await session.unknown()
-            with pytest.raises(BudgetExceededError, match="its row stays unknown"):
+            with pytest.raises(BudgetExceededError, match="its row stays as it was"):
                 await session.resubmit(row, accept_double_charge=True)
         assert server.count("POST") == 3
     assert [row.state for row in await rows(path)][:3] == [UNKNOWN] * 3
@@ -133,6 +160,29 @@ async def test_what_was_left_behind_waits_for_a_budget(connect: Connect, path: P
         outcomes = await all_of(session.recover())
         assert [outcome.error for outcome in outcomes] == [None] * 3
     assert len(emulator.ledger.accepted) == 3
+
+
+@pytest.mark.parametrize("later", range(4))
+async def test_a_wish_that_is_called_off_as_the_budget_refuses_it(connect: Connect, path: Path, later: int) -> None:
+    """A wish stays queued beyond the budget only if its caller was told that it is kept, whenever they leave."""
+    journal = NotedJournal(path)
+    async with connect(journal=journal, budget=Budget(effects=1)) as session:
+        await session.generate("rain")
+        wish = asyncio.create_task(session.enqueue("bell", key="k"))
+        await turns(2)
+
+        def call_off(after: int) -> None:
+            """Cancel it after so many turns of the loop: not one of them is lost by waiting."""
+            if after:
+                asyncio.get_running_loop().call_soon(call_off, after - 1)
+            else:
+                wish.cancel()
+
+        journal.begun[-1].add_done_callback(lambda _: call_off(later))
+        await asyncio.wait([wish])
+        await turns(3)
+    (row,) = [row for row in await rows(path) if row.key == "k"]
+    assert row.state is (REFUSED if wish.cancelled() else QUEUED)
 
 
 async def test_long_ago_counts_no_more(connect: Connect, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledger.helpers import FAILED, LOST, UNKNOWN, Connect, Left, leave, occupied, prompts, the_row
+from ledger.helpers import FAILED, LOST, QUEUED, REFUSED, UNKNOWN, Connect, Left, leave, occupied, prompts, the_row
 
 from finevoice_async import (
     Budget,
@@ -21,6 +21,7 @@ from finevoice_async import (
     RequestRejectedError,
     Retry,
     SessionClosedError,
+    SubmitUnknownError,
     TaskFailedError,
     TaskNotFoundError,
 )
@@ -164,3 +165,24 @@ async def test_a_resend_that_comes_to_nothing(
         assert isinstance(caught.value, TaskNotFoundError) is (state is LOST)
         assert caught.value.task_id == before.task_id
     assert "door" not in prompts(emulator)
+
+
+@pytest.mark.parametrize(
+    "left", [Left(QUEUED, "door", key="k"), Left(REFUSED, "door", key="k")], ids=["queued", "refused"]
+)
+async def test_giving_up_what_was_sent_meanwhile(connect: Connect, path: Path, emulator: Emulator, left: Left) -> None:
+    """Who gives up a row that was never sent does not give up what may have been paid for since."""
+    await leave(path, left)
+    before = await the_row(path)
+    async with connect(journal=path) as session:
+        emulator.inject("submit.lose_reply")
+        with pytest.raises(SubmitUnknownError):
+            await session.submit("door", key="k")
+        with pytest.raises(InvalidRequestError, match="sent meanwhile") as told:
+            await session.discard(before)
+        assert told.value.paid is None
+        with pytest.raises(SubmitUnknownError):
+            await session.submit("door", key="k")
+        (row,) = await session.unknown()
+        await session.discard(row)
+    assert len(emulator.ledger.accepted) == 1

@@ -40,13 +40,8 @@ class Agenda(Generic[T]):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, T]] = []
-        self._overdue: deque[T] = deque()  # ripe, not picked; roughly in the order in which they fell due
+        self.overdue: deque[T] = deque()  # ripe, not picked; roughly in the order in which they fell due
         self._count = 0  # breaks ties, so that items are never compared
-
-    @property
-    def overdue(self) -> int:
-        """How many are ripe and not picked yet."""
-        return len(self._overdue)
 
     def add(self, item: T, due: float) -> None:
         """Set an item's due time, whatever it was before."""
@@ -61,11 +56,11 @@ class Agenda(Generic[T]):
             due, _, item = heapq.heappop(heap)
             if item.due == due:
                 item.due = float("inf")  # so that a second entry with the same time is stale
-                self._overdue.append(item)
+                self.overdue.append(item)
 
     def first(self) -> T | None:
         """Take the one that has been due longest, or None: the choice while the budget suffices."""
-        return self._overdue.popleft() if self._overdue else None
+        return self.overdue.popleft() if self.overdue else None
 
     def likeliest(self, odds: Callable[[T], float], draw: Callable[[int], int]) -> T | None:
         """Take the likeliest of a sample of the overdue, or None: the choice when the budget is short.
@@ -74,7 +69,7 @@ class Agenda(Generic[T]):
             odds: How likely an item has ended, on any scale.
             draw: Returns a random index below its argument.
         """
-        ripe = self._overdue
+        ripe = self.overdue
         if not ripe:
             return None
         indexes = range(len(ripe)) if len(ripe) <= SAMPLE else [draw(len(ripe)) for _ in range(SAMPLE)]

@@ -46,7 +46,7 @@ def test_likeliest_of_a_sample() -> None:
     rng = random.Random(1)
     first = [agenda.likeliest(lambda item: float(item.name), rng.randrange) for _ in range(200)]
     assert sum(item.name for item in first if item) / 200 > 850
-    assert agenda.overdue == 800
+    assert len(agenda.overdue) == 800
 
 
 def test_small_overdue_sets_are_searched_whole() -> None:
