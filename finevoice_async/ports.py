@@ -12,10 +12,10 @@ import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.core.wire import Reply
 from finevoice_async.errors import JournalError
 
-if TYPE_CHECKING:  # imported for who has an observer
+if TYPE_CHECKING:  # what reads answers is imported with the first session, events for who has an observer
+    from finevoice_async.core.wire import Reply
     from finevoice_async.events import SfxEvent
 
 
