@@ -8,7 +8,9 @@
 
 Every `Queued` is followed by exactly one last word on the effect in this session: `Ended`, `Refused`, or an `Unknown`
 that is not `again`. An effect that another session wished for, and this one attached, begins with its first `Polled`.
-`Throttled` comes between, `Braked` is about the session.
+`Throttled` comes between, `Braked` is about the session. In a fleet each session tells what it does itself: of an
+effect that another one submits and asks for, there are `Queued` and the last word only; where it was attached, that
+alone.
 
 No event holds a key of the service's, or a link. What was asked for is in `request`, whose `repr` is safe to log; its
 `prompt` is what your users typed.

@@ -109,10 +109,10 @@ class InFlight:
         self._broken = why
         for record in list(self.tasks.values()):
             self._free_slot(record)  # nobody here will see its end, and who waits for a slot must hear
-            self._leave(record, self._broken_error(record))
+            self.leave(record, self._broken_error(record))
 
-    def _leave(self, record: TaskRecord, why: FineVoiceError) -> None:
-        """Nobody here asks for it any more."""
+    def leave(self, record: TaskRecord, why: FineVoiceError) -> None:
+        """Tell that nobody here hears of a task any more, and why."""
         if self.watching is not None and record.watched is not None:
             self.watching.left(record, why)
         record.tell(why)
@@ -127,7 +127,7 @@ class InFlight:
         self._closed = True
         for record in list(self.tasks.values()):
             self._free_slot(record)
-            self._leave(record, record.closed_error())
+            self.leave(record, record.closed_error())
 
     def _warn_of_what_is_left(self) -> None:
         """Name what no journal keeps, so that it is found somewhere."""

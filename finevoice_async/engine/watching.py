@@ -182,7 +182,7 @@ class Watching:
                     self._unknown(watched, result)
                 else:
                     self._leave(watched.task, watched, result, is_news=True)
-        elif isinstance(result, SubmitUnknownError) or submission.may_be_paid:
+        elif result.paid is None or submission.may_be_paid:
             self._unknown(watched, result)
         elif not watched.over:
             watched.over = True
