@@ -53,7 +53,7 @@ class Observer(Protocol):
     def on_event(self, event: SfxEvent) -> None:
         """Hear of a step. Called in the event loop, which waits: be quick.
 
-        What it raises is logged, once of a kind, and harms nobody.
+        What it raises is logged, once of a kind, and harms nobody: be it a `KeyboardInterrupt`.
         """
         ...
 

@@ -6,9 +6,10 @@
     async with FineVoiceSession(observer=observer) as session:
         ...
 
-The names are those of the semantic conventions for generative AI, v0.1.0 of their own repository, where they moved to
-from v1.41 of the general ones; they are in development there, and may change here with them. What is FineVoice's own
-begins with `finevoice.`.
+The names are those of the semantic conventions for generative AI, in their own repository (semantic-conventions-genai),
+as of October 2026; they are in development there, and may change here with them. They are written out here, for the
+package that has them as constants is older: it knows `gen_ai.client.inference.duration` as
+`gen_ai.client.operation.duration`. What is FineVoice's own begins with `finevoice.`.
 """
 
 from __future__ import annotations

@@ -11,11 +11,8 @@ import pytest
 from diaries import Diary, Faulty, Sluggish, request_of
 
 from finevoice_async import ConfigurationError, FineVoiceError, FineVoiceSession, SfxEvent
-from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.core.tasks import TaskStatus, TaskUpdate
+from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator import Emulator
-from finevoice_async.engine.records import TaskRecord
-from finevoice_async.engine.watching import Watching
 from finevoice_async.events import Ended, Polled, Queued, Refused, Saved, Submitted, Unknown
 
 Connect = Callable[..., FineVoiceSession]
@@ -99,6 +96,8 @@ class _OfNoKind(BaseException):
         StopIteration(),
         BaseExceptionGroup("several", [_OfNoKind()]),
         _OfNoKind(),
+        KeyboardInterrupt(),
+        SystemExit(1),
     ],
     ids=repr,
 )
@@ -131,15 +130,6 @@ async def test_a_slow_observer_costs_its_own_time_only(connect: Connect) -> None
     async with connect(observer=diary) as session:
         assert len([1 async for outcome in session.generate_many(["rain"] * 7) if outcome.error is None]) == 7
     assert list(diary.last_words().values()) == [1] * 7
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-async def test_who_ends_the_program_may(error: type[BaseException]) -> None:
-    """An observer that wants the program to end is not held back."""
-    watching = Watching(Faulty(error()), LoopClock())
-    record = TaskRecord("t1", None, 0.0)
-    with pytest.raises(error):
-        watching.polled(record, TaskUpdate(status=TaskStatus.PENDING), 0.0, 0.0)
 
 
 async def test_an_observer_may_look_and_cancel(connect: Connect) -> None:

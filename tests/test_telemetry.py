@@ -14,10 +14,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
 from finevoice_async import FineVoiceError, FineVoiceSession, Retry
 from finevoice_async.emulator import Emulator
-from finevoice_async.telemetry import OpenTelemetryObserver
+from finevoice_async.telemetry import OPERATION, OpenTelemetryObserver
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -73,6 +74,26 @@ async def test_spans_have_the_callers_parents(connect: Connect, tmp_path: Path, 
         assert sorted(child.name for child in below) == ["download", "submit"]
     told = exported.everything()
     assert not [secret for secret in (*urls, emulator.api_key, "secret") if secret in told]
+
+
+async def test_names_of_the_conventions(connect: Connect, tmp_path: Path) -> None:
+    """What is exported under `gen_ai.` are names and a value that the conventions have."""
+    exported = Exported(prompts=True)
+    async with connect(observer=exported.observer) as session:
+        await (await session.generate("rain")).save(tmp_path / "rain")
+    names = {name for span in exported.memory.get_finished_spans() for name in span.attributes or {}}
+    known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI_")}
+    ours = {name for name in names if name.startswith("gen_ai.")}
+    assert ours == {
+        "gen_ai.operation.name",
+        "gen_ai.provider.name",
+        "gen_ai.output.type",
+        "gen_ai.response.id",
+        "gen_ai.input.messages",
+    }
+    assert ours <= known
+    assert OPERATION in {value.value for value in gen_ai_attributes.GenAiOperationNameValues}
+    assert [name for name in exported.points() if name.startswith("gen_ai.")] == ["gen_ai.client.inference.duration"]
 
 
 async def test_metrics(connect: Connect, tmp_path: Path, emulator: Emulator) -> None:

@@ -101,12 +101,10 @@ class Watching:
             self._failed(type(event), error)
 
     def _failed(self, event: type[SfxEvent], error: BaseException) -> None:
-        """Log what the observer raised: it is nobody else's, be it a cancellation. Only who ends the program may.
+        """Log what the observer raised, whatever it is: it would stop the engine between two steps of an effect.
 
         One that fails each time must not fill the disk.
         """
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise error
         kind = (event, type(error))
         if kind not in self._complaints and len(self._complaints) < MOST_COMPLAINTS:
             self._complaints.add(kind)
