@@ -14,10 +14,13 @@ import pytest
 from diaries import Diary, request_of
 
 from finevoice_async import FineVoiceError, FineVoiceSession, PollError, Retry, SfxEvent, SoundEffect
+from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.core.polling.schedule import LearnedSchedule
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus
 from finevoice_async.emulator import Emulator
+from finevoice_async.engine.records import TaskRecord
+from finevoice_async.engine.watching import Watching
 from finevoice_async.errors import RequestRejectedError, SubmitUnknownError
 from finevoice_async.events import (
     About,
@@ -119,6 +122,81 @@ async def test_refused_says_why(connect: Connect, emulator: Emulator) -> None:
     (refused,) = diary.of(Refused)
     assert str(refused.error) == str(caught.value)
     assert refused.error is not caught.value
+
+
+class Forger(Diary):
+    """Writes into the errors that it is told."""
+
+    def on_event(self, event: SfxEvent) -> None:
+        """Hear, and forge."""
+        super().on_event(event)
+        error = getattr(event, "error", None)
+        if error is not None:
+            error.message, error.task_id = "forged", "forged"
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("submit.reject", Refused), ("submit.error_500", Unknown), ("task.fail", Ended)]
+)
+async def test_an_observers_errors_are_its_own(
+    connect: Connect, emulator: Emulator, fault: Any, kind: type[SfxEvent]
+) -> None:
+    """What an observer does to an error that it is told, nobody else sees."""
+    diary = Forger()
+    emulator.inject(fault)
+    async with connect(observer=diary) as session:
+        with pytest.raises(FineVoiceError) as caught:
+            await session.generate("rain")
+    assert diary.kinds[-1] is kind
+    assert "forged" not in (caught.value.message, caught.value.task_id)
+
+
+async def test_an_observers_errors_are_its_own_at_closing(connect: Connect, emulator: Emulator) -> None:
+    """Nor where the task runs on, or is sent again."""
+    diary = Forger()
+    emulator.inject("submit.error_500")
+    emulator.inject("task.never_ends")
+    async with connect(observer=diary, retry=Retry(resend_unknown=True)) as session:
+        task = await session.submit("rain")
+        waits = asyncio.ensure_future(task.wait())
+        await asyncio.sleep(0)
+    with pytest.raises(FineVoiceError) as caught:
+        await waits
+    assert diary.kinds == [Queued, Unknown, Submitted, Ended]
+    assert "forged" not in (caught.value.message, caught.value.task_id)
+
+
+async def test_a_row_is_wished_for_when_it_is_taken_up(connect: Connect, path: Path, emulator: Emulator) -> None:
+    """A row that an earlier run left is told as wished for at once, in its caller's context, not when it has a slot."""
+    async with connect(journal=path, max_concurrency=1) as session:
+        await session.submit("wind")
+        await session.enqueue("rain", key="waited")
+    emulator.inject("task.never_ends")
+    diary = Diary()
+    async with connect(journal=path, max_concurrency=1, observer=diary) as session:
+        handle = await session.find(key="waited")
+        assert handle is not None
+        assert diary.of(Queued) == []
+        request_of.set("mine")
+        waits = asyncio.ensure_future(handle.wait())
+        await asyncio.sleep(0.01)
+        heard = zip(diary.events, diary.contexts, strict=True)
+        assert [(type(event), context) for event, context in heard if event.key == "waited"] == [(Queued, "mine")]
+        waits.cancel()
+        await asyncio.wait([waits])
+
+
+async def test_one_last_word_on_a_task() -> None:
+    """A task that was left, or has ended, is not told to have ended again."""
+    diary = Diary()
+    watching = Watching(diary, LoopClock())
+    for first in (watching.ended, lambda record: watching.left(record, record.closed_error())):
+        record = TaskRecord("t1", None, 0.0)
+        first(record)
+        watching.ended(record)
+        watching.left(record, record.closed_error())
+    assert [event.effect for event in diary.of(Ended)] == sorted({event.effect for event in diary.of(Ended)})
+    assert len(diary.events) == 2
 
 
 async def test_the_poller_dies(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
