@@ -166,6 +166,20 @@ async def test_an_observers_errors_are_its_own_at_closing(connect: Connect, emul
     assert "forged" not in (caught.value.message, caught.value.task_id)
 
 
+async def test_an_observers_doubt_is_its_own(connect: Connect, emulator: Emulator) -> None:
+    """Nor where what is to be sent again is called off, and its caller hears of the answer that was lost."""
+    diary = Forger()
+    emulator.inject("submit.error_500")
+    async with connect(observer=diary, retry=Retry(resend_unknown=True, first_delay=1e6, max_delay=1e6)) as session:
+        wish = asyncio.ensure_future(session.generate("rain"))
+        await asyncio.sleep(0.5)
+    with pytest.raises(SubmitUnknownError) as caught:
+        await wish
+    assert "sent again, but" in str(caught.value)
+    assert "forged" not in str(caught.value)
+    assert [unknown.again for unknown in diary.of(Unknown)] == [True, False]
+
+
 async def test_a_row_is_wished_for_when_it_is_taken_up(connect: Connect, path: Path, emulator: Emulator) -> None:
     """A row that an earlier run left is told as wished for at once, in its caller's context, not when it has a slot."""
     async with connect(journal=path, max_concurrency=1) as session:
@@ -246,6 +260,17 @@ async def test_an_attached_task(connect: Connect) -> None:
     assert (ended.key, ended.owner, ended.request, ended.seconds) == (None, None, None, None)
     assert diary.events[0].effect == ended.effect > 0
     assert isinstance(diary.events[0], Polled)
+
+
+async def test_attached_when_it_had_ended(connect: Connect) -> None:
+    """Nobody here saw it run, so that nobody knows how late its end was noticed."""
+    diary = Diary()
+    async with connect() as other, connect(observer=diary) as session:
+        effect = await other.generate("rain")
+        assert effect.task_id is not None
+        await (await session.attach(effect.task_id))
+    (ended,) = diary.of(Ended)
+    assert (ended.lag, ended.seconds, ended.status) == (None, None, TaskStatus.COMPLETED)
 
 
 async def test_recovered_effects(connect: Connect, path: Path) -> None:
