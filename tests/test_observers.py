@@ -11,8 +11,12 @@ import pytest
 from diaries import Diary, Faulty, Sluggish, request_of
 
 from finevoice_async import ConfigurationError, FineVoiceError, FineVoiceSession, SfxEvent
-from finevoice_async.core.tasks import TaskStatus
+from finevoice_async.adapters.loop_clock import LoopClock
+from finevoice_async.core.requests import SfxRequest
+from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.emulator import Emulator
+from finevoice_async.engine.records import Submission, TaskRecord
+from finevoice_async.engine.watching import Watching
 from finevoice_async.events import Ended, Polled, Queued, Refused, Saved, Submitted, Unknown
 
 Connect = Callable[..., FineVoiceSession]
@@ -80,6 +84,8 @@ async def test_one_last_word_each_at_closing(connect: Connect) -> None:
     assert sorted(kind.__name__ for kind in diary.kinds) == ["Ended", *["Queued"] * 3, *["Refused"] * 2, "Submitted"]
     (ended,) = [event for event in diary.events if isinstance(event, Ended)]
     assert not ended.status.ended
+    assert ended.seconds is not None
+    assert ended.seconds >= 0.5
 
 
 class _OfNoKind(BaseException):
@@ -164,6 +170,27 @@ async def test_what_cannot_hear_is_refused(connect: Connect) -> None:
     for wrong in (object(), Slow(), Unwilling()):
         with pytest.raises(ConfigurationError, match="on_event"):
             connect(observer=wrong)
+
+
+async def test_attached_before_its_answer_was_here() -> None:
+    """A task that was attached by its id is its submission's from the answer on: the other number has its last word."""
+    diary = Diary()
+    watching = Watching(diary, LoopClock())
+    submission, record = Submission(SfxRequest("rain"), "k"), TaskRecord("t1", None, 0.0, attached=True)
+    watching.queued(submission)
+    watching.polled(record, TaskUpdate(status=TaskStatus.PENDING), 0.0, 0.0)
+    watching.leaves(submission)
+    watching.accepted(submission, record)
+    watching.ended(record)
+    wished, attached = diary.events[0].effect, diary.events[1].effect
+    assert wished != attached
+    assert [(type(event), event.effect) for event in diary.events] == [
+        (Queued, wished),
+        (Polled, attached),
+        (Ended, attached),
+        (Submitted, wished),
+        (Ended, wished),
+    ]
 
 
 def test_a_session_may_be_made_before_there_is_a_loop() -> None:
