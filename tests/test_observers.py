@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 from diaries import Diary, Faulty, Sluggish, request_of
+from fake_journal import FakeJournal
 
-from finevoice_async import ConfigurationError, FineVoiceError, FineVoiceSession, SfxEvent
+from finevoice_async import (
+    ConfigurationError,
+    FineVoiceError,
+    FineVoiceSession,
+    JournalError,
+    SfxEvent,
+    SubmitNotSentError,
+)
 from finevoice_async.adapters.loop_clock import LoopClock
+from finevoice_async.core.ledger import Move
 from finevoice_async.core.requests import SfxRequest
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
 from finevoice_async.emulator import Emulator
@@ -170,6 +179,30 @@ async def test_what_cannot_hear_is_refused(connect: Connect) -> None:
     for wrong in (object(), Slow(), Unwilling()):
         with pytest.raises(ConfigurationError, match="on_event"):
             connect(observer=wrong)
+
+
+async def test_a_task_whose_id_cannot_be_kept(connect: Connect) -> None:
+    """Its caller hears of the journal; the task is asked for on, and its end is the last word."""
+    diary, journal = Diary(), FakeJournal()
+    journal.failing[Move.ACCEPT] = JournalError("The disk is full.")
+    async with connect(observer=diary, journal=journal) as session:
+        with pytest.raises(JournalError, match="full"):
+            await session.submit("rain")
+        assert diary.kinds == [Queued, Submitted]
+        await asyncio.sleep(60)
+    assert diary.kinds == [Queued, Submitted, Ended]
+    (ended,) = diary.of(Ended)
+    assert (ended.status, ended.error) == (TaskStatus.COMPLETED, None)
+
+
+async def test_a_refusal_is_certain() -> None:
+    """What may have been paid for before is not told as refused, whatever it fails of now."""
+    diary = Diary()
+    watching = Watching(diary, LoopClock())
+    for may_be_paid in (False, True):
+        error = SubmitNotSentError("The disk is full.")
+        watching.settled(Submission(SfxRequest("rain"), may_be_paid=may_be_paid), error)
+    assert diary.kinds == [Queued, Refused, Queued, Unknown]
 
 
 async def test_attached_before_its_answer_was_here() -> None:
