@@ -323,6 +323,7 @@ async def test_acknowledged_and_a_copy(connect: Connect, path: Path) -> None:
         effect = await session.generate("rain", key="k")
         copied: SoundEffect = pickle.loads(pickle.dumps(effect))  # its own
         assert copied == effect
+        assert copied._arrived.watched is None
         await effect.acknowledge()
     (saved,) = diary.of(Saved)
     assert (saved.key, saved.path, saved.sha256, saved.size, saved.seconds) == ("k", None, None, None, None)

@@ -16,9 +16,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 
-from finevoice_async import FineVoiceError, FineVoiceSession, Retry
+from finevoice_async import FineVoiceError, FineVoiceSession, Retry, SfxRequest, TaskFailedError, TaskStatus
 from finevoice_async.emulator import Emulator
-from finevoice_async.telemetry import OPERATION, OpenTelemetryObserver
+from finevoice_async.events import About, Ended, Polled, Queued, Saved, Submitted
+from finevoice_async.telemetry import HELD_FOR, OPERATION, OpenTelemetryObserver
 
 Connect = Callable[..., FineVoiceSession]
 
@@ -126,6 +127,68 @@ async def test_prompts_if_asked_for_and_errors(connect: Connect, emulator: Emula
     assert "heavy rain" in str(span.attributes["gen_ai.input.messages"])
     assert span.attributes["error.type"] == type(caught.value).__name__
     assert not span.status.is_ok
+
+
+def test_times_are_the_events() -> None:
+    """Spans begin and end when the steps were made, not when they are told; a download has its size."""
+    exported = Exported()
+    of = About(1, "k", "o", SfxRequest("rain", duration=3), 100.0, 1_700_000_000.0)
+    for event in (
+        Queued(of, None, 100.0),
+        Submitted(of, "t", 103.0, 1.0, 2.0),
+        Polled(of, "t", 105.0, TaskStatus.COMPLETED, 0.5),
+        Ended(of, "t", 105.0, TaskStatus.COMPLETED, 2.0, 0.25),
+        Saved(of, "t", 107.0, "/a", "0", 99, 1.5),
+        Saved(of, "t", 108.0, "/b", "0", 99, 0.5),
+    ):
+        exported.observer.on_event(event)
+    times = {
+        span.name: [(time - 1_700_000_000 * 10**9) / 10**9 for time in (span.start_time or 0, span.end_time or 0)]
+        for span in exported.memory.get_finished_spans()
+    }
+    assert times == {"submit": [1.0, 3.0], "download": [5.5, 7.0], "generate_content": [0.0, 7.0]}
+    (span,), (download,) = exported.spans("generate_content"), exported.spans("download")
+    (poll,) = span.events
+    assert poll.timestamp == (1_700_000_000 + 5) * 10**9
+    assert dict(poll.attributes or {}) == {"finevoice.status": "completed", "finevoice.seconds": 0.5}
+    assert dict(download.attributes or {}) == {"finevoice.size": 99}
+    assert span.attributes is not None
+    assert (span.attributes["finevoice.owner"], span.attributes["finevoice.request.duration"]) == ("o", 3.0)
+    sums = {name: [point["sum"] for point in points] for name, points in exported.points().items() if "dur" in name}
+    assert sums == {"gen_ai.client.inference.duration": [2.0], "finevoice.download.duration": [2.0]}
+
+
+def test_errors_of_metrics() -> None:
+    """How long effects took is known apart for those that failed, by what of."""
+    exported = Exported()
+    for number, error in enumerate((None, TaskFailedError("No."))):
+        of = About(number, None, None, None, 0.0, 0.0)
+        exported.observer.on_event(Ended(of, "t", 9.0, TaskStatus.FAILED, 9.0, None, error))
+    points = exported.points()["gen_ai.client.inference.duration"]
+    assert [point["attributes"].get("error.type") for point in points] == [None, "TaskFailedError"]
+
+
+def test_what_nobody_here_wished_for_is_nobodys() -> None:
+    """A first step that is told while something else is under way makes no child of it."""
+    exported = Exported()
+    with exported.tracers.get_tracer("callers").start_as_current_span("something else"):
+        exported.observer.on_event(
+            Ended(About(1, None, None, None, 0.0, 0.0), "t", 9.0, TaskStatus.PENDING, None, None)
+        )
+    (span,) = exported.spans("generate_content")
+    assert span.parent is None
+
+
+def test_what_is_not_saved_soon_is_let_go() -> None:
+    """With the next event a minute later the span of what is not saved ends, when its task did; not before."""
+    exported = Exported()
+    first, other = (About(number, None, None, None, 0.0, 0.0) for number in (1, 2))
+    exported.observer.on_event(Ended(first, "t", 5.0, TaskStatus.COMPLETED, 5.0, 0.0))
+    exported.observer.on_event(Queued(other, None, 4.9 + HELD_FOR))
+    assert exported.spans("generate_content") == []
+    exported.observer.on_event(Polled(other, "u", 5.1 + HELD_FOR, None, 0.0))
+    (span,) = exported.spans("generate_content")
+    assert span.end_time == 5 * 10**9
 
 
 async def test_what_is_not_saved_ends_with_its_task(connect: Connect) -> None:
