@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, Move
 from finevoice_async.engine.bookkeeper import Bookkeeper
@@ -15,6 +16,9 @@ from finevoice_async.errors import BudgetExceededError, InvalidRequestError, Jou
 from finevoice_async.ports import Begun
 from finevoice_async.shared_ports import FleetStats, SharedJournal
 
+if TYPE_CHECKING:
+    from finevoice_async.engine.watching import Watching
+
 WITHDRAWN = "It was withdrawn."
 """How the error begins of a row that was taken back for everybody who waits for it."""
 
@@ -22,9 +26,9 @@ WITHDRAWN = "It was withdrawn."
 class SharedBookkeeper(Bookkeeper):
     """The only writer of a shared journal in this session, and its reader."""
 
-    def __init__(self, journal: SharedJournal) -> None:
+    def __init__(self, journal: SharedJournal, watching: Watching | None = None) -> None:
         """Set it up; open it later."""
-        super().__init__(journal)
+        super().__init__(journal, watching)
         self._shared = journal
         # All mutable state of its own:
         self._adopted: list[JournalRow] = []  # rows to follow, while nobody hears of them
