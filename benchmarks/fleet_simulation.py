@@ -30,7 +30,8 @@ from collections.abc import Callable
 
 import attrs
 
-from benchmarks.fleet import databases, session_of
+from benchmarks.fleet import databases
+from benchmarks.fleet_stress import session_of
 from benchmarks.harness import table
 from finevoice_async import EffectState, Fleet, SfxRequest
 from finevoice_async.adapters.loop_clock import LoopClock

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import time
 from collections import Counter, defaultdict
 from typing import Any, Final
@@ -30,6 +31,8 @@ EVERY: Final = 0.1
 """Seconds between two looks."""
 
 KEPT: Final = ("unknown", "dead", "paused", "down")
+SHOWN: Final = ("work", *KEPT, "busy", "free")
+COLOURS: Final = ("#4c9f70", "#c44e52", "#8c613c", "#dd8452", "#937860", "#f0d264", "#e6e6e6")
 
 _LOOK: Final = (
     "SELECT e.state, e.task_id, split_part(s.who, ':', 2) FROM finevoice.effects e "
@@ -48,6 +51,9 @@ class Watch:
         lease: The fleet's.
         seconds: Of slots, by what they were.
         looks: What was seen: when, and how many slots were what.
+        kills: When workers were killed.
+        pauses: When workers were paused.
+        crashes: When the database was.
     """
 
     url: str
@@ -56,11 +62,15 @@ class Watch:
     lease: float
     seconds: defaultdict[str, float] = attrs.field(factory=lambda: defaultdict(float))
     looks: list[tuple[float, Counter[str]]] = attrs.field(factory=list)
+    kills: list[float] = attrs.field(factory=list)
+    pauses: list[float] = attrs.field(factory=list)
+    crashes: list[float] = attrs.field(factory=list)
     _still_since: dict[str, float] = attrs.field(factory=dict)  # paused or dead since, by process
     _dead: set[str] = attrs.field(factory=set)
 
     def stands_still(self, pid: int) -> None:
         """A process was paused."""
+        self.pauses.append(time.monotonic())
         self._still_since.setdefault(str(pid), time.monotonic())
 
     def goes_on(self, pid: int) -> None:
@@ -69,8 +79,13 @@ class Watch:
 
     def died(self, pid: int) -> None:
         """A process was killed."""
-        self.stands_still(pid)
+        self.kills.append(time.monotonic())
+        self._still_since.setdefault(str(pid), time.monotonic())
         self._dead.add(str(pid))
+
+    def crashed(self) -> None:
+        """The database is about to crash."""
+        self.crashes.append(time.monotonic())
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -133,7 +148,7 @@ class Watch:
     def show(self) -> None:
         """Print where the slots were."""
         whole = sum(self.seconds.values())
-        parts = [f"{what} {self.seconds[what] / whole:.0%}" for what in ("work", *KEPT, "busy", "free")]
+        parts = [f"{what} {self.seconds[what] / whole:.0%}" for what in SHOWN]
         print(f"  slots: {', '.join(parts)}")
 
 
@@ -141,3 +156,30 @@ async def _close(connection: psycopg.AsyncConnection[Any] | None) -> None:
     if connection is not None:
         with contextlib.suppress(psycopg.Error, OSError):
             await connection.close()
+
+
+def draw(watches: dict[str, Watch], path: str) -> None:
+    """Draw where the slots were, over the time, with what was done to the fleet."""
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    figure, panes = pyplot.subplots(
+        len(watches), 1, figsize=(11, 3 * len(watches)), layout="constrained", squeeze=False, sharey=True
+    )
+    for (name, watch), axes in zip(watches.items(), panes[:, 0], strict=True):
+        start = watch.looks[0][0]
+        times = [at - start for at, _ in watch.looks]
+        parts = [[found[what] for _, found in watch.looks] for what in SHOWN]
+        axes.stackplot(times, parts, labels=SHOWN, colors=COLOURS, step="post")
+        for marks, mark, label in (
+            (watch.kills, "v", "a worker is killed"),
+            (watch.pauses, "|", "a worker is paused"),
+            (watch.crashes, "X", "the database crashes"),
+        ):
+            if marks:
+                axes.scatter(
+                    [at - start for at in marks], [watch.plan + 0.3] * len(marks), marker=mark, s=22, label=label
+                )
+        axes.set(xlim=(0, times[-1]), ylim=(0, watch.plan + 0.7), ylabel="slots", title=name)
+    panes[-1, 0].set_xlabel("seconds")
+    handles, labels = panes[-1, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=5, loc="outside lower center")
+    figure.savefig(path, dpi=110)
