@@ -32,7 +32,7 @@ EVERY: Final = 0.1
 
 KEPT: Final = ("unknown", "dead", "paused", "down")
 SHOWN: Final = ("work", *KEPT, "busy", "free")
-COLOURS: Final = ("#4c9f70", "#c44e52", "#8c613c", "#dd8452", "#937860", "#f0d264", "#e6e6e6")
+COLOURS: Final = ("#4c9f70", "#c44e52", "#8c613c", "#dd8452", "#8da0cb", "#f0d264", "#e6e6e6")
 
 _LOOK: Final = (
     "SELECT e.state, e.task_id, split_part(s.who, ':', 2) FROM finevoice.effects e "
