@@ -107,9 +107,13 @@ class FleetWriter(FleetReader):
         mine, starts = secrets.randbits(63), [state.value for state in TO_SEND]
 
         def taken(found: list[tuple[Any, ...]]) -> bool:
-            if found[0][0]:
+            its = found[0][0]
+            if its == mine:
                 self._claims[row_id] = mine
-            return bool(found[0][0])
+            elif its is not None:  # of the POST before, of which this session can tell nothing
+                self._claims.pop(row_id, None)
+                self._doubted[row_id] = its
+            return its is not None
 
         def after(is_taken: bool) -> None:  # noqa: FBT001 - the result of the call
             if is_taken:
@@ -132,6 +136,7 @@ class FleetWriter(FleetReader):
         def after(is_free: bool) -> None:  # noqa: FBT001 - the result of the call
             if is_free and self._claims.get(row_id) == claim:
                 self._claims.pop(row_id, None)
+                self._doubted.pop(row_id, None)
 
         return self._put(
             "SELECT finevoice.let_go(%s, %s, %s)",
