@@ -66,6 +66,38 @@ async def test_who_is_to_send_it_again_cannot_tell_what_became_of_the_first(join
     assert len(sql(url, "SELECT FROM finevoice.posts")) == 1
 
 
+async def test_a_task_id_that_the_row_has_by_now(join: Join) -> None:
+    """Named by hand while its answer was on its way, and followed to its end by others: it is kept, and no error."""
+    a, b = await join(), await join()
+    row = await a.wish("k")
+    await a.go_silent()
+    await until(lambda: b.row_ids(UNKNOWN))
+    assert await b.move(row.id, Move.ADOPT, task_id="first")
+    assert await a.move(row.id, Move.ACCEPT, task_id="first")
+    assert not await a.move(row.id, Move.ACCEPT, task_id="another")
+    assert await b.move(row.id, Move.FINISH, task_id="first")
+    assert await a.move(row.id, Move.ACCEPT, task_id="first")
+    assert await b.state(row.id) is DONE
+
+
+async def test_who_acted_for_a_row_before_takes_it_back(join: Join) -> None:
+    """It was taken for dead, and another has its rows in line now: there they are withdrawn, until they are sent."""
+    a, b = await join(plan=1), await join(plan=1)
+    running = await b.submitted()
+    row, other = await a.wish("k"), await a.wish("l")
+    await a.go_silent()
+    await until(lambda: _sessions(b, 1))
+    assert await b.take(row.id)
+    assert await b.take(other.id)
+    assert await a.withdraw(row.id, "It was withdrawn.")
+    assert await b.state(row.id) is REFUSED
+    assert await b.move(running.id, Move.FINISH, task_id=running.task_id)
+    await until(lambda: b.slots.try_acquire())
+    assert not await b.move(row.id, Move.SEND)
+    assert await b.move(other.id, Move.SEND)
+    assert not await a.withdraw(other.id, "It was withdrawn.")
+
+
 async def test_of_two_who_take_it_in_turn_one_sends(join: Join) -> None:
     """Who was taken for dead while it waited sends nothing, and hears that another acts for it."""
     a, b, c = await join(plan=1), await join(plan=1), await join(plan=1)

@@ -207,6 +207,8 @@ BEGIN
         IF again AND was.claim = coalesce(c, was.claim)
            AND (was.state = goal OR falls <> '{}' AND was.earlier IS NULL AND was.state IN ('failed', 'unknown', 'lost'))
            AND was.task_id IS NOT DISTINCT FROM coalesce(tid, was.task_id) THEN RETURN true; END IF;
+        -- Somebody has named its task meanwhile, or others have followed it to its end.
+        IF goal = 'submitted' AND was.claim = c AND was.task_id = tid THEN RETURN true; END IF;
         IF goal = 'submitted' AND 'sending' = ANY(starts) AND was.task_id IS DISTINCT FROM tid
            AND position(chr(10) || tid || chr(10) IN chr(10) || was.past_task_ids) = 0 THEN
             -- Of a POST that the user gave up: paid for, so it is kept.
