@@ -84,6 +84,26 @@ async def test_a_beat_gives_out_what_became_free_by_itself(join: Join) -> None:
     assert (await asyncio.wait_for(member.slots.acquire(), 5)).row_id == waits.id
 
 
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_beat_while_it_is_taken_for_dead(join: Join, busy: bool) -> None:
+    """Who is removed by another in the very moment in which it wakes learns that, and believes itself in no fleet."""
+    member = await join(plan=1, options=Fleet(beat=60, lease=600))
+    former = member.me
+    if busy:  # else a beat needs no lock
+        await member.wish("doubted")
+        sql(member.url, "UPDATE finevoice.effects SET state = 'submitted', task_id = 't', session = NULL")
+    async with await psycopg.AsyncConnection.connect(member.url) as other:
+        await other.execute("SELECT finevoice.lock(%s)", (member.account,))
+        await other.execute("DELETE FROM finevoice.sessions WHERE id = %s", (former,))
+        beat = asyncio.ensure_future(member._sweep())
+        await until(lambda: sql(member.url, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        await other.commit()
+    await asyncio.wait_for(beat, 5)
+    assert member.me != former
+    assert (await member.fleet()).sessions == 1
+    assert [row.task_id for row in member.followed] == ["t"] * busy
+
+
 async def test_a_long_line_is_read_seldom(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     """The longer a look at the line takes, the longer until the next: all sessions read all of it."""
     monkeypatch.setattr(journal, "REST", 1e9)

@@ -307,7 +307,8 @@ class PostgresJournal(FleetWriter):
         )
         for row_id, state, claim, is_mine, is_free, has_place in found:
             if row_id in waiting:
-                if claim != self._claims.get(row_id) or EffectState(state) not in TO_SEND:
+                known = self._claims.get(row_id) or self._doubted.get(row_id)
+                if claim != known or EffectState(state) not in TO_SEND or not (is_mine or is_free):
                     self.slots.lost(row_id)
                 elif is_mine and has_place:
                     self.slots.given(row_id)

@@ -107,9 +107,13 @@ class FleetWriter(FleetReader):
         mine, starts = secrets.randbits(63), [state.value for state in TO_SEND]
 
         def taken(found: list[tuple[Any, ...]]) -> bool:
-            if found[0][0]:
+            its = found[0][0]
+            if its == mine:
                 self._claims[row_id] = mine
-            return bool(found[0][0])
+            elif its is not None:  # of the POST before, of which this session can tell nothing
+                self._claims.pop(row_id, None)
+                self._doubted[row_id] = its
+            return its is not None
 
         def after(is_taken: bool) -> None:  # noqa: FBT001 - the result of the call
             if is_taken:
@@ -132,6 +136,7 @@ class FleetWriter(FleetReader):
         def after(is_free: bool) -> None:  # noqa: FBT001 - the result of the call
             if is_free and self._claims.get(row_id) == claim:
                 self._claims.pop(row_id, None)
+                self._doubted.pop(row_id, None)
 
         return self._put(
             "SELECT finevoice.let_go(%s, %s, %s)",
@@ -206,11 +211,30 @@ class FleetWriter(FleetReader):
             return self._failed(_no_such_row(row_id, move, task_id))
         if move in SPENDS:
             return self._send(row_id, move)
+        claim = self._claims.get(row_id)
+        return self._move(row_id, move, claim, task_id=task_id, urls=urls, path=path, sha256=sha256, error=error)
+
+    def withdraw(self, row_id: int, error: str) -> asyncio.Future[bool]:
+        """Refuse a row that waits to be sent, whoever acts for it; a claim that this session had does not matter."""
+        return self._move(row_id, Move.REFUSE, None, error=error)
+
+    def _move(
+        self,
+        row_id: int,
+        move: Move,
+        claim: int | None,
+        *,
+        task_id: str | None = None,
+        urls: tuple[str, ...] | None = None,
+        path: str | None = None,
+        sha256: str | None = None,
+        error: str | None = None,
+    ) -> asyncio.Future[bool]:
         starts, goal = MOVES[move]
         if goal is EffectState.SUBMITTED and not task_id:
             words = f"Row {row_id} of the journal cannot become submitted without a task id."
             return self._failed(JournalError(words))
-        claim, falls = self._claims.get(row_id), FALLS_BACK.get(move, frozenset())
+        falls = FALLS_BACK.get(move, frozenset())
         if claim is not None and move in _OF_POST:
             starts |= {EffectState.UNKNOWN}
             falls = falls and falls | {EffectState.UNKNOWN}

@@ -100,7 +100,7 @@ class SharedBookkeeper(Bookkeeper):
             JournalError: It could not be written.
         """
         words = f"{WITHDRAWN} Nothing was sent and nothing paid."
-        return await self._asked(self._moved(row_id, Move.REFUSE, error=words))
+        return await self._asked(journalled(called(self._shared.withdraw, row_id, words)))
 
     async def left_behind(self) -> AsyncIterator[JournalRow]:
         """Yield each row once that is not settled and that no other living session acts for."""

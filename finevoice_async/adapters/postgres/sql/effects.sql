@@ -75,23 +75,26 @@ BEGIN
 END $$;
 
 -- Act from now on for a row that is to be sent (again), unless somebody who lives does. `seen`: the claim as it was
--- when its caller decided; NULL: whatever it is.
+-- when its caller decided; NULL: whatever it is. What may be paid for keeps its claim until it is sent again: what is
+-- heard of the POST before is as true while it waits for that, and may spare it. Returned is the claim; NULL: not taken.
 CREATE OR REPLACE FUNCTION finevoice.take_effect(
-    a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bool LANGUAGE plpgsql AS $$
+    a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     own_line text;
+    its bigint;
 BEGIN
     PERFORM finevoice.lock(a);
     PERFORM finevoice.check_member(me);
     whose := coalesce(whose, (SELECT owner FROM finevoice.effects WHERE id = row_id));  -- as it was wished for
     own_line := coalesce('owner ' || whose, 'session ' || me);
-    UPDATE finevoice.effects SET session = me, claim = c, place = NULL,
+    UPDATE finevoice.effects SET session = me, claim = CASE state WHEN 'queued' THEN c ELSE claim END, place = NULL,
            owner = whose, line = own_line, turn = finevoice.next_turn(a, own_line)
      WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = coalesce(seen, claim)
-       AND (session IS NULL OR session = me OR NOT finevoice.lives(session));
-    IF NOT FOUND THEN RETURN EXISTS (SELECT FROM finevoice.effects WHERE claim = c AND session = me); END IF;
+       AND (session IS NULL OR session = me OR NOT finevoice.lives(session))
+    RETURNING claim INTO its;
+    IF NOT FOUND THEN RETURN (SELECT claim FROM finevoice.effects WHERE claim = c AND session = me); END IF;
     PERFORM finevoice.grant_places(a);
-    RETURN true;
+    RETURN its;
 END $$;
 
 -- A row, and whether another session that lives acts for it. One that runs, and that nobody asks for, is taken.
@@ -204,6 +207,8 @@ BEGIN
         IF again AND was.claim = coalesce(c, was.claim)
            AND (was.state = goal OR falls <> '{}' AND was.earlier IS NULL AND was.state IN ('failed', 'unknown', 'lost'))
            AND was.task_id IS NOT DISTINCT FROM coalesce(tid, was.task_id) THEN RETURN true; END IF;
+        -- Somebody has named its task meanwhile, or others have followed it to its end.
+        IF goal = 'submitted' AND was.claim = c AND was.task_id = tid THEN RETURN true; END IF;
         IF goal = 'submitted' AND 'sending' = ANY(starts) AND was.task_id IS DISTINCT FROM tid
            AND position(chr(10) || tid || chr(10) IN chr(10) || was.past_task_ids) = 0 THEN
             -- Of a POST that the user gave up: paid for, so it is kept.

@@ -46,10 +46,12 @@ BEGIN
                            AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)
                 AND finevoice.taken(a) < finevoice.plan(a)) THEN  -- as when the hold of what is unknown is over
         UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
+        IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;  -- taken for dead meanwhile: nobody may be sure
         RETURN;
     END IF;
     PERFORM finevoice.lock(a);
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
+    IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
     DELETE FROM finevoice.strangers WHERE session = ANY(gone);
     -- Half a lease after its beat a session sends nothing by itself: a slot is of no use to it. It waits on, though.
