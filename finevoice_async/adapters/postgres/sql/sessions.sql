@@ -39,7 +39,7 @@ BEGIN
     PERFORM finevoice.check_member(me);
     SELECT array_agg(id), array_agg(id) FILTER (WHERE beat < clock_timestamp() - lease) INTO quiet, late
       FROM finevoice.sessions WHERE account = a AND beat < clock_timestamp() - lease / 2 AND id <> me;
-    SELECT array_agg(id) || late INTO gone FROM finevoice.lost(a) AS id;  -- NULL only if both are
+    SELECT array_agg(id) INTO gone FROM finevoice.lost(a) AS id;
     IF quiet IS NULL AND gone IS NULL  -- mostly nothing to do: no lock
        AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a AND state = 'submitted' AND session IS NULL)
        AND NOT (EXISTS (SELECT FROM finevoice.effects WHERE account = a
@@ -50,7 +50,10 @@ BEGIN
     END IF;
     PERFORM finevoice.lock(a);
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
-    DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
+    WITH dead AS (  -- who has given a sign of life since is none of them
+        DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease RETURNING id
+    )
+    SELECT array_agg(id) || gone INTO gone FROM dead;
     DELETE FROM finevoice.strangers WHERE session = ANY(gone);
     -- Half a lease after its beat a session sends nothing by itself: a slot is of no use to it. It waits on, though.
     UPDATE finevoice.effects SET place = NULL
