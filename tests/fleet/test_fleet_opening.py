@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psycopg
 import pytest
 from conftest import open_sockets
 from databases import Databases, Server
@@ -66,6 +67,7 @@ async def test_a_database_that_is_down(crashable: str, server: Server) -> None:
     with pytest.raises(JournalError, match=r"cannot be opened: .*refused") as caught:
         await member.open()
     assert time.monotonic() - began < 3.0
+    assert isinstance(caught.value.__cause__, psycopg.OperationalError)
     assert "hunter2" not in str(caught.value) + repr(caught.value.__cause__)
     await asyncio.to_thread(server.start)
     await member.open()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from fleets import KEY, Join, Member, sql
 from journals import FAILED, QUEUED, RAIN, REFUSED, SAVED, SENDING, row_in
@@ -112,3 +113,37 @@ async def test_two_keys(join: Join) -> None:
     assert await one.prune(tomorrow()) == 1
     assert await other.row(row_id=theirs) is not None
     assert len(await other.sent_since(LONG_AGO)) == 1
+
+
+async def test_days_are_those_of_utc(url: str) -> None:
+    """Where the database counts its days elsewhere, what left late on a day of UTC is not missed."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    left, since = midnight - timedelta(minutes=30), midnight - timedelta(hours=1)  # both are of the next day there
+    budget = Budget(effects=1, per=datetime.now(UTC) - since)
+    there = f"{url}?options=-c%20TimeZone%3DPacific/Kiritimati"
+    spender = PostgresJournal(there, KEY, 5, LoopClock(), Fleet(), budget)
+    await spender.open()
+    try:
+        statement = "INSERT INTO finevoice.past_posts (account, day, at) VALUES (%s, %s, %s)"
+        sql(url, statement, spender.account, left.date(), [left])
+        assert await spender.sent_since(since) == [left]
+        assert (await spender.begin(RAIN, key="a", state=SENDING)).row.state is QUEUED
+        statement = "INSERT INTO finevoice.posts (claim, account, at) VALUES (1, %s, %s)"
+        sql(url, statement, spender.account, left + timedelta(minutes=1))
+        await spender.prune(tomorrow())
+        assert sql(url, "SELECT day, cardinality(at) FROM finevoice.past_posts") == [(left.date(), 2)]
+    finally:
+        await spender.aclose()
+
+
+async def test_who_counts_sees_all(join: Join, url: str) -> None:
+    """What is moved from one table to the other is missed by nobody who counts: both have the account locked."""
+    member = await join()
+    async with await psycopg.AsyncConnection.connect(url) as other:
+        await other.execute("SELECT finevoice.lock(%s)", (member.account,))
+        statement = "SELECT finevoice.prune_posts(%s, now(), '-infinity', 10)"
+        with (
+            psycopg.connect(url, options="-c lock_timeout=20ms") as pruning,
+            pytest.raises(psycopg.errors.LockNotAvailable),
+        ):
+            pruning.execute(statement, (member.account,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from functools import partial
 
 import psycopg
@@ -89,7 +90,8 @@ async def test_a_server_that_is_not_there(url: str) -> None:
     for attempt in (Member(url).open, partial(schema.init, url)):
         with pytest.raises(JournalError) as caught:
             await attempt()
-        assert "hunter2" not in str(caught.value) + repr(caught.value) + repr(Member(url))
+        told = "".join(traceback.format_exception(caught.value))  # its causes, too
+        assert "hunter2" not in told + repr(caught.value) + repr(Member(url))
 
 
 async def test_rights_that_are_missing(join: Join, url: str) -> None:

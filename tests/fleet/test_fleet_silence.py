@@ -7,16 +7,20 @@ import asyncio
 import psycopg
 import pytest
 from fleets import Join, sql, until
-from journals import QUEUED, SENDING, SUBMITTED
+from journals import LOST, QUEUED, SENDING, SUBMITTED, UNKNOWN, row_in
 
 from finevoice_async.adapters.postgres import journal
 from finevoice_async.config import Fleet
-from finevoice_async.core.ledger import Move
+from finevoice_async.core.ledger import EffectState, Move
 
 pytestmark = pytest.mark.real_time
 
 PATIENT = Fleet(beat=0.05, lease=60, hold=60)
 """Nobody is taken for dead while a test runs."""
+
+WAITS_FOR_A_LOCK = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 def be_silent(url: str, session: int | None, part: float) -> None:
@@ -126,3 +130,51 @@ async def test_a_short_line_is_read_at_each_beat(join: Join) -> None:
     await member.submitted()
     rows = [await member.wish(f"{number}") for number in range(3)]
     await until(lambda: [member.slots.position(row.id) for row in rows] == [1, 2, 3])
+
+
+@pytest.mark.parametrize("state", [UNKNOWN, LOST])
+async def test_what_may_be_paid_for_gives_way_too(join: Join, state: EffectState) -> None:
+    """A slot that a silent session has for what it was to send again goes to others, as that of what is new."""
+    a, b = await join(plan=1, options=PATIENT), await join(plan=1, options=PATIENT)
+    doubted = await row_in(a, state)
+    assert await a.take(doubted)
+    sql(a.url, "UPDATE finevoice.effects SET place = 'infinity' WHERE id = %s", doubted)  # however long the hold is
+    theirs = await b.wish("theirs")
+    assert theirs.state is QUEUED
+    await a.go_silent()
+    be_silent(a.url, a.me, 0.6)
+    assert (await asyncio.wait_for(b.slots.acquire(), 5)).row_id == theirs.id
+    assert await b.state(doubted) is state
+
+
+async def test_a_whole_lease_of_silence(join: Join) -> None:
+    """Its connection is there and it says nothing: the slots of its tasks without rows are free, too."""
+    a, b = await join(plan=1, options=PATIENT), await join(plan=1, options=PATIENT)
+    await a.occupy("stranger")
+    await a.go_silent()
+    theirs = await b.wish("theirs")
+    be_silent(a.url, a.me, 0.6)
+    await b._sweep()
+    assert (await b.fleet()).taken == 1, "it may run, and its session is there"
+    be_silent(a.url, a.me, 1.1)
+    assert (await asyncio.wait_for(b.slots.acquire(), 5)).row_id == theirs.id
+    assert sql(a.url, "SELECT count(*) FROM finevoice.strangers") == [(0,)]
+
+
+async def test_who_wakes_while_others_clean_up(join: Join) -> None:
+    """A sign of life that comes while a sweep waits for its turn counts: nothing of that session is anybody's."""
+    a, b = await join(plan=3, options=PATIENT), await join(plan=3, options=PATIENT)
+    air, held = await a.wish("air"), await a.wish("held")
+    assert await a.move(held.id, Move.HOLD)
+    await a.occupy("stranger")
+    await a.go_silent()
+    async with await psycopg.AsyncConnection.connect(a.url) as other:
+        await other.execute("SELECT finevoice.lock(%s)", (a.account,))
+        be_silent(a.url, a.me, 1.1)
+        await until(lambda: sql(a.url, WAITS_FOR_A_LOCK) == [(1,)])
+        be_silent(a.url, a.me, 0.0)
+    await b._sweep()
+    assert (await b.fleet()).sessions == 2
+    assert await b.state(air.id) is SENDING
+    assert sql(a.url, "SELECT session FROM finevoice.effects WHERE id = %s", held.id) == [(a.me,)]
+    assert sql(a.url, "SELECT session FROM finevoice.strangers") == [(a.me,)]

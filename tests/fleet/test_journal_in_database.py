@@ -14,9 +14,10 @@ from fleets import Join, Member, sql
 from journals import DONE, FAILED, LOST, QUEUED, SAVED, UNKNOWN, row_in
 from typer.testing import CliRunner
 
-from finevoice_async import EffectState
+from finevoice_async import EffectState, Fleet
 from finevoice_async.cli import exits
 from finevoice_async.cli.app import app
+from finevoice_async.cli.kept import settling
 from finevoice_async.core.ledger import Move
 
 pytestmark = pytest.mark.real_time
@@ -146,7 +147,6 @@ async def test_a_row_of_a_session_that_runs(service: Served, url: str, join: Joi
     told = await asyncio.to_thread(run, "journal", url, "--discard", str(waits.id), code=exits.WRONG_USE)
     assert "by a session that runs" in told.stderr
     assert await member.state(waits.id) is QUEUED
-    assert (await member.fleet()).plan == 1  # nor is its plan another one's
 
 
 def test_a_report(service: Served, url: str) -> None:
@@ -197,3 +197,13 @@ def test_no_key(service: Served, url: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert "FINEVOICE_API_KEY" in run(*arguments, code=exits.WRONG_USE).stderr
     result = run("generate", "x", "--emulator", "--journal", url, code=exits.WRONG_USE)
     assert "--emulator" in result.stderr
+
+
+async def test_who_settles_takes_no_part(service: Served, url: str, join: Join) -> None:
+    """While it does, the plan is that of the sessions which send, and what others left is theirs to follow."""
+    member, left = await join(key=API_KEY, plan=3, options=Fleet(adopt=False)), await join(key=API_KEY, plan=3)
+    await left.submitted()
+    await left.aclose()
+    async with settling(url):
+        assert (await member.fleet()).plan == 3
+        assert sql(url, "SELECT session FROM finevoice.effects") == [(None,)]

@@ -39,7 +39,7 @@ BEGIN
     PERFORM finevoice.check_member(me);
     SELECT array_agg(id), array_agg(id) FILTER (WHERE beat < clock_timestamp() - lease) INTO quiet, late
       FROM finevoice.sessions WHERE account = a AND beat < clock_timestamp() - lease / 2 AND id <> me;
-    SELECT array_agg(id) || late INTO gone FROM finevoice.lost(a) AS id;  -- NULL only if both are
+    SELECT array_agg(id) INTO gone FROM finevoice.lost(a) AS id;
     IF quiet IS NULL AND gone IS NULL  -- mostly nothing to do: no lock
        AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a AND state = 'submitted' AND session IS NULL)
        AND NOT (EXISTS (SELECT FROM finevoice.effects WHERE account = a
@@ -52,8 +52,12 @@ BEGIN
     PERFORM finevoice.lock(a);
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
     IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;
+    -- Who has given a sign of life since stays, with all its rows and slots.
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
-    DELETE FROM finevoice.strangers WHERE session = ANY(gone);
+    SELECT array_agg(id) INTO quiet FROM finevoice.sessions
+     WHERE id = ANY(quiet) AND beat < clock_timestamp() - lease / 2;
+    DELETE FROM finevoice.strangers t WHERE account = a
+       AND (session = ANY(gone) OR NOT EXISTS (SELECT FROM finevoice.sessions s WHERE s.id = t.session));
     -- Half a lease after its beat a session sends nothing by itself: a slot is of no use to it. It waits on, though.
     UPDATE finevoice.effects SET place = NULL
      WHERE account = a AND session = ANY(quiet) AND state IN ('queued', 'unknown', 'lost') AND place IS NOT NULL;
