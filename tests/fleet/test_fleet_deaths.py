@@ -86,6 +86,42 @@ async def test_who_is_paused_and_wakes(join: Join) -> None:
     assert (await b.fleet()).sessions == 2
 
 
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_beat_that_comes_too_late(join: Join, is_alone: bool) -> None:
+    """Who is taken for dead while it says that it lives is not sure of itself: it comes back as another session."""
+    a = await join()
+    if not is_alone:  # with somebody to clean up after, the beat waits for the account
+        await (await join()).die()
+    await a.go_silent()
+    former = a.me
+    with psycopg.connect(a.url) as other:
+        other.execute("SELECT finevoice.lock(%s)", (a.account,))
+        other.execute("DELETE FROM finevoice.sessions WHERE id = %s", (former,))
+        beat = asyncio.create_task(a._sweep())
+        await until(lambda: sql(a.url, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    await asyncio.wait_for(beat, 5)
+    assert a.me != former
+    assert sql(a.url, "SELECT FROM finevoice.sessions WHERE id = %s", a.me)
+
+
+async def test_a_beat_that_comes_just_in_time(join: Join) -> None:
+    """Who says that it lives before it is taken for dead keeps its rows, though others had begun to clean up."""
+    a, b = await join(plan=1), await join(plan=1)
+    runs, waits = await a.submitted(), await a.wish()
+    a.occupy("stranger")
+    await a.go_silent()
+    await b.go_silent()
+    sql(a.url, "UPDATE finevoice.sessions SET beat = beat - interval '1 hour' WHERE id = %s", a.me)
+    with psycopg.connect(a.url) as other:
+        other.execute("SELECT finevoice.lock(%s)", (a.account,))
+        beat = asyncio.create_task(b._sweep())
+        await until(lambda: sql(a.url, "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        other.execute("UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = %s", (a.me,))
+    await asyncio.wait_for(beat, 5)
+    assert sql(a.url, "SELECT id, session FROM finevoice.effects ORDER BY id") == [(runs.id, a.me), (waits.id, a.me)]
+    assert ((await b.fleet()).taken, b.followed) == (2, [])
+
+
 async def test_who_waited_when_it_was_taken_for_dead(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
     """Back in the fleet it waits on for what nobody else has taken, and hears of what somebody has."""
     monkeypatch.setattr("finevoice_async.adapters.postgres.journal.LOOK", 0.1)

@@ -318,3 +318,37 @@ def test_the_options_are_checked() -> None:
     with pytest.raises(ConfigurationError, match="more than twice the beat"):
         Fleet(beat=5, lease=10)
     assert QUICK.adopt
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+@pytest.mark.parametrize("move", [Move.ADOPT, Move.DISCARD])
+async def test_who_knows_an_old_claim_may_settle_the_row(join: Join, move: Move, is_told: bool) -> None:
+    """What a caller decides of a row goes by how the row is, not by the POST that this session once made of it."""
+    a, b = await join(), await join()
+    row = await a.wish("k")
+    await a.go_silent()
+    await until(lambda: b.row_ids(UNKNOWN), within=5)
+    assert await b.take(row.id)
+    assert await b.let_go(row.id)
+    if is_told:
+        assert not await a.move(row.id, Move.ACCEPT, task_id="first")
+    assert await a.state(row.id) is UNKNOWN
+    assert await a.move(row.id, move, task_id="first" if move is Move.ADOPT else None)
+    if move is Move.ADOPT:
+        assert await a.move(row.id, Move.FINISH, task_id="first", urls=URLS)
+
+
+async def test_who_knows_an_old_claim_may_save_what_another_made(join: Join) -> None:
+    """A row that was taken from a session while it was silent, and was made elsewhere, is saved by it all the same."""
+    a, b = await join(plan=1), await join(plan=1)
+    first = await b.submitted()
+    row = await a.wish("k")
+    await a.go_silent()
+    await until(lambda: sql(a.url, "SELECT FROM finevoice.effects WHERE key = 'k' AND session IS NULL"))
+    assert await b.move(first.id, Move.FINISH, task_id=first.task_id)
+    assert await b.take(row.id)
+    await b.slots.acquire()
+    assert await b.move(row.id, Move.SEND)
+    assert await b.move(row.id, Move.ACCEPT, task_id="t")
+    assert await b.move(row.id, Move.FINISH, task_id="t", urls=URLS)
+    assert await a.move(row.id, Move.SAVE, path="/p")

@@ -211,7 +211,8 @@ class FleetWriter(FleetReader):
             return self._failed(_no_such_row(row_id, move, task_id))
         if move in SPENDS:
             return self._send(row_id, move)
-        claim = self._claims.get(row_id)
+        # What a caller decides, and what a task tells of itself, is not about this session's POST, which may be old.
+        claim = self._claims.get(row_id) if move in _OF_POST or move is Move.DOUBT else None
         return self._move(row_id, move, claim, task_id=task_id, urls=urls, path=path, sha256=sha256, error=error)
 
     def withdraw(self, row_id: int, error: str) -> asyncio.Future[bool]:
@@ -264,16 +265,20 @@ class FleetWriter(FleetReader):
                 *(self.account, turn.me, row_id, claim, *values, turn.again),
                 *(*spelled, self._options.hold),
             ),
-            partial(self._moved, row_id, move, task_id),
+            partial(self._moved, row_id, move, task_id, claim),
             what=f"row {row_id} as {goal.value}",
             task_id=task_id,
             failed=partial(_taken, row_id, task_id),
         )
 
-    def _moved(self, row_id: int, move: Move, task_id: str | None, found: list[tuple[Any, ...]]) -> bool:
+    def _moved(
+        self, row_id: int, move: Move, task_id: str | None, claim: int | None, found: list[tuple[Any, ...]]
+    ) -> bool:
         ((made,),) = found
         if made is None:
             raise _no_such_row(row_id, move, task_id)
+        if not made and claim is not None and self._claims.get(row_id) == claim:
+            del self._claims[row_id]  # of a POST whose row has gone on without it: all is said of it
         return bool(made)
 
     def _send(self, row_id: int, move: Move) -> asyncio.Future[bool]:
