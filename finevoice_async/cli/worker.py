@@ -80,6 +80,7 @@ async def work(job: WorkerJob) -> int:
                 try:
                     await stopping.run(worker.run(stopping.asked))
                 except asyncio.CancelledError:
+                    view.running = len(session.tasks)
                     await session.aclose(timeout=_CLOSE)
                     raise
     except asyncio.CancelledError:
@@ -102,6 +103,7 @@ class _View:
         self._failed = 0
         self._perhaps_paid = 0
         self.given_back = 0
+        self.running = 0  # tasks that run on without it
 
     def hear(self, update: JobUpdate) -> None:
         """Show what became of a job."""
@@ -159,6 +161,7 @@ class _View:
                     "failed": self._failed,
                     "perhaps_paid": self._perhaps_paid,
                     "given_back": self.given_back,
+                    "running": self.running,
                     "stopped_by": None if error is None else type(error).__name__,
                     "message": None if error is None else _words(error),
                 }
@@ -175,6 +178,9 @@ class _View:
         if not self._quiet:
             words = ", ".join(f"{number} {what}" for number, what in counts if number) or "no job was taken"
             say(f"{words[:1].upper()}{words[1:]}.")
+        if self.running:
+            runs = "1 task is paid for and runs" if self.running == 1 else f"{self.running} tasks are paid for and run"
+            say(f"{runs} on. Whoever takes the jobs next fetches what comes of it.")
 
 
 def _words(error: BaseException) -> str:

@@ -163,8 +163,9 @@ async def test_told_twice(service: Served, queue_url: str, programs: Programs) -
     wait_until(lambda: sum(status == "todo" for _, status, _ in jobs(queue_url)) == 1)  # the one that waited
     assert process.poll() is None
     began = time.monotonic()
-    told, _ = end(process, signal.SIGTERM)
+    told, said = end(process, signal.SIGTERM)
     assert (process.returncode, told) == (TERMINATED, "")
+    assert "2 tasks are paid for and run on" in said
     assert time.monotonic() - began < 10
     assert {status for _, status, _ in jobs(queue_url)} == {"todo"}
     states = sql(queue_url, "SELECT state, place IS NOT NULL FROM finevoice.effects WHERE task_id IS NOT NULL")
