@@ -103,9 +103,9 @@ async def test_nothing_is_sent_without_slot_owner_and_claim(join: Join) -> None:
     assert not await a.move(row.id, Move.SEND)  # no slot
     assert not await b.move(row.id, Move.SEND)  # not its row
     await a.go_silent()
-    await until(lambda: b.row_ids(UNKNOWN), within=5)
+    await until(lambda: b.row_ids(UNKNOWN))
     assert await b.take(row.id)
-    await until(lambda: b.slots.try_acquire(), within=5)
+    await until(lambda: b.slots.try_acquire())
     assert await b.move(row.id, Move.SEND)
     assert not await a.move(row.id, Move.SEND)  # not its row any more
     assert await b.state(running.id) is UNKNOWN
@@ -116,7 +116,7 @@ async def test_a_fact_is_taken_from_whoever_was_taken_for_dead(join: Join) -> No
     a, b = await join(), await join()
     accepted, refused = await a.wish("accepted"), await a.wish("refused")
     await a.go_silent()
-    await until(lambda: b.row_ids(UNKNOWN), within=5)
+    await until(lambda: b.row_ids(UNKNOWN))
     assert await a.move(accepted.id, Move.ACCEPT, task_id="t")
     assert await a.move(refused.id, Move.REFUSE, error="no credits")
     assert (await b.get(accepted.id)).task_id == "t"
@@ -130,7 +130,7 @@ async def test_a_fact_of_an_earlier_claim_moves_nothing(join: Join) -> None:
     a, b = await join(), await join()
     row = await a.wish("k")
     await a.go_silent()
-    await until(lambda: b.row_ids(UNKNOWN), within=5)
+    await until(lambda: b.row_ids(UNKNOWN))
     assert await b.take(row.id)
     await until(lambda: b.slots.try_acquire())
     assert await b.move(row.id, Move.RESEND)
@@ -295,7 +295,7 @@ async def test_a_429_slows_the_whole_fleet_down(join: Join) -> None:
     assert (await b.fleet()).plan == 2
     await a.move(rows[0].id, Move.FAIL, task_id=rows[0].task_id)
     assert (await b.wish()).state is QUEUED
-    await until(lambda: b.slots.try_acquire(), within=5)
+    await until(lambda: b.slots.try_acquire())
     assert (await b.fleet()).plan == 3
     assert await a.state(rows[0].id) is FAILED
 
@@ -327,7 +327,7 @@ async def test_who_knows_an_old_claim_may_settle_the_row(join: Join, move: Move,
     a, b = await join(), await join()
     row = await a.wish("k")
     await a.go_silent()
-    await until(lambda: b.row_ids(UNKNOWN), within=5)
+    await until(lambda: b.row_ids(UNKNOWN))
     assert await b.take(row.id)
     assert await b.let_go(row.id)
     if is_told:

@@ -49,6 +49,7 @@ async def test_jobs_become_files(service: EmulatedService, queue_url: str, tmp_p
 
 async def test_two_workers_share_queue_and_plan(service: EmulatedService, queue_url: str, tmp_path: Path) -> None:
     """Together they keep the plan full and never overdraw it; a key that was queued twice is one effect."""
+    service.service_time = 0.5  # two meet also on a machine that is busy
     keys = [f"k{number}" for number in range(12)]
     await fill(queue_url, *keys, *keys)
     async with (
