@@ -76,7 +76,7 @@ async def at_work(
     updates: list[JobUpdate] = []
     stop = asyncio.Event()
     async with service.session(**chosen) as session:
-        worker = Worker(url, session, folder, concurrency=concurrency, told=updates.append, fleet=QUICK)
+        worker = Worker(url, session, folder, concurrency=concurrency, told=updates.append, fleet=chosen["fleet"])
         work = asyncio.create_task(worker.run(stop))
         try:
             yield Shift(worker, session, stop, work, updates)
