@@ -329,7 +329,9 @@ async def test_who_knows_an_old_claim_may_settle_the_row(join: Join, move: Move,
     await a.go_silent()
     await until(lambda: b.row_ids(UNKNOWN))
     assert await b.take(row.id)
-    assert await b.let_go(row.id)
+    await b.slots.acquire()
+    assert await b.move(row.id, Move.RESEND)
+    assert await b.move(row.id, Move.DOUBT)
     if is_told:
         assert not await a.move(row.id, Move.ACCEPT, task_id="first")
     assert await a.state(row.id) is UNKNOWN

@@ -271,9 +271,7 @@ class FleetWriter(FleetReader):
             failed=partial(_taken, row_id, task_id),
         )
 
-    def _moved(
-        self, row_id: int, move: Move, task_id: str | None, claim: int | None, found: list[tuple[Any, ...]]
-    ) -> bool:
+    def _moved(self, row_id: int, move: Move, task_id: str | None, claim: int | None, found: list[Any]) -> bool:
         ((made,),) = found
         if made is None:
             raise _no_such_row(row_id, move, task_id)
