@@ -12,8 +12,9 @@ that is not `again`. An effect that another session wished for, and this one att
 effect that another one submits and asks for, there are `Queued` and the last word only; where it was attached, that
 alone.
 
-No event holds a key of the service's, or a link. What was asked for is in `request`, whose `repr` is safe to log; its
-`prompt` is what your users typed.
+No event holds a key of the service's, or a link to a result. What was asked for is in `request`: its `repr` is one line
+and has no key and no link to a result, but it shows the prompt, which is what your users typed, and a source's address
+without password and query.
 
 An effect has at least four of them, so there is little in each, and this library makes them with `thawed`.
 """

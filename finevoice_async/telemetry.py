@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -26,7 +26,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
-from finevoice_async.errors import FineVoiceError
+from finevoice_async.core.text import shorten
+from finevoice_async.errors import ConfigurationError, FineVoiceError
 from finevoice_async.events import (
     Braked,
     Ended,
@@ -41,15 +42,21 @@ from finevoice_async.events import (
     Unknown,
 )
 
-HELD_FOR = 60.0
-"""Seconds that the span of an effect that has ended waits for its result to be saved. Later, or if it is only read, the
-span ends when the effect did."""
+HELD_FOR: Final = 60.0
+"""Seconds that the span of an effect that was made waits for its result to be saved. The first event after that ends
+the span, as of when the effect was made: one that is only read, streamed or linked to is never saved."""
+
+MOST_HELD: Final = 1000
+"""Spans that wait so, at most: of more the oldest is ended."""
 
 OPERATION: Final = "generate_content"
 ALWAYS: Final = {"gen_ai.operation.name": OPERATION, "gen_ai.provider.name": "finevoice"}
 
-_DURATIONS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-"""Seconds: the buckets that the conventions give."""
+DURATIONS: Final = (1, 2, 5, 10, 20, 40, 80, 160, 320, 640)
+"""Seconds: bounds of the buckets for effects. Those of the conventions, 0.01 to 81.92, are made for text."""
+
+MOMENTS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Seconds: bounds of the buckets for lags and downloads."""
 
 _NANO: Final = 1_000_000_000
 
@@ -63,6 +70,7 @@ class _Story:
         began: When that began, in seconds of the session's clock.
         epoch: The same in nanoseconds of the world's.
         waits: It has not been accepted yet.
+        submitted: This session has submitted it.
         ended: When its task ended with a result, in seconds of the session's clock; None before.
     """
 
@@ -70,6 +78,7 @@ class _Story:
     began: float
     epoch: int
     waits: bool
+    submitted: bool = False
     ended: float | None = None
 
     def nanoseconds(self, at: float) -> int:
@@ -81,12 +90,20 @@ class OpenTelemetryObserver:
     """One span an effect, from wished to saved, and metrics. Sessions may share it.
 
     The span's parent is whatever is current where the effect is wished for; where an earlier session has wished for it,
-    there is none. A submission and a download are its child spans, polls its events. An effect that several ask for
-    with one key has one span, of the first.
+    there is none. A submission and a download are its child spans, `finevoice.submit` and `finevoice.download`; polls,
+    429s and lost answers are its events. An effect that several ask for with one key has one span, of the first.
+
+    A span ends when its effect is saved or acknowledged, at the latest a minute after it was made; call
+    `observer.close()` before the providers are shut down. (The first event after that minute ends it. No more than
+    1,000 wait so.)
+
+    What fails has the error's message, which is for the operator, as its status, and the error as an event; it may
+    quote the service's answer.
 
     Metrics: `finevoice.effects.queued` and `finevoice.effects.in_flight`; `finevoice.submissions` by
     `finevoice.outcome` (accepted, refused, unknown, throttled); `finevoice.effect.lag`, the seconds by which ends are
-    noticed late at most; `finevoice.download.duration`; `gen_ai.client.inference.duration` from submission to end.
+    noticed late at most; `finevoice.download.duration`; `gen_ai.client.inference.duration` from submission to end, only
+    in the session that has submitted it.
 
     An `error.type` is the name of this library's error.
     """
@@ -104,7 +121,12 @@ class OpenTelemetryObserver:
             tracer_provider: Makes the spans; left out, the global one.
             meter_provider: Takes the metrics; left out, the global one.
             prompts: Put what was asked for into the spans: that is what your users typed.
+
+        Raises:
+            ConfigurationError: A provider is none.
         """
+        _check("tracer_provider", tracer_provider, trace.TracerProvider)
+        _check("meter_provider", meter_provider, metrics.MeterProvider)
         name, number = "finevoice_async", _version()
         self._tracer = trace.get_tracer(name, number, tracer_provider)
         meter = metrics.get_meter(name, number, meter_provider)
@@ -113,12 +135,12 @@ class OpenTelemetryObserver:
         self._flying = meter.create_up_down_counter("finevoice.effects.in_flight", "{effect}", "Tasks not ended yet")
         self._outcomes = meter.create_counter("finevoice.submissions", "{submission}", "What came of submissions")
 
-        def seconds(of: str, what: str) -> metrics.Histogram:
-            return meter.create_histogram(of, "s", what, explicit_bucket_boundaries_advisory=_DURATIONS)
+        def seconds(of: str, what: str, bounds: Sequence[float]) -> metrics.Histogram:
+            return meter.create_histogram(of, "s", what, explicit_bucket_boundaries_advisory=bounds)
 
-        self._lag = seconds("finevoice.effect.lag", "By how much the end of a task is noticed late, at most")
-        self._downloads = seconds("finevoice.download.duration", "How long saved results took to fetch")
-        self._durations = seconds("gen_ai.client.inference.duration", "From submission to the end of the task")
+        self._lag = seconds("finevoice.effect.lag", "By how much the end of a task is noticed late, at most", MOMENTS)
+        self._downloads = seconds("finevoice.download.duration", "How long saved results took to fetch", MOMENTS)
+        self._durations = seconds("gen_ai.client.inference.duration", "From submission to the end", DURATIONS)
         self._steps: Mapping[type[Event], Any] = {
             Queued: self._on_queued,
             Submitted: self._on_submitted,
@@ -148,18 +170,17 @@ class OpenTelemetryObserver:
 
     def on_event(self, event: SfxEvent) -> None:
         """Hear of a step."""
-        if isinstance(event, Braked):
-            return  # what waits shows in the metrics, and why in the log
         with self._lock:
-            self._steps[type(event)](event)
             if self._held:
                 self._let_go(event.at - HELD_FOR)
+            if not isinstance(event, Braked):  # what waits shows in the metrics, and why in the log
+                self._steps[type(event)](event)
 
     def _let_go(self, before: float) -> None:
-        """End the spans of those that ended before a time, and were not saved since."""
+        """End the spans of those that ended before a time and were not saved since, and of the oldest of too many."""
         while self._held:
             effect, story = next(iter(self._held.items()))
-            if story.ended is not None and story.ended > before:
+            if len(self._held) <= MOST_HELD and story.ended is not None and story.ended >= before:
                 return
             del self._held[effect]
             _end(story, story.ended)
@@ -197,7 +218,8 @@ class OpenTelemetryObserver:
         story = self._story(event)
         if event.task_id is not None:
             story.span.set_attribute("gen_ai.response.id", event.task_id)
-        self._child(story, "submit", event.at - event.seconds, event.at)
+        story.submitted = True
+        self._child(story, "finevoice.submit", event.at - event.seconds, event.at)
         self._outcomes.add(1, {**ALWAYS, "finevoice.outcome": "accepted"})
         if story.waits:
             story.waits = False
@@ -222,22 +244,26 @@ class OpenTelemetryObserver:
     def _on_last_word(self, event: Refused | Unknown) -> None:
         outcome = "refused" if isinstance(event, Refused) else "unknown"
         self._outcomes.add(1, {**ALWAYS, "finevoice.outcome": outcome})
-        if isinstance(event, Unknown) and event.again:
+        if isinstance(event, Unknown):
             story = self._story(event)
-            story.span.add_event("finevoice.unknown", timestamp=story.nanoseconds(event.at))
-        else:
+            about = {"error.type": type(event.error).__name__, "exception.message": str(event.error)}
+            story.span.add_event(
+                "finevoice.unknown", {**about, "finevoice.again": event.again}, story.nanoseconds(event.at)
+            )
+        if not (isinstance(event, Unknown) and event.again):
             _end(self._taken(event), event.at, event.error)
 
     def _on_ended(self, event: Ended) -> None:
         story = self._taken(event)
         kind = {} if event.error is None else {"error.type": type(event.error).__name__}
-        if event.seconds is not None:
+        if story.submitted and event.seconds is not None:  # in a fleet all that wait for it hear of its end
             self._durations.record(event.seconds, {**ALWAYS, **kind})
         if event.lag is not None:
             self._lag.record(event.lag, ALWAYS)
         if event.error is None and event.status.ended:
             story.ended = event.at
             self._held[event.effect] = story
+            self._let_go(event.at - HELD_FOR)
         else:
             _end(story, event.at, event.error)
 
@@ -254,7 +280,7 @@ class OpenTelemetryObserver:
         story = self._held.pop(event.effect, None)
         if story is not None:  # else it was saved before, or long after it had ended
             if event.seconds is not None:
-                self._child(story, "download", event.at - event.seconds, event.at, event.size)
+                self._child(story, "finevoice.download", event.at - event.seconds, event.at, event.size)
             _end(story, event.at)
 
     def _child(self, story: _Story, name: str, began: float, ended: float, size: int | None = None) -> None:
@@ -264,11 +290,21 @@ class OpenTelemetryObserver:
         self._tracer.start_span(name, context, SpanKind.CLIENT, about, start_time=start).end(story.nanoseconds(ended))
 
 
+def _check(name: str, provider: object, kind: type[object]) -> None:
+    if provider is not None and not isinstance(provider, kind):
+        wanted = f"an OpenTelemetry {kind.__name__}, or None for the global one"
+        raise ConfigurationError(f"{name} must be {wanted}; it is {shorten(provider)}.")
+
+
 def _end(story: _Story, at: float | None, error: FineVoiceError | None = None) -> None:
+    end = None if at is None else story.nanoseconds(at)
     if error is not None:
+        cause = error.__cause__
+        about = {} if cause is None else {"finevoice.cause": type(cause).__name__}
+        story.span.record_exception(error, about, end)
         story.span.set_attribute("error.type", type(error).__name__)
-        story.span.set_status(Status(StatusCode.ERROR, error.user_message))
-    story.span.end(None if at is None else story.nanoseconds(at))
+        story.span.set_status(Status(StatusCode.ERROR, str(error)))
+    story.span.end(end)
 
 
 def _end_all(held: dict[int, _Story]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from diaries import Diary
+from exported import Exported
 from fleet_sessions import Sessions
 from fleets import until
 
@@ -61,6 +62,16 @@ async def test_a_key_of_two_sessions(fleet: Sessions) -> None:
     assert (ended.task_id, ended.status, ended.error) == (effect.task_id, TaskStatus.COMPLETED, None)
     assert ended.seconds is not None
     assert ended.seconds > 0.1
+
+
+async def test_a_duration_is_recorded_once(fleet: Sessions) -> None:
+    """Of three sessions that ask for one key, or attach its task, the one that submits it records how long it took."""
+    exports = [Exported() for _ in range(3)]
+    first, second, third = [await fleet.open(observer=exported.observer) for exported in exports]
+    task = await first.submit("Door", key="k")
+    await asyncio.gather(task, second.generate("Door", key="k"), await third.attach(str(task.id)))
+    counts = [exported.points().get("gen_ai.client.inference.duration", []) for exported in exports]
+    assert [[point["count"] for point in points] for points in counts] == [[1], [], []]
 
 
 async def test_attached_in_another_session(fleet: Sessions) -> None:
