@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fleets import QUICK, Join, sql, until
+from fleet_lives.players import AheadClock, Player
+from fleets import KEY, QUICK, Join, sql, until
 from journals import DONE, FAILED, QUEUED, REFUSED, SENDING, SUBMITTED, UNKNOWN
 
 from finevoice_async.config import Fleet
@@ -354,3 +355,15 @@ async def test_who_knows_an_old_claim_may_save_what_another_made(join: Join) -> 
     assert await b.move(row.id, Move.ACCEPT, task_id="t")
     assert await b.move(row.id, Move.FINISH, task_id="t", urls=URLS)
     assert await a.move(row.id, Move.SAVE, path="/p")
+
+
+async def test_letting_go_when_the_answer_is_lost(url: str, no_leaks: object) -> None:
+    """Asked again, the store says that the row is nobody's, and the session knows no claim of it any more."""
+    player = Player(url, AheadClock(), plan=1, key=KEY, budget=None, adopts=True)
+    await player.start()
+    row = await player.wish("k", state=QUEUED)
+    player.line.lost = 1
+    assert await player.let_go(row.id)
+    assert player.claim_of(row.id) is None
+    assert not await player.let_go(row.id)
+    await player.aclose()

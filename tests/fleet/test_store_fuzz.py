@@ -70,6 +70,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.budget: Budget | None = None
         self.bystander: Player | None = None
         self.last: table.Table | None = None  # the tables after the last step
+        self.is_broken = False  # a step has begun and not come to its end
 
     def do(self, job: Any) -> Any:
         """Run something on the machine's own loop."""
@@ -113,6 +114,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def step(self, chosen: list[Deed], *, lost: int = 0, slowly: bool = False) -> list[Any]:
         """Let deeds be done, all at once, and check what came of them."""
+        self.is_broken = True
         before = self.seen()
         for deed in chosen:
             note(deed.words)
@@ -149,6 +151,7 @@ class StoreMachine(RuleBasedStateMachine):
                 expected(result)
             elif expected is not ...:
                 assert result is expected, f"{chosen[0].words}: {result}"
+        self.is_broken = False
         return results
 
     def check(self, before: table.Table, after: table.Table, **done: Any) -> None:
@@ -275,7 +278,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Let all that is old be cleaned up: then everything goes on by itself, and nothing is stuck."""
         try:
-            if self.players and self.bystander is not None:
+            if self.players and self.bystander is not None and not self.is_broken:
                 self.wind_up()
         finally:
             self.do(self.give_up())

@@ -109,7 +109,8 @@ class Money:
             self._consents.setdefault(event.row_id, set()).add(event.by)
 
     def _send(self, event: Sent) -> None:
-        assert event.claim not in self.posts, "two POSTs of one claim"
+        earlier = self.posts.get(event.claim)
+        assert earlier is None or earlier.fate == "refused", "two POSTs of one claim may be accepted"
         if event.by in self._consents.get(event.row_id, ()):
             self._consents.pop(event.row_id)
             self._cover(event.row_id)

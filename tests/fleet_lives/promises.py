@@ -130,7 +130,10 @@ def _check_slots(before: Table, after: Table, step: Step) -> None:
             elif row.state is not _S.UNKNOWN or row.session is not None:
                 given += 1
     if given and after.seats:
-        limit = max(after.limit(), before.limit()) if step.at_once else after.limit()
+        limit = after.limit()
+        if step.at_once:
+            late = any(seat.is_late for seat in before.seats.values())  # it may be removed, and come back
+            limit = max(limit, max(seat.plan for seat in before.seats.values()) if late else before.limit())
         assert after.taken() <= limit + taken_anyway, f"{after.taken()} of {limit} slots are taken"
     if step.swept and after.waiting():
         assert after.taken(before.now) >= after.limit(before.now), f"{after.waiting()[0]} waits, and a slot is free"

@@ -139,8 +139,12 @@ class FleetWriter(FleetReader):
                 self._doubted.pop(row_id, None)
 
         return self._put(
-            "SELECT finevoice.let_go(%s, %s, %s)",
-            lambda turn: (self.account, turn.me, row_id),
+            "SELECT finevoice.let_go(%s, %s, %s) OR %s AND EXISTS (SELECT FROM finevoice.effects "
+            "WHERE account = %s AND id = %s AND session IS NULL AND state = ANY(%s))",
+            lambda turn: (
+                *(self.account, turn.me, row_id, turn.again),
+                *(self.account, row_id, [state.value for state in TO_SEND]),
+            ),
             _truth,
             what=f"row {row_id} as nobody's",
             after=after,
