@@ -65,7 +65,7 @@ class Queue:
             url: Where it is: that of the sessions' journal. It needs `finevoice fleet init URL` once.
 
         Raises:
-            ConfigurationError: It is no PostgreSQL URL, or procrastinate is not installed.
+            ConfigurationError: It is no PostgreSQL URL, or cannot be read, or procrastinate is not installed.
         """
         self._url = check_url(url)
         from finevoice_async.adapters import job_queue

@@ -14,7 +14,7 @@ import procrastinate
 import psycopg
 from procrastinate import exceptions
 
-from finevoice_async.adapters.postgres.connection import CONNECT_TIMEOUT, connect, explain, place_of
+from finevoice_async.adapters.postgres.connection import CONNECT_TIMEOUT, connect, explain, place_of, read_url
 from finevoice_async.adapters.postgres.rows import read_text, spell_text
 from finevoice_async.core.requests import SfxRequest, as_request
 from finevoice_async.errors import FineVoiceError, JournalError
@@ -74,7 +74,12 @@ class Job:
 
 
 def make_app(url: str, *, pool: int = POOL) -> procrastinate.App:
-    """Return procrastinate's face of a database. Nothing is opened."""
+    """Return procrastinate's face of a database. Nothing is opened.
+
+    Raises:
+        ConfigurationError: The URL cannot be read.
+    """
+    read_url(url)
     settings = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "finevoice queue"}
     connector = procrastinate.PsycopgConnector(
         conninfo=url, kwargs=settings, min_size=1, max_size=pool, timeout=CONNECT_TIMEOUT

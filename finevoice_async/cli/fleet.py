@@ -29,16 +29,17 @@ def check_url(url: str) -> str:
     """Return a URL that names a database.
 
     Raises:
-        ConfigurationError: It is another one, which is not shown, or psycopg is missing.
+        ConfigurationError: It is another one or cannot be read, and is not shown; or psycopg is missing.
     """
     if not names_a_database(url):
         raise ConfigurationError(
             "A fleet is named by the URL of its PostgreSQL database: postgresql://user@host/database."
         )
     try:
-        import psycopg  # noqa: F401 - for who has a fleet
+        from finevoice_async.adapters.postgres.connection import read_url  # with psycopg, for who has a fleet
     except ImportError as error:  # also of the libpq that it wraps
         raise ConfigurationError(EXTRA) from error
+    read_url(url)
     return url
 
 
