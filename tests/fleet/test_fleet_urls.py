@@ -93,7 +93,7 @@ async def ended(use: Callable[[], Any]) -> None:
         await made
 
 
-async def every_way_in(url: str, folder: Path) -> list[BaseException]:
+async def every_way_in(url: str, folder: Path) -> list[ConfigurationError]:
     """Give a URL wherever one is taken, and return the errors."""
     caught = []
     for use in (

@@ -51,10 +51,9 @@ _PERCENT: Final = (
     "or put it into PGPASSWORD."
 )
 
-_MAY_HOLD_AT: Final = frozenset(
-    "user password application_name fallback_application_name options service sslpassword passfile "
-    "sslcert sslkey sslrootcert sslcrl sslcrldir sslkeylogfile gsslib krbsrvname".split()
-)
+_FILES: Final = {"passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir", "sslkeylogfile", "gsslib"}
+_NAMES: Final = {"user", "application_name", "fallback_application_name", "service", "krbsrvname"}
+_MAY_HOLD_AT: Final = {"password", "sslpassword", "options", *_NAMES, *_FILES}
 """Parameters in which an @ means nothing. In any other it is what is left of a password with an @ or a / in it."""
 
 _BAD_PERCENT: Final = re.compile(r"%(?![0-9a-f]{2})|%00", re.IGNORECASE)
