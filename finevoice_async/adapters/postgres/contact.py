@@ -10,6 +10,9 @@ from finevoice_async.adapters.postgres.connection import explain
 LOGGER: Final = "finevoice_async.database"
 """A logger of its own, so that a program can tell its user just this."""
 
+AWAY: Final = "the fleet's database is away; nothing is sent until it is back (%s)"
+BACK: Final = "the fleet's database is back"
+
 log = logging.getLogger(LOGGER)
 
 
@@ -44,7 +47,7 @@ class Contact:
 
     def _note(self, connection: str, error: Exception) -> None:
         if not self._lost:
-            log.warning("the fleet's database is away; nothing is sent until it is back (%s)", explain(error))
+            log.warning(AWAY, explain(error))
         self._lost.add(connection)
 
     def _note_found(self, *connections: str) -> None:
@@ -52,4 +55,4 @@ class Contact:
             return
         self._lost.difference_update(connections)
         if not self._lost:
-            log.warning("the fleet's database is back")  # as loud as the other: who hears one is to hear both
+            log.warning(BACK)  # as loud as the other: who hears one is to hear both
