@@ -143,6 +143,29 @@ def failure(url: str, error: BaseException, *, known_not_kept: bool) -> JournalE
     return unpaid(f"The effect could not be queued in the database {place_of(url)}: {explain(cause)}. {end}")
 
 
+def failure_of_theirs(url: str, error: BaseException, connection: psycopg.AsyncConnection[Any]) -> JournalError:
+    """Return the error of a job that could not be queued on a connection of the caller's: certainly it is not."""
+    there = _server_of(connection)
+    if getattr(error.__cause__ or error, "sqlstate", None) in _MISSING and there != place_of(url):
+        return unpaid(f"connection goes to the database {there}, the queue is in {place_of(url)}. Nothing was queued.")
+    return failure(url, error, known_not_kept=True)
+
+
+def goes_elsewhere(url: str, connection: psycopg.AsyncConnection[Any]) -> str | None:
+    """Return what is wrong with a connection to a database of another name; None: it may well be the queue's."""
+    ours = read_url(url).get("dbname")
+    if ours is None or connection.closed or connection.info.dbname == ours:
+        return None
+    return f"connection goes to the database {connection.info.dbname}, the queue is in {ours}. Nothing was queued."
+
+
+def _server_of(connection: psycopg.AsyncConnection[Any]) -> str:
+    """Return which database a connection goes to, spelled as `place_of` does."""
+    if connection.closed:
+        return "of a closed connection"
+    return f"{connection.info.dbname} at {connection.info.host or 'the local socket'}"
+
+
 def unpaid(words: str) -> JournalError:
     """Return an error of the queue's: whatever is in it, nothing was sent to the service yet."""
     error = JournalError(words)
