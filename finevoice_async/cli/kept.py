@@ -13,7 +13,7 @@ import typer
 
 from finevoice_async import ConfigurationError, Fleet, JournalRow
 from finevoice_async.adapters.journal_reader import JournalReader, read_journal
-from finevoice_async.adapters.journals import names_a_database
+from finevoice_async.adapters.journals import NO_PLACE, names_a_database, names_something_else
 from finevoice_async.adapters.loop_clock import LoopClock
 from finevoice_async.adapters.sqlite_journal import SqliteJournal
 from finevoice_async.cli.fleet import check_url
@@ -36,8 +36,8 @@ def as_place(text: str) -> JournalPlace:
     """
     if names_a_database(text):
         return text
-    if "://" in text:
-        raise typer.BadParameter("A journal is a file, or a database: postgresql://user@host/database.")
+    if names_something_else(text):
+        raise typer.BadParameter(NO_PLACE)
     return Path(text)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import psycopg
 
 from finevoice_async.adapters.postgres import rows, schema
-from finevoice_async.adapters.postgres.connection import explain, is_away, is_starting, place_of
+from finevoice_async.adapters.postgres.connection import explain, is_away, is_starting, place_of, read_url
 from finevoice_async.adapters.postgres.line import Line
 from finevoice_async.adapters.postgres.membership import Membership
 from finevoice_async.adapters.postgres.slots import FleetSlots
@@ -76,7 +76,11 @@ class PostgresJournal(FleetWriter):
             clock: The session's clock.
             options: How the session lives in the fleet.
             budget: What the whole fleet may submit in a time, as far as this session goes by it.
+
+        Raises:
+            ConfigurationError: The URL cannot be read.
         """
+        read_url(url)
         # All mutable state:
         self._url = url
         self._options = options
