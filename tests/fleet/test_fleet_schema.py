@@ -84,9 +84,9 @@ async def test_the_first_version_is_brought_up_to_date(empty_url: str) -> None:
     await member.aclose()
 
 
-@pytest.mark.parametrize("url", ["postgresql://nobody:hunter2@127.0.0.1:1/none", "postgresql://x:hunter2@[bad/y"])
-async def test_a_server_that_is_not_there(url: str) -> None:
+async def test_a_server_that_is_not_there() -> None:
     """What cannot be reached is told at once, without the password."""
+    url = "postgresql://nobody:hunter2@127.0.0.1:1/none"
     for attempt in (Member(url).open, partial(schema.init, url)):
         with pytest.raises(JournalError) as caught:
             await attempt()

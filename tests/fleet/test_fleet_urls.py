@@ -83,6 +83,7 @@ SPLIT = [
         "S3\udc80cretPw",
     )
 ]
+SPLIT += ["postgresql://me:cretPw@[bad/db", "postgresql://me:cretPw@127.0.0.1:no-port/db"]
 PERCENTS = [f"postgresql://me:{password}@127.0.0.1:1/db" for password in ("cretPw%", "10%cretPw", "cretPw%00")]
 
 
