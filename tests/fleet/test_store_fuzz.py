@@ -47,6 +47,10 @@ SLOW = (
 
 SLOWER = "ALTER TABLE finevoice.effects ENABLE TRIGGER slowly"
 FASTER = "ALTER TABLE finevoice.effects DISABLE TRIGGER slowly"
+CUT = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+     WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 NOT_SLOW = "DROP FUNCTION finevoice.fuzz_slowly() CASCADE"
 
 deeds = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
@@ -337,4 +341,5 @@ def test_no_game_breaks_a_promise(url: str) -> None:
     try:
         run_state_machine_as_test(Machine, settings=options)
     finally:
+        sql(url, CUT)  # what was interrupted has locks
         sql(url, NOT_SLOW)

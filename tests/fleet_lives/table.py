@@ -96,7 +96,7 @@ class Table:
     def limit(self, now: float | None = None) -> int:
         """Return how many slots there are: the least plan, and fewer for a while after a 429."""
         now = self.now if now is None else now
-        whole = min(seat.plan for seat in self.seats.values())
+        whole = min((seat.plan for seat in self.seats.values()), default=0)
         if self.reduced is None:
             return whole
         steps = math.floor((now - self.reduced_until) / 5) + 1 if now >= self.reduced_until else 0
