@@ -184,7 +184,7 @@ class Deeds:
 
     def _let_go(self) -> Iterator[Callable[[random.Random], Deed]]:
         for player, row in self._pairs(_S.QUEUED, *MAY_BE_PAID):
-            can = row.session == player.me
+            can: Any = ... if row.session is None else row.session == player.me  # asked again: it is free
             yield _maker(Deed(f"{player} lets {row.id} go", player, _call(player.let_go, row.id), row.id, can))
 
     def _withdraw(self) -> Iterator[Callable[[random.Random], Deed]]:

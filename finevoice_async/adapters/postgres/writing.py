@@ -145,7 +145,7 @@ class FleetWriter(FleetReader):
                 *(self.account, turn.me, row_id, turn.again),
                 *(self.account, row_id, [state.value for state in TO_SEND]),
             ),
-            _truth,
+            lambda found: bool(found[0][0]),
             what=f"row {row_id} as nobody's",
             after=after,
         )
@@ -237,8 +237,7 @@ class FleetWriter(FleetReader):
     ) -> asyncio.Future[bool]:
         starts, goal = MOVES[move]
         if goal is EffectState.SUBMITTED and not task_id:
-            words = f"Row {row_id} of the journal cannot become submitted without a task id."
-            return self._failed(JournalError(words))
+            return self._failed(JournalError(f"Row {row_id} of the journal cannot become submitted without a task id."))
         falls = FALLS_BACK.get(move, frozenset())
         if claim is not None and move in _OF_POST:
             starts |= {EffectState.UNKNOWN}
@@ -384,10 +383,6 @@ def _kept(move: Move) -> list[str]:
 
 def nothing(_: object) -> None:
     """Read no result."""
-
-
-def _truth(found: list[tuple[Any, ...]]) -> bool:
-    return bool(found[0][0])
 
 
 def _no_such_row(row_id: int, move: Move, task_id: str | None) -> JournalError:
