@@ -32,19 +32,26 @@ from finevoice_async.errors import (
     TaskNotFoundError,
     TaskTimeoutError,
 )
+from finevoice_async.ports import Observer
 from finevoice_async.session import FineVoiceSession
 from finevoice_async.task import SfxTask
 
 if TYPE_CHECKING:
+    from finevoice_async.events import SfxEvent
     from finevoice_async.shared_ports import FleetStats
 else:  # checkers would take any name to be here
 
     def __getattr__(name: str) -> object:
-        if name != "FleetStats":  # for who has a fleet: all others start without what it brings
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from finevoice_async.shared_ports import FleetStats
+        """Import what is for who has a fleet or an observer: all others start without what it brings."""
+        if name == "FleetStats":
+            from finevoice_async.shared_ports import FleetStats
 
-        return FleetStats
+            return FleetStats
+        if name == "SfxEvent":
+            from finevoice_async.events import SfxEvent
+
+            return SfxEvent
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
@@ -65,6 +72,7 @@ __all__ = [
     "JournalError",
     "JournalRow",
     "ManifestError",
+    "Observer",
     "Outcome",
     "PollError",
     "Polling",
@@ -74,6 +82,7 @@ __all__ = [
     "Retry",
     "SessionClosedError",
     "SfxDict",
+    "SfxEvent",
     "SfxFields",
     "SfxItem",
     "SfxRequest",

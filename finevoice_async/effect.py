@@ -58,7 +58,7 @@ class SoundEffect:
     def of(cls, record: TaskRecord, downloads: Downloader) -> Self:
         """Return the effect of a task that ended with a result."""
         assert isinstance(record.end, TaskUpdate)  # noqa: S101 - whoever calls this has looked
-        return cls(
+        effect = cls(
             task_id=record.task_id,
             urls=record.end.urls,
             request=record.request,
@@ -68,11 +68,17 @@ class SoundEffect:
             saved_as=record.saved_as,
             downloads=downloads,
         )
+        if record.watched is not None:
+            effect._arrived.watched = record.watched
+        return effect
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy it without its session, which is of one loop and one process."""
         fields = {field.alias: getattr(self, field.name) for field in attrs.fields(type(self))}
-        return (_rebuilt, (type(self), fields | {"downloads": None}))
+        return (
+            _rebuilt,
+            (type(self), fields | {"downloads": None, "arrived": attrs.evolve(self._arrived, watched=None)}),
+        )
 
     @property
     def url(self) -> str:
@@ -123,7 +129,11 @@ class SoundEffect:
         if self._arrived.media is None:
             self._arrived.media = media.of_link(self.url) or media.of_answer(self.raw)
         return Source(
-            url=self.url, task_id=self.task_id, request=self.request, row_id=self.row_id, arrived=self._arrived
+            url=self.url,
+            task_id=self.task_id,
+            request=self.request,
+            row_id=self.row_id,
+            arrived=self._arrived,
         )
 
     @property

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
 from finevoice_async.core.ledger import EffectState, JournalRow, Move
 from finevoice_async.core.requests import SfxRequest
-from finevoice_async.core.wire import Reply
 from finevoice_async.errors import JournalError
+
+if TYPE_CHECKING:  # what reads answers is imported with the first session, events for who has an observer
+    from finevoice_async.core.wire import Reply
+    from finevoice_async.events import SfxEvent
 
 
 class Timer(Protocol):
@@ -41,6 +44,17 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+        ...
+
+
+class Observer(Protocol):
+    """Whoever wants to hear what a session does: for logs, progress, metrics, traces."""
+
+    def on_event(self, event: SfxEvent) -> None:
+        """Hear of a step. Called in the event loop, which waits: be quick.
+
+        What it raises is logged, once of a kind, and harms nobody: be it a `KeyboardInterrupt`.
+        """
         ...
 
 

@@ -65,7 +65,7 @@ class Queue:
             url: Where it is: that of the sessions' journal. It needs `finevoice fleet init URL` once.
 
         Raises:
-            ConfigurationError: It is no PostgreSQL URL, or procrastinate is not installed.
+            ConfigurationError: It is no PostgreSQL URL, or cannot be read, or procrastinate is not installed.
         """
         self._url = check_url(url)
         from finevoice_async.adapters import job_queue
@@ -150,9 +150,14 @@ class Queue:
             InvalidRequestError: A field breaks its rule, or there is no key. Nothing was queued.
             JournalError: It could not be queued. In a transaction of yours, that is to be rolled back.
             SessionClosedError: The queue is closed.
-            ConfigurationError: `connection` is no asynchronous connection of psycopg's.
+            ConfigurationError: `connection` is no asynchronous connection of psycopg's, or one to another database.
         """
-        wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
+        try:
+            wanted, name, whose = as_request(request, fields), check_key(key), check_key(owner, "owner")
+        except InvalidRequestError as error:
+            error.message = error.message.removesuffix("Nothing was sent.").rstrip()
+            error.add_words("Nothing was queued.")
+            raise
         if name is None:
             raise InvalidRequestError(
                 "What is queued needs a key: it may be delivered twice, and the key is what makes it one effect. "
@@ -169,7 +174,9 @@ class Queue:
         try:
             await task.defer_async()
         except self._jobs.QUEUE_ERRORS as error:
-            raise self._jobs.failure(self._url, error, known_not_kept=connection is not None) from error
+            if connection is None:
+                raise self._jobs.failure(self._url, error, known_not_kept=False) from error
+            raise self._jobs.failure_of_theirs(self._url, error, connection) from error
 
     def _check(self, connection: object) -> None:
         import psycopg
@@ -179,3 +186,5 @@ class Queue:
                 f"connection must be a psycopg.AsyncConnection with a transaction of yours, not a "
                 f"{type(connection).__name__}. Nothing was queued."
             )
+        if connection is not None and (words := self._jobs.goes_elsewhere(self._url, connection)) is not None:
+            raise ConfigurationError(words)

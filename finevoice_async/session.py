@@ -21,7 +21,7 @@ from finevoice_async.engine.registry import FoundRow
 from finevoice_async.engine.stats import Stats
 from finevoice_async.errors import PollError
 from finevoice_async.outcomes import OutcomeStream
-from finevoice_async.ports import Journal, Slots
+from finevoice_async.ports import Journal, Observer, Slots
 from finevoice_async.recovery import Recovery
 from finevoice_async.reprs import with_safe_repr
 from finevoice_async.task import SfxTask, TaskContext
@@ -56,6 +56,7 @@ class FineVoiceSession(Recovery):
         downloads: Downloads = Downloads(),  # noqa: B008 - frozen
         budget: Budget | None = None,
         http: aiohttp.ClientSession | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Set it up; nothing is opened before the first use.
 
@@ -75,6 +76,7 @@ class FineVoiceSession(Recovery):
             downloads: How to fetch results.
             budget: How much may be submitted; None: whatever is asked for. In a time, it needs a journal.
             http: An aiohttp session of yours for the calls to the service: used, never closed.
+            observer: Is told each step of each effect (see `events`), as `telemetry.OpenTelemetryObserver` is.
 
         Raises:
             ConfigurationError: The key, the address or an option cannot work.
@@ -95,6 +97,7 @@ class FineVoiceSession(Recovery):
             downloads=downloads,
             budget=budget,
             http=http,
+            observer=observer,
         )
         self._bookkeeper, self._submitter, self._poller = parts.bookkeeper, parts.submitter, parts.poller
         self._context = TaskContext(

@@ -144,6 +144,10 @@ class SharedJournal(Journal, Protocol):
         """Act no longer for a row that was not sent."""
         ...
 
+    def withdraw(self, row_id: int, error: str) -> asyncio.Future[bool]:
+        """Refuse a row that waits to be sent, whoever acts for it."""
+        ...
+
     def give_away(self) -> asyncio.Future[None]:
         """Act no longer for any row that runs, nor for any that others leave: other sessions do."""
         ...

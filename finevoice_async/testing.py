@@ -20,7 +20,7 @@ import aiohttp
 
 from finevoice_async.config import Budget, Downloads, Fleet, Polling, Retry, Timeouts
 from finevoice_async.emulator import Dialect, Emulator, EmulatorThread, Probabilities, ServiceLaw
-from finevoice_async.ports import Journal, Slots
+from finevoice_async.ports import Journal, Observer, Slots
 from finevoice_async.session import FineVoiceSession
 
 SERVICE_TIME = 0.05
@@ -48,6 +48,7 @@ class SessionOptions(TypedDict, total=False):
     downloads: Downloads
     budget: Budget | None
     http: aiohttp.ClientSession | None
+    observer: Observer | None
 
 
 class EmulatorOptions(TypedDict, total=False):

@@ -43,11 +43,12 @@ from finevoice_async.engine.sender import Sender
 from finevoice_async.engine.slots import GuardedSlots
 from finevoice_async.engine.submitter import Submitter
 from finevoice_async.errors import ConfigurationError
-from finevoice_async.ports import Journal, Slots
+from finevoice_async.ports import Journal, Observer, Slots
 
-if TYPE_CHECKING:  # the parts of a fleet are imported for who has one
+if TYPE_CHECKING:  # the parts of a fleet, and what watches, are imported for who has one or an observer
     from finevoice_async.engine.fleet.books import SharedBookkeeper
     from finevoice_async.engine.fleet.following import Following
+    from finevoice_async.engine.watching import Watching
     from finevoice_async.shared_ports import FleetStats, SharedJournal
 
 log = logging.getLogger("finevoice_async")
@@ -80,6 +81,7 @@ class Wiring:
         downloads: Downloads,
         budget: Budget | None,
         http: aiohttp.ClientSession | None,
+        observer: Observer | None,
     ) -> None:
         """Wire them; nothing is opened. The arguments are the session's.
 
@@ -94,6 +96,7 @@ class Wiring:
         own = LocalSlots(max_concurrency, clock)  # checks the number, too
         if type(max_queue) is not int or max_queue < 1:
             raise ConfigurationError(f"max_queue must be a whole number of at least 1, not {shorten(max_queue)}.")
+        watching = None if observer is None else _watching_of(observer, clock)
         warn_of_budget(polling, max_concurrency)
         self.timeouts = timeouts
         self.max_concurrency = max_concurrency
@@ -102,8 +105,8 @@ class Wiring:
             raise ConfigurationError("slots cannot be given with a journal in PostgreSQL: the fleet's slots are there.")
         self._journal: Journal | None = make_journal(journal, clock) if shared is None else shared
         self.slots: Slots
-        self._books_of_fleet = books_of_fleet = None if shared is None else _books_of(shared)
-        self.bookkeeper = books = books_of_fleet or Bookkeeper(self._journal)
+        self._books_of_fleet = books_of_fleet = None if shared is None else _books_of(shared, watching)
+        self.bookkeeper = books = books_of_fleet or Bookkeeper(self._journal, watching)
         self.exchange = exchange = Exchange(self._transport, clock=clock, synchronous=self._limits.synchronous)
         if shared is None or books_of_fleet is None:
             self.slots = own if slots is None else GuardedSlots(slots)
@@ -116,7 +119,8 @@ class Wiring:
         self.inflight = inflight
         self.answers = Answers(inflight, polling=polling, retry=retry, clock=clock, slots=self.slots, rng=rng)
         self.poller = poller = Poller(exchange, inflight, self.answers, polling=polling, clock=clock, rng=rng)
-        gate, registry = Gate(retry=retry, clock=clock, rng=rng), Registry(remembers=not books.has_journal)
+        gate = Gate(retry=retry, clock=clock, rng=rng, on_brake=None if watching is None else watching.braked)
+        registry = Registry(remembers=not books.has_journal)
         sender = kind(
             *(exchange, poller, inflight, books, registry),
             gate=gate,
@@ -228,7 +232,14 @@ class Wiring:
             await self.downloads.aclose()
 
 
-def _books_of(shared: SharedJournal) -> SharedBookkeeper:
+def _watching_of(observer: Observer, clock: LoopClock) -> Watching:
+    from finevoice_async.engine.watching import Watching, check_observer
+
+    check_observer(observer)
+    return Watching(observer, clock)
+
+
+def _books_of(shared: SharedJournal, watching: Watching | None) -> SharedBookkeeper:
     from finevoice_async.engine.fleet.books import SharedBookkeeper
 
-    return SharedBookkeeper(shared)
+    return SharedBookkeeper(shared, watching)

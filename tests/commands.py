@@ -23,7 +23,7 @@ from finevoice_async.emulator import Emulator
 COMMAND = [sys.executable, "-c", "import sys; sys.argv[0] = 'finevoice'; from finevoice_async.cli import main; main()"]
 _TAKE_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"  # so that its Ctrl-C reaches it
 COLUMNS = 80
-PATIENCE = 30.0
+PATIENCE = 120.0
 """Seconds for a program that starts on a busy machine."""
 
 

@@ -91,7 +91,7 @@ Join = Callable[..., Awaitable[Member]]
 """Lets a journal join: with a plan, a key, options."""
 
 
-async def until(true: Callable[[], Any], within: float = 5.0) -> float:
+async def until(true: Callable[[], Any], within: float = 20.0) -> float:
     """Wait until something is true (or an awaitable of it), and return how long that took."""
     began = time.monotonic()
     while True:

@@ -20,7 +20,7 @@ import httpx
 from finevoice_async.testing import EmulatedService
 
 EXAMPLES = Path(__file__).parent / "examples"
-PATIENCE = 40.0
+PATIENCE = 120.0
 """Seconds for a program to come up or to end: each takes one, but for a machine out of breath."""
 
 

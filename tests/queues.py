@@ -76,7 +76,9 @@ async def at_work(
     updates: list[JobUpdate] = []
     stop = asyncio.Event()
     async with service.session(**chosen) as session:
-        worker = Worker(url, session, folder, concurrency=concurrency, told=updates.append, fleet=QUICK)
+        worker = Worker(
+            url, session, folder, concurrency=concurrency, told=updates.append, fleet=chosen.get("fleet") or QUICK
+        )
         work = asyncio.create_task(worker.run(stop))
         try:
             yield Shift(worker, session, stop, work, updates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import attrs
@@ -12,13 +12,14 @@ import psycopg
 from finevoice_async.adapters.postgres import rows, schema
 from finevoice_async.adapters.postgres.connection import Connection, connect, explain, place_of
 from finevoice_async.adapters.postgres.journal import account_of
-from finevoice_async.core.ledger import JournalRow
+from finevoice_async.core.ledger import EffectState, JournalRow
 from finevoice_async.errors import JournalError
 from finevoice_async.shared_ports import FleetStats
 
 _NAMES = ", ".join(f"f.{field.name}" for field in attrs.fields(FleetStats))
 _ACCOUNTS = f"SELECT a.account, {_NAMES} FROM finevoice.accounts a, finevoice.fleet(a.account) f ORDER BY a.account"  # noqa: S608 - names of ours
-_SENT = "SELECT count(*) FROM finevoice.posts WHERE account = %s AND at >= %s"
+_SENT = "SELECT count(*) FROM finevoice.sent_since(%s, %s)"
+_PAST = "SELECT id, past_task_ids FROM finevoice.effects WHERE account = %s AND id = ANY(%s) AND past_task_ids <> ''"
 _JOBS = (
     "SELECT count(*) FILTER (WHERE status = 'todo'), count(*) FILTER (WHERE status = 'doing'), "
     "count(*) FILTER (WHERE status IN ('failed', 'aborted')) FROM procrastinate_jobs WHERE queue_name = 'finevoice'"
@@ -46,6 +47,46 @@ async def spent_since(url: str, api_key: str, moment: datetime) -> int:
         cursor = await connection.execute(_SENT, (account_of(api_key), rows.as_utc(moment)))
         found = await cursor.fetchone()
         return 0 if found is None else int(found[0])
+
+
+class FleetJournalReader:
+    """The journal of a key in a fleet's database, for who only looks."""
+
+    def __init__(self, connection: Connection, account: str) -> None:
+        self._connection = connection
+        self._account = account
+
+    async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
+        """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
+        condition, values = rows.in_states(states)
+        return await self._read(f"{condition} AND id > %s ORDER BY id LIMIT %s", *values, after, limit)
+
+    async def row(self, *, key: str) -> JournalRow | None:
+        """Return the row with this key."""
+        return next(iter(await self._read(" AND key = %s", rows.spell_text(key))), None)
+
+    async def past_task_ids(self, row_ids: Sequence[int]) -> dict[int, list[str]]:
+        """Return, for those of the rows that were submitted more than once, the ids of the earlier submissions."""
+        cursor = await self._connection.execute(_PAST, (self._account, list(row_ids)))
+        return {
+            row_id: [str(rows.read_text(line)) for line in text.split("\n")[:-1]]
+            for row_id, text in await cursor.fetchall()
+        }
+
+    async def _read(self, condition: str, *values: object) -> list[JournalRow]:
+        cursor = await self._connection.execute(f"{rows.SELECT}{condition}", (self._account, *values))
+        return [rows.read_row(each).row for each in await cursor.fetchall()]
+
+
+@contextlib.asynccontextmanager
+async def reading(url: str, api_key: str) -> AsyncIterator[FleetJournalReader]:
+    """Read the journal of a key.
+
+    Raises:
+        JournalError: The database cannot be read, or has no schema of this version.
+    """
+    async with _looking(url) as connection:
+        yield FleetJournalReader(connection, account_of(api_key))
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ import procrastinate
 import psycopg
 from procrastinate import exceptions
 
-from finevoice_async.adapters.postgres.connection import CONNECT_TIMEOUT, connect, explain, place_of
+from finevoice_async.adapters.postgres.connection import CONNECT_TIMEOUT, connect, explain, place_of, read_url
 from finevoice_async.adapters.postgres.rows import read_text, spell_text
 from finevoice_async.core.requests import SfxRequest, as_request
 from finevoice_async.errors import FineVoiceError, JournalError
@@ -74,7 +74,12 @@ class Job:
 
 
 def make_app(url: str, *, pool: int = POOL) -> procrastinate.App:
-    """Return procrastinate's face of a database. Nothing is opened."""
+    """Return procrastinate's face of a database. Nothing is opened.
+
+    Raises:
+        ConfigurationError: The URL cannot be read.
+    """
+    read_url(url)
     settings = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "finevoice queue"}
     connector = procrastinate.PsycopgConnector(
         conninfo=url, kwargs=settings, min_size=1, max_size=pool, timeout=CONNECT_TIMEOUT
@@ -136,6 +141,29 @@ def failure(url: str, error: BaseException, *, known_not_kept: bool) -> JournalE
         return unpaid(f"{_missing(url)} Nothing was queued.")
     end = "Nothing was queued." if known_not_kept or state else "To queue it again is harmless: a key is one effect."
     return unpaid(f"The effect could not be queued in the database {place_of(url)}: {explain(cause)}. {end}")
+
+
+def failure_of_theirs(url: str, error: BaseException, connection: psycopg.AsyncConnection[Any]) -> JournalError:
+    """Return the error of a job that could not be queued on a connection of the caller's: certainly it is not."""
+    there = _server_of(connection)
+    if getattr(error.__cause__ or error, "sqlstate", None) in _MISSING and there != place_of(url):
+        return unpaid(f"connection goes to the database {there}, the queue is in {place_of(url)}. Nothing was queued.")
+    return failure(url, error, known_not_kept=True)
+
+
+def goes_elsewhere(url: str, connection: psycopg.AsyncConnection[Any]) -> str | None:
+    """Return what is wrong with a connection to a database of another name; None: it may well be the queue's."""
+    ours = read_url(url).get("dbname")
+    if ours is None or connection.closed or connection.info.dbname == ours:
+        return None
+    return f"connection goes to the database {connection.info.dbname}, the queue is in {ours}. Nothing was queued."
+
+
+def _server_of(connection: psycopg.AsyncConnection[Any]) -> str:
+    """Return which database a connection goes to, spelled as `place_of` does."""
+    if connection.closed:
+        return "of a closed connection"
+    return f"{connection.info.dbname} at {connection.info.host or 'the local socket'}"
 
 
 def unpaid(words: str) -> JournalError:

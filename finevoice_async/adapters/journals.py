@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Final
 
 from finevoice_async.config import Budget, Fleet, check_api_key
@@ -14,13 +15,28 @@ if TYPE_CHECKING:
 
 _SCHEMES: Final = ("postgresql://", "postgres://")
 
+_OTHER_URL: Final = re.compile(r"://|^\s*[a-z][a-z0-9+.-]+:/|^\s*postgres[a-z]*:|\bpassword\s*=", re.IGNORECASE)
+"""What is no name of a file: a URL, also as a path of such text is spelled (one slash), or a string of libpq's."""
+
+NO_PLACE: Final = (
+    "A journal is a file, or a database: postgresql://user@host/database. "
+    "Not postgresql+asyncpg://, mysql:// or another URL."
+)
+"""What is said of a URL of something else, which may hold a password and is not shown."""
+
 EXTRA: Final = "A journal in PostgreSQL needs psycopg, which is not installed: pip install 'finevoice-async[postgres]'."
 
 
 def make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock) -> Journal | None:
-    """Return the journal for a path; any other is the caller's own, and returned as it is."""
+    """Return the journal for a path; any other is the caller's own, and returned as it is.
+
+    Raises:
+        ConfigurationError: It is a URL of something else, which is not shown.
+    """
     if not isinstance(journal, str | os.PathLike):
         return journal
+    if names_something_else(journal):
+        raise ConfigurationError(NO_PLACE)
     from finevoice_async.adapters.sqlite_journal import SqliteJournal  # with SQLite and threads, for who keeps one
 
     return SqliteJournal(journal, clock)
@@ -29,6 +45,11 @@ def make_journal(journal: str | os.PathLike[str] | Journal | None, clock: Clock)
 def names_a_database(journal: object) -> bool:
     """Tell whether what is given as a journal is the URL of a PostgreSQL database."""
     return isinstance(journal, str) and journal.lower().startswith(_SCHEMES)
+
+
+def names_something_else(journal: str | os.PathLike[str]) -> bool:
+    """Tell whether a text, or a path made of it, is neither a file nor the URL of a PostgreSQL database."""
+    return not names_a_database(journal) and _OTHER_URL.search(os.fsdecode(journal)) is not None
 
 
 def make_shared_journal(

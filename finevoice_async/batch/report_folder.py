@@ -56,7 +56,7 @@ class _Gathered:
     paid: int = 0
     perhaps_paid: int = 0
     manifest: Path | None = None
-    journal: Path | None = None
+    journal: Path | str | None = None
     notes: list[str] = attrs.field(factory=list)
 
     def take(self, key: str, number: int) -> _Known:
@@ -67,6 +67,21 @@ class _Gathered:
     def keys(self) -> list[str]:
         """All keys: those of the manifest in its order, then the others."""
         return [*self.requests, *sorted(self.takes.keys() - self.requests.keys())]
+
+
+@attrs.frozen
+class SharedRows:
+    """What a database holds of all that its fleet makes; a report takes from it what is the folder's.
+
+    Attributes:
+        name: What it is called in commands.
+        rows: Its rows.
+        past_task_ids: The ids of earlier submissions, by row.
+    """
+
+    name: str
+    rows: list[JournalRow]
+    past_task_ids: dict[int, list[str]]
 
 
 @attrs.frozen
@@ -85,7 +100,7 @@ def read_folder(
     page: str | os.PathLike[str] | None = None,
     manifest: str | os.PathLike[str] | None = None,
     lock: str | os.PathLike[str] | None = None,
-    journal: str | os.PathLike[str] | None = None,
+    journal: str | os.PathLike[str] | SharedRows | None = None,
     on_counted: OnCounted | None = None,
 ) -> ReportData:
     """Return what a report of a folder shows.
@@ -97,7 +112,8 @@ def read_folder(
         manifest: The list of sounds, whose lock is beside it.
         lock: The lock, whose manifest is beside it. By default, and without a manifest, whichever lock in the folder,
             or beside it, names files of the folder.
-        journal: The journal; by default that in the folder.
+        journal: The journal; by default that in the folder. Of a fleet's, the rows whose keys the lock or the manifest
+            names.
         on_counted: Is told how many files are about to be measured, which takes a while.
 
     Raises:
@@ -108,7 +124,13 @@ def read_folder(
     if manifest is not None:
         lock = f"{os.fspath(manifest)}{LOCK_SUFFIX}"
     _take_in_lock(known, folder, None if lock is None else Path(lock))
-    _take_in_journal(known, folder / JOURNAL_NAME if journal is None else Path(journal), must_exist=journal is not None)
+    if isinstance(journal, SharedRows):
+        ours = set(known.keys)
+        rows = [row for row in journal.rows if row.key is not None and split_key(row.key)[0] in ours]
+        _take_in_rows(known, journal.name, rows, journal.past_task_ids)
+    else:
+        file = folder / JOURNAL_NAME if journal is None else Path(journal)
+        _take_in_journal(known, file, must_exist=journal is not None)
     if not known.takes and not known.requests:
         words = " ".join([f"Nothing of a batch is known of {folder}.", *known.notes])
         raise ManifestError(f"{words} A report shows what a lock or a journal tells of a folder.")
@@ -212,7 +234,11 @@ def _take_in_journal(known: _Gathered, path: Path, *, must_exist: bool) -> None:
         known.paid = sum(len(takes) for takes in known.takes.values())
         known.notes.append(one_line(str(error)))
         return
-    known.journal = path
+    _take_in_rows(known, path, rows, past)
+
+
+def _take_in_rows(known: _Gathered, name: Path | str, rows: list[JournalRow], past: dict[int, list[str]]) -> None:
+    known.journal = name
     for row in rows:
         key, number = (f"row {row.id}", 1) if row.key is None else split_key(row.key)
         known.take(key, number).row = row

@@ -45,9 +45,13 @@ Output = Annotated[
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the files.")]
 Embedded = Annotated[bool, typer.Option("--emulator", help="Use an embedded emulator: no key, no cost.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")]
-JournalFile = Annotated[
-    Path | None,
-    typer.Option("--journal", metavar="FILE", help="A file that keeps every effect through crashes; made if need be."),
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--journal",
+        metavar="FILE",
+        help="A file that keeps every effect through crashes; made if need be. Or the URL of a fleet's database.",
+    ),
 ]
 Key = Annotated[
     str | None,
@@ -62,7 +66,9 @@ BaseUrl = Annotated[
 ]
 Duration = Annotated[float | None, typer.Option(metavar="SECONDS", help="How long the sound is, at most 30.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port; 0 takes a free one.")]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The journal.")]
+JournalArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="The journal; or the URL of a fleet's database, with the key set.")
+]
 Limit = Annotated[int | None, typer.Option("--plan-limit", min=1, metavar="N", help="Tasks that may run at once.")]
 Faults = Annotated[
     list[str] | None,
@@ -117,7 +123,7 @@ def generate(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --key: if it failed before, pay for another try.")
     ] = False,
-    journal: JournalFile = None,
+    journal: JournalOption = None,
     base_url: BaseUrl = None,
     emulator: Embedded = False,
     as_json: Json = False,
@@ -125,6 +131,7 @@ def generate(
 ) -> None:
     """Make one sound effect and save it. It costs one effect of your plan."""
     from finevoice_async.cli.generate import Wish, generate_one
+    from finevoice_async.cli.kept import as_place
     from finevoice_async.cli.place import Place
 
     wish = Wish(
@@ -139,7 +146,7 @@ def generate(
         place=Place(output, overwrite=overwrite),
         key=as_text(key),
         retry_failed=retry_failed,
-        journal=journal,
+        journal=None if journal is None else as_place(journal),
         base_url=base_url,
         given_url=_typed(base_url),
         emulator=emulator,
@@ -153,7 +160,7 @@ def fetch(
     task_id: TaskId,
     output: Output = ".",
     overwrite: Overwrite = False,
-    journal: JournalFile = None,
+    journal: JournalOption = None,
     base_url: BaseUrl = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -161,11 +168,12 @@ def fetch(
     """Save the result of a task of another run or day. It costs nothing."""
     from finevoice_async.cli.generate import Wish
     from finevoice_async.cli.generate import fetch as run
+    from finevoice_async.cli.kept import as_place
     from finevoice_async.cli.place import Place
 
     wish = Wish(
         place=Place(output, overwrite=overwrite),
-        journal=journal,
+        journal=None if journal is None else as_place(journal),
         base_url=base_url,
         given_url=_typed(base_url),
         as_json=as_json,
@@ -222,7 +230,7 @@ def emulator(
 
 @app.command(epilog=EPILOG, help=helps.JOURNAL)
 def journal(
-    file: File,
+    journal: JournalArgument,
     state: Annotated[
         list[str] | None,
         typer.Option("--state", metavar="STATE", help="Show only these, such as saved, unknown or perhaps-paid."),
@@ -253,6 +261,7 @@ def journal(
 ) -> None:
     """Show what a journal keeps, or settle it. Only --resend may cost something."""
     from finevoice_async.cli.journal import parse_state, show_journal
+    from finevoice_async.cli.kept import as_place
     from finevoice_async.cli.settle import Settlement, parse_adoption, settle
 
     states = tuple(found for name in state or () for found in parse_state(name))
@@ -268,23 +277,24 @@ def journal(
             "--state shows effects, and --adopt, --discard, --resend and --prune change them: two runs."
         )
     if wanted:
-        job = settle(file, wanted, base_url=base_url, as_json=as_json)
+        job = settle(as_place(journal), wanted, base_url=base_url, as_json=as_json)
         finish(job, as_json=as_json, debug=debug, free=not resend)
-    finish(show_journal(file, states, as_json=as_json), as_json=as_json, debug=debug, free=True)
+    finish(show_journal(as_place(journal), states, as_json=as_json), as_json=as_json, debug=debug, free=True)
 
 
 @app.command(epilog=EPILOG, help=helps.RESUME)
 def resume(
-    file: File,
+    journal: JournalArgument,
     out: Folder = Path("effects"),
     base_url: BaseUrl = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Pick up what an interrupted run left in a journal."""
+    from finevoice_async.cli.kept import as_place
     from finevoice_async.cli.resume import resume as run
 
-    job = run(file, out, base_url=base_url, given_url=_typed(base_url), as_json=as_json)
+    job = run(as_place(journal), out, base_url=base_url, given_url=_typed(base_url), as_json=as_json)
     finish(job, as_json=as_json, debug=debug)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import anyio
 import attrs
 
 from finevoice_async import JournalRow
+from finevoice_async.cli.kept import api_key
 from finevoice_async.cli.runs import read_rows, spent_since
-from finevoice_async.config import API_KEY_VARIABLE, check_api_key
 
 
 @attrs.frozen
@@ -44,7 +43,7 @@ class BatchJournal:
         if isinstance(self.place, str):
             from finevoice_async.adapters import fleet_view
 
-            return await fleet_view.read_rows(self.place, _api_key())
+            return await fleet_view.read_rows(self.place, api_key())
         return [] if self.place is None else await anyio.to_thread.run_sync(read_rows, self.place)
 
     async def spent_since(self, moment: datetime) -> int:
@@ -57,9 +56,5 @@ class BatchJournal:
         if isinstance(self.place, str):
             from finevoice_async.adapters import fleet_view
 
-            return await fleet_view.spent_since(self.place, _api_key(), moment)
+            return await fleet_view.spent_since(self.place, api_key(), moment)
         return 0 if self.place is None else await anyio.to_thread.run_sync(spent_since, self.place, moment)
-
-
-def _api_key() -> str:
-    return check_api_key(os.environ.get(API_KEY_VARIABLE))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from finevoice_async import ConfigurationError
+from finevoice_async import ConfigurationError, JournalError
 from finevoice_async.adapters.journals import EXTRA, names_a_database
+from finevoice_async.cli.exits import words
 from finevoice_async.cli.talk import count, give_json, put, say
 
 if TYPE_CHECKING:
@@ -29,16 +30,17 @@ def check_url(url: str) -> str:
     """Return a URL that names a database.
 
     Raises:
-        ConfigurationError: It is another one, which is not shown, or psycopg is missing.
+        ConfigurationError: It is another one or cannot be read, and is not shown; or psycopg is missing.
     """
     if not names_a_database(url):
         raise ConfigurationError(
             "A fleet is named by the URL of its PostgreSQL database: postgresql://user@host/database."
         )
     try:
-        import psycopg  # noqa: F401 - for who has a fleet
+        from finevoice_async.adapters.postgres.connection import read_url  # with psycopg, for who has a fleet
     except ImportError as error:  # also of the libpq that it wraps
         raise ConfigurationError(EXTRA) from error
+    read_url(url)
     return url
 
 
@@ -73,13 +75,24 @@ async def init(url: str | None, *, as_sql: bool, as_json: bool) -> int:
 
 
 async def show_fleet(url: str, *, watch: bool, as_json: bool) -> int:
-    """Show what the sessions of a database do, once or again and again."""
+    """Show what the sessions of a database do, once or again and again: then also of one that is away for a while.
+
+    Raises:
+        JournalError: The one look failed.
+    """
     check_url(url)
     from finevoice_async.adapters.fleet_view import look
 
     is_screen = sys.stdout.isatty() and not as_json
     while True:
-        found = await look(url)
+        try:
+            found = await look(url)
+        except JournalError as error:
+            if not watch:
+                raise
+            _tell(error, as_json=as_json, clear=is_screen)
+            await asyncio.sleep(TURN)
+            continue
         if as_json:
             _give_json(found)
         elif is_screen:
@@ -91,6 +104,17 @@ async def show_fleet(url: str, *, watch: bool, as_json: bool) -> int:
             break
         await asyncio.sleep(TURN)
     return 0
+
+
+def _tell(error: JournalError, *, as_json: bool, clear: bool) -> None:
+    """Tell of a look that failed, in the place of what it would have shown; the next one may succeed."""
+    told = words(error)
+    if as_json:
+        give_json({"error": type(error).__name__, "message": told})
+        return
+    if clear:
+        put(_CLEAR)
+    say(f"finevoice: {told} It is looked at again.")
 
 
 def _give_json(found: FleetLook) -> None:
@@ -124,8 +148,8 @@ def _queue(jobs: JobCounts) -> str:
     return f"Queue: {count(jobs.waiting, 'job')} waiting, {jobs.in_hand} with a worker{failed}."
 
 
-def _line(key: str, words: tuple[object, ...]) -> str:
-    columns = (f"{word!s:>{width}}" for word, width in zip(words, _WIDTHS, strict=True))
+def _line(key: str, numbers: tuple[object, ...]) -> str:
+    columns = (f"{word!s:>{width}}" for word, width in zip(numbers, _WIDTHS, strict=True))
     return " ".join([f"{key:{_KEY}}", *columns])
 
 

@@ -23,8 +23,8 @@ from finevoice_async import (
     TaskNotFoundError,
     TaskStatus,
 )
-from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.cli import exits
+from finevoice_async.cli.kept import JournalPlace, reading
 from finevoice_async.cli.place import STDOUT, Place
 from finevoice_async.cli.posting import Interruption, Posting, look_at
 from finevoice_async.cli.progress import Waiting, accepting, progress_of
@@ -44,7 +44,7 @@ class Wish:
         place: Where the result goes.
         key: The caller's own name for the effect.
         retry_failed: If the key's effect failed, pay for another try.
-        journal: The journal's file.
+        journal: Where the journal is.
         base_url: The service's address.
         given_url: The same, if it was typed and does not come from the environment.
         emulator: Use an embedded emulator.
@@ -55,7 +55,7 @@ class Wish:
     place: Place
     key: str | None = None
     retry_failed: bool = False
-    journal: Path | None = None
+    journal: JournalPlace | None = None
     base_url: str | None = None
     given_url: str | None = None
     emulator: bool = False
@@ -100,6 +100,8 @@ class Wish:
         Raises:
             ConfigurationError: The options do not go together, or there is no place for the result.
         """
+        if self.emulator and isinstance(self.journal, str):
+            raise ConfigurationError("--journal URL does not go with --emulator. Nothing was sent.")
         if self.as_json and self.place.is_stdout:
             raise ConfigurationError(f"--json and -o {STDOUT} both want standard output. Nothing was sent.")
         if self.emulator and self.given_url is not None:
@@ -135,7 +137,7 @@ async def generate_one(wish: Wish) -> int:
     """Make and save one effect."""
     request = SfxRequest(**wish.fields)
     _check_key(wish)
-    if (row := _saved_before(wish, request)) is not None and (path := wish.place.holds(row)) is not None:
+    if (row := await _saved_before(wish, request)) is not None and (path := wish.place.holds(row)) is not None:
         say(f"{path.name} is there already, from an earlier run with this key. Nothing was sent.")
         _give(wish, path, row.task_id, row.urls)
         return 0
@@ -168,13 +170,13 @@ async def generate_one(wish: Wish) -> int:
     return 0
 
 
-def _saved_before(wish: Wish, request: SfxRequest) -> JournalRow | None:
+async def _saved_before(wish: Wish, request: SfxRequest) -> JournalRow | None:
     """Return the row of an effect that an earlier run has saved under this key."""
-    if wish.key is None or wish.journal is None or not wish.journal.is_file():
+    if wish.key is None or wish.journal is None or (isinstance(wish.journal, Path) and not wish.journal.is_file()):
         return None
     try:
-        with read_journal(wish.journal) as journal:
-            row = journal.row(key=wish.key)
+        async with reading(wish.journal) as journal:
+            row = await journal.row(key=wish.key)
     except JournalError:
         return None  # whoever opens it will say what is wrong, or bring it up to date
     return row if row is not None and row.state is EffectState.SAVED and row.request == request else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ class Commands(TyperGroup):
             sys.exit(130)
         except OSError as error:  # of what a job did, its runner has told: this was a word of help
             sys.exit(report(UnwrittenError(error.errno, error.strerror), as_json=False))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is told, and makes the exit code
             if "--debug" in given:
-                raise
+                traceback.print_exception(error)
             sys.exit(report(error, as_json="--json" in given))
         sys.exit((code if isinstance(code, int) else 0) or flush())
 

@@ -64,6 +64,8 @@ It may be looked at while a program has it open. In a pipe each effect is a line
 
 What is perhaps paid only you can settle: look at your account, then give --adopt, --discard or --resend.
 
+The URL of a fleet's database in the place of the file takes the key: it says whose effects are meant.
+
 \b
 Examples:
   finevoice journal fx.db

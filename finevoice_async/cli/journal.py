@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import attrs
 import typer
 
 from finevoice_async import EffectState, JournalRow
-from finevoice_async.adapters.journal_reader import JournalReader, read_journal
 from finevoice_async.cli.exits import without_classes
-from finevoice_async.cli.settle import check_exists
+from finevoice_async.cli.kept import JournalPlace, Reader, check_exists, reading
 from finevoice_async.cli.talk import as_json_line, count, fit, plain, put, say
 from finevoice_async.core.ledger import MAY_BE_PAID
 
@@ -45,36 +43,36 @@ def parse_state(text: str) -> tuple[EffectState, ...]:
         raise typer.BadParameter(f"{text!r} is no state. There are {names}.") from None
 
 
-async def show_journal(path: Path, states: tuple[EffectState, ...], *, as_json: bool) -> int:
+async def show_journal(place: JournalPlace, states: tuple[EffectState, ...], *, as_json: bool) -> int:
     """Print the effects of a journal, by state."""
-    check_exists(path)
-    with read_journal(path) as journal:
+    check_exists(place)
+    async with reading(place) as journal:
         if as_json:
-            for page in _pages(journal, states):
-                earlier = journal.past_task_ids([row.id for row in page])
+            async for page in _pages(journal, states):
+                earlier = await journal.past_task_ids([row.id for row in page])
                 data = (_as_data(row) | {"past_task_ids": earlier.get(row.id, [])} for row in page)
                 put("\n".join(map(as_json_line, data)))
         elif sys.stdout.isatty():
-            _show_list(journal, states)
+            await _show_list(journal, states)
         else:
-            for page in _pages(journal, states):
+            async for page in _pages(journal, states):
                 put("\n".join("\t".join(_fields(row)) for row in page))
     return 0
 
 
-def _pages(journal: JournalReader, states: tuple[EffectState, ...]) -> Iterator[list[JournalRow]]:
+async def _pages(journal: Reader, states: tuple[EffectState, ...]) -> AsyncIterator[list[JournalRow]]:
     """Yield the rows state by state, in the order of an effect's life."""
     for state in (state for state in EffectState if not states or state in states):
         after = 0
-        while page := journal.rows(state, after=after, limit=PAGE):
+        while page := await journal.rows(state, after=after, limit=PAGE):
             yield page
             after = page[-1].id
 
 
-def _show_list(journal: JournalReader, states: tuple[EffectState, ...]) -> None:
+async def _show_list(journal: Reader, states: tuple[EffectState, ...]) -> None:
     width = max(shutil.get_terminal_size().columns, _NARROWEST)
     total = in_doubt = sending = 0
-    for page in _pages(journal, states):
+    async for page in _pages(journal, states):
         if not total:
             put(_line(width, "row", "state", "what", "changed (UTC)"))
         total += len(page)

@@ -13,10 +13,12 @@ from finevoice_async import ConfigurationError
 from finevoice_async.cli import helps
 from finevoice_async.cli.exits import EPILOG, OutputError
 from finevoice_async.cli.runner import finish
-from finevoice_async.cli.talk import count, give, give_json, plain, say
+from finevoice_async.cli.talk import count, give, give_json, plain, say, without_passwords
 
 if TYPE_CHECKING:
+    from finevoice_async import JournalRow
     from finevoice_async.batch.report_data import ReportData
+    from finevoice_async.cli.kept import JournalPlace
 
 PAGE_NAME = "report.html"
 
@@ -31,13 +33,19 @@ def report(
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="The list of sounds; else found by its lock, in DIR or beside it.")
     ] = None,
-    journal: Annotated[Path | None, typer.Option("--journal", help="The journal; else the one in DIR.")] = None,
+    journal: Annotated[
+        str | None,
+        typer.Option("--journal", metavar="FILE", help="The journal, or a fleet's database; else the file in DIR."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line, and nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error, and what is logged.")] = False,
 ) -> None:
     """Run the command."""
+    from finevoice_async.cli.kept import as_place
+
     page = folder / PAGE_NAME if output is None else output
-    job = make_report(folder, page, manifest=manifest, journal=journal, as_json=as_json)
+    place = None if journal is None else as_place(journal)
+    job = make_report(folder, page, manifest=manifest, place=place, as_json=as_json)
     finish(job, as_json=as_json, debug=debug, idle="No page was written.", free=True)
 
 
@@ -46,21 +54,37 @@ def add_to(app: typer.Typer) -> None:
     app.command(help=helps.REPORT, epilog=EPILOG)(report)
 
 
-async def make_report(folder: Path, page: Path, *, manifest: Path | None, journal: Path | None, as_json: bool) -> int:
+async def make_report(
+    folder: Path, page: Path, *, manifest: Path | None, place: JournalPlace | None, as_json: bool
+) -> int:
     """Write the page, and say what it shows.
 
     Raises:
         ConfigurationError: What makes pages is not installed.
         ManifestError: Nothing of a batch is known of the folder.
         OutputError: The page cannot be written.
+        JournalError: The database cannot be read.
     """
     try:
         from finevoice_async.batch.report import render, write
-        from finevoice_async.batch.report_folder import read_folder
+        from finevoice_async.batch.report_folder import SharedRows, read_folder
     except ModuleNotFoundError as error:
         if error.name not in ("jinja2", "markupsafe"):
             raise
         raise ConfigurationError("A report takes jinja2: pip install 'finevoice-async[cli]'.") from None
+
+    from finevoice_async.cli.kept import reading
+
+    async def read(url: str) -> SharedRows:
+        async with reading(url) as reader:
+            rows: list[JournalRow] = []
+            past: dict[int, list[str]] = {}
+            while more := await reader.rows(after=rows[-1].id if rows else 0):
+                rows += more
+                past |= await reader.past_task_ids([row.id for row in more])
+        return SharedRows(without_passwords(url), rows, past)
+
+    journal = await read(place) if isinstance(place, str) else place
 
     def tell(files: int) -> None:
         if files >= _WORTH_SAYING and not as_json:

@@ -10,13 +10,12 @@ from pathlib import Path
 import attrs
 
 from finevoice_async import EffectState, Outcome, SubmitUnknownError, TaskNotFoundError
-from finevoice_async.adapters.journal_reader import read_journal
 from finevoice_async.cli import exits
+from finevoice_async.cli.kept import JournalPlace, check_exists, reading
 from finevoice_async.cli.place import Place
 from finevoice_async.cli.posting import Interruption
 from finevoice_async.cli.progress import Waiting
 from finevoice_async.cli.service import connected, host_of
-from finevoice_async.cli.settle import check_exists
 from finevoice_async.cli.talk import command, give, give_json, say, say_at_length
 
 MAX_ROWS = 100_000  # that may be paid for
@@ -42,9 +41,11 @@ class _Counts:
         return f"{counts}, {self.not_saved} not saved" if self.not_saved else counts
 
 
-async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: str | None, as_json: bool) -> int:
+async def resume(
+    journal: JournalPlace, folder: Path, *, base_url: str | None, given_url: str | None, as_json: bool
+) -> int:
     """Pick up what a journal left behind, and save every result; one that cannot be saved holds up no other."""
-    check_exists(path)
+    check_exists(journal)
     place = Place(f"{folder}/", overwrite=True)
     place.prepare(noted=True)
     counts = _Counts()
@@ -53,7 +54,7 @@ async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: s
     host = host_of(base_url)
     shown = Waiting(lambda: f"Waiting for {host}; {counts}", line=f"Waiting for {host}.")
     try:
-        async with connected(base_url=base_url, journal=path) as session:
+        async with connected(base_url=base_url, journal=journal) as session:
             try:
                 async with nullcontext() if as_json else shown:
                     async for outcome in session.recover(save_to=folder):
@@ -64,8 +65,8 @@ async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: s
                 running = [str(task.id) for task in session.tasks]
                 raise
     except asyncio.CancelledError:
-        again = command("resume", str(path), "--json" if as_json else None, out=folder, base_url=given_url)
-        in_doubt = _in_doubt_since(path, began)
+        again = command("resume", str(journal), "--json" if as_json else None, out=folder, base_url=given_url)
+        in_doubt = await _in_doubt_since(journal, began)
         told = Interruption(emulated=False, running=running, in_doubt=in_doubt, advice="Go on with:", again=again)
         told.tell(as_json=as_json)
         raise
@@ -76,10 +77,10 @@ async def resume(path: Path, folder: Path, *, base_url: str | None, given_url: s
     return counts.code
 
 
-def _in_doubt_since(path: Path, moment: datetime) -> int:
+async def _in_doubt_since(place: JournalPlace, moment: datetime) -> int:
     """Return how many submissions since then may be paid for, by the journal."""
-    with read_journal(path) as journal:
-        rows = journal.rows(EffectState.SENDING, EffectState.UNKNOWN, limit=MAX_ROWS)
+    async with reading(place) as journal:
+        rows = await journal.rows(EffectState.SENDING, EffectState.UNKNOWN, limit=MAX_ROWS)
     return sum(row.updated_at >= moment for row in rows)
 
 

@@ -51,11 +51,13 @@ def finish(
     Args:
         job: What the command does.
         as_json: Tell errors as JSON, too.
-        debug: Let errors out, with their tracebacks, and show what is logged.
+        debug: Show the tracebacks of errors, too, and what is logged.
         idle: What an error says that did not happen, if it is not that something was sent.
         free: The job pays for nothing, whatever goes wrong.
     """
     level = logging.DEBUG if debug else logging.CRITICAL
+    if not debug:
+        logging.getLogger("psycopg").setLevel(level)  # else it takes a level of its own, and its pool tells of each try
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s")
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know all letters; stderr does so anyway
@@ -69,9 +71,9 @@ def finish(
     except BrokenPipeError:
         forget_stdout()  # whoever read it has enough, such as `head`
         code = 0
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is told, and makes the exit code
         if debug:
-            raise
+            traceback.print_exception(error)
         code = report(error, as_json=as_json, idle=idle, free=free)
     unwritten = flush()
     raise typer.Exit(code or unwritten)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
-from pathlib import Path
 
 import attrs
 import typer
 
-from finevoice_async import ConfigurationError, FineVoiceSession, InvalidRequestError, JournalRow
+from finevoice_async import FineVoiceSession, InvalidRequestError, JournalRow
 from finevoice_async.adapters.loop_clock import LoopClock
-from finevoice_async.adapters.sqlite_journal import SqliteJournal
+from finevoice_async.cli.kept import JournalPlace, Settled, check_exists, settling
 from finevoice_async.cli.posting import Interruption, Posting, look_at
 from finevoice_async.cli.progress import Waiting, accepting
 from finevoice_async.cli.service import connected, host_of
@@ -60,7 +59,7 @@ def parse_adoption(text: str) -> tuple[int, str]:
         raise typer.BadParameter(f"{wrong} {error}") from None
 
 
-async def settle(path: Path, wanted: Settlement, *, base_url: str | None, as_json: bool) -> int:
+async def settle(place: JournalPlace, wanted: Settlement, *, base_url: str | None, as_json: bool) -> int:
     """Do it. Only sending again needs the key."""
     if wanted.accept_double_charge and not wanted.resend:
         raise InvalidRequestError("--accept-double-charge goes with --resend ROW. Nothing was sent.")
@@ -68,44 +67,23 @@ async def settle(path: Path, wanted: Settlement, *, base_url: str | None, as_jso
         raise InvalidRequestError(
             "What is sent again may be paid for a second time: give --accept-double-charge, too. Nothing was sent."
         )
-    check_exists(path)
+    check_exists(place)
     if wanted.adopt or wanted.discard or wanted.prune is not None:
-        async with _owned(path) as journal:
+        async with settling(place) as journal:
             for row_id, task_id in wanted.adopt:
                 await _move(journal, row_id, Move.ADOPT, task_id=task_id)
-                _tell(row_id, "adopted", task_id, as_json=as_json, then=f"finevoice resume {path} fetches it")
+                _tell(row_id, "adopted", task_id, as_json=as_json, then=_fetched_by(place))
             for row_id in wanted.discard:
                 await _move(journal, row_id, Move.DISCARD)
                 _tell(row_id, "discarded", None, as_json=as_json, then="its key is free again")
             if wanted.prune is not None:
                 await _prune(journal, wanted.prune, as_json=as_json)
     if wanted.resend:
-        await _resend(path, wanted.resend, base_url=base_url, as_json=as_json)
+        await _resend(place, wanted.resend, base_url=base_url, as_json=as_json)
     return 0
 
 
-def check_exists(path: Path) -> None:
-    """Make no journal where somebody looks for one.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    if not path.is_file():
-        raise ConfigurationError(f"There is no journal at {path}.")
-
-
-@asynccontextmanager
-async def _owned(path: Path) -> AsyncIterator[SqliteJournal]:
-    """Own the journal for a moment, without a key and a session: nothing is sent and nothing asked."""
-    journal = SqliteJournal(path, LoopClock())
-    await journal.open()
-    try:
-        yield journal
-    finally:
-        await journal.aclose()
-
-
-async def _move(journal: SqliteJournal, row_id: int, move: Move, *, task_id: str | None = None) -> None:
+async def _move(journal: Settled, row_id: int, move: Move, *, task_id: str | None = None) -> None:
     """Make a move that a person decides on.
 
     Raises:
@@ -115,6 +93,8 @@ async def _move(journal: SqliteJournal, row_id: int, move: Move, *, task_id: str
     row = await journal.row(row_id=row_id)
     if row is None:
         raise InvalidRequestError(f"There is no row {row_id} in the journal. It was not changed.")
+    if row.state in MOVES[move][0] and (found := await journal.whose(row_id)) is not None and found.elsewhere:
+        raise InvalidRequestError(f"Row {row_id} is being submitted, by a session that runs. It was not changed.")
     why = given_up(row) if move is Move.DISCARD else None
     if not await journal.move(row_id, move, task_id=task_id, error=why):
         states = " or ".join(sorted(state.value for state in MOVES[move][0]))
@@ -123,7 +103,7 @@ async def _move(journal: SqliteJournal, row_id: int, move: Move, *, task_id: str
         )
 
 
-async def _prune(journal: SqliteJournal, age: timedelta, *, as_json: bool) -> None:
+async def _prune(journal: Settled, age: timedelta, *, as_json: bool) -> None:
     pruned = await journal.prune(LoopClock().utcnow() - age)
     if as_json:
         give_json({"pruned": pruned})
@@ -132,13 +112,13 @@ async def _prune(journal: SqliteJournal, age: timedelta, *, as_json: bool) -> No
         give(f"{count(pruned, 'row')} removed: saved, refused or failed, and unchanged for that long.{kept}")
 
 
-async def _resend(path: Path, row_ids: Sequence[int], *, base_url: str | None, as_json: bool) -> None:
+async def _resend(place: JournalPlace, row_ids: Sequence[int], *, base_url: str | None, as_json: bool) -> None:
     """Send rows again, one after another."""
     posting: Posting | None = None
     sent: list[str] = []
     host = host_of(base_url)
     try:
-        async with connected(base_url=base_url, journal=path) as session:
+        async with connected(base_url=base_url, journal=place) as session:
             for row in await _rows(session, row_ids):
                 posting = Posting(session, session.resubmit(row, accept_double_charge=True))
                 try:
@@ -148,14 +128,14 @@ async def _resend(path: Path, row_ids: Sequence[int], *, base_url: str | None, a
                     await posting.close()
                     raise
                 sent += [] if task.id is None else [task.id]
-                _tell(row.id, "sent again", task.id, as_json=as_json, then=f"finevoice resume {path} fetches it")
+                _tell(row.id, "sent again", task.id, as_json=as_json, then=_fetched_by(place))
     except asyncio.CancelledError:
         in_doubt = posting is not None and posting.is_in_doubt
         known = None if posting is None or posting.task is None else posting.task.id
         sent += [known] if known is not None and known not in sent else []
-        advice, again = "Go on with:", command("resume", str(path))
+        advice, again = "Go on with:", command("resume", str(place))
         if in_doubt:
-            advice, again = "Its row is kept. See it, and settle it, with:", look_at(path)
+            advice, again = "Its row is kept. See it, and settle it, with:", look_at(place)
         told = Interruption(emulated=False, running=sent, in_doubt=int(in_doubt), advice=advice, again=again)
         told.tell(as_json=as_json)
         raise
@@ -174,6 +154,10 @@ async def _rows(session: FineVoiceSession, row_ids: Sequence[int]) -> list[Journ
                 f"Row {row_id} is not among those that are perhaps paid and can be sent again. Nothing was sent."
             )
     return [found[row_id] for row_id in dict.fromkeys(row_ids)]
+
+
+def _fetched_by(place: JournalPlace) -> str:
+    return f"{command('resume', str(place))} fetches it"
 
 
 def _tell(row_id: int, done: str, task_id: str | None, *, as_json: bool, then: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +63,7 @@ async def work(job: WorkerJob) -> int:
     stopping = Stopping(view.say_stopping)
     worker: Worker | None = None
     try:
-        with heard(stopping.on):
+        with heard(stopping.on), _told_of_database(view):
             async with connected(
                 base_url=job.base_url,
                 journal=job.url,
@@ -80,6 +83,7 @@ async def work(job: WorkerJob) -> int:
                 try:
                     await stopping.run(worker.run(stopping.asked))
                 except asyncio.CancelledError:
+                    view.running = len(session.tasks)
                     await session.aclose(timeout=_CLOSE)
                     raise
     except asyncio.CancelledError:
@@ -89,6 +93,36 @@ async def work(job: WorkerJob) -> int:
     if worker.stopped_by is not None:
         return exits.exit_code(worker.stopped_by)
     return stopping.code if view.given_back else 0
+
+
+@contextlib.contextmanager
+def _told_of_database(view: _View) -> Iterator[None]:
+    """Let the view hear that the database goes away and comes back."""
+    from finevoice_async.adapters.postgres.contact import AWAY, LOGGER  # with psycopg
+
+    logger, ears = logging.getLogger(LOGGER), _Ears(lambda words: view.say_database(is_away=words == AWAY))
+    level, propagate = logger.level, logger.propagate
+    if not logger.isEnabledFor(logging.WARNING):  # else --debug shows what is logged, too
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
+    logger.addHandler(ears)
+    try:
+        yield
+    finally:
+        logger.removeHandler(ears)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _Ears(logging.Handler):
+    """Passes on what is logged, without what fills it."""
+
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told(record.msg)
 
 
 class _View:
@@ -102,6 +136,7 @@ class _View:
         self._failed = 0
         self._perhaps_paid = 0
         self.given_back = 0
+        self.running = 0  # tasks that run on without it
 
     def hear(self, update: JobUpdate) -> None:
         """Show what became of a job."""
@@ -138,6 +173,13 @@ class _View:
         if not self._as_json and not self._quiet:
             say("Waiting for jobs. Ctrl-C ends it: what runs is finished first.")
 
+    def say_database(self, *, is_away: bool) -> None:
+        """Say that the database went away, or came back; also when quiet: somebody has to look after it."""
+        if self._as_json:
+            give_json({"event": "database_away" if is_away else "database_back"})
+        else:
+            say("The database is away; nothing is sent until it is back." if is_away else "It is back.")
+
     def say_stopping(self) -> None:
         """Say that it was told to stop."""
         if self._as_json:
@@ -159,6 +201,7 @@ class _View:
                     "failed": self._failed,
                     "perhaps_paid": self._perhaps_paid,
                     "given_back": self.given_back,
+                    "running": self.running,
                     "stopped_by": None if error is None else type(error).__name__,
                     "message": None if error is None else _words(error),
                 }
@@ -175,6 +218,9 @@ class _View:
         if not self._quiet:
             words = ", ".join(f"{number} {what}" for number, what in counts if number) or "no job was taken"
             say(f"{words[:1].upper()}{words[1:]}.")
+        if self.running:
+            runs = "1 task is paid for and runs" if self.running == 1 else f"{self.running} tasks are paid for and run"
+            say(f"{runs} on. Whoever takes the jobs next fetches what comes of it.")
 
 
 def _words(error: BaseException) -> str:

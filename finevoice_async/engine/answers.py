@@ -212,7 +212,7 @@ class Answers:
         self._unanswered.pop(record, None)
         decision = policy.decide(Call.POLL, failure.kind, self._retry)
         if decision.action is Action.SLOW_DOWN:
-            return self._slow_down(failure, now)
+            return self._slow_down(record, failure, now)
         if decision.action is Action.GRACE:
             return self._on_missing(record, failure, now)
         record.missing_since = None
@@ -262,8 +262,10 @@ class Answers:
         """Return what a failed poll means to who asked just once."""
         return error_of(failure, policy.decide(Call.POLL, failure.kind, self._retry).error, task_id=task_id)
 
-    def _slow_down(self, failure: Failure, now: float) -> float:
+    def _slow_down(self, record: TaskRecord, failure: Failure, now: float) -> float:
         """The service says 429: the whole poller waits."""
+        if self._inflight.watching is not None:
+            self._inflight.watching.slowed_down(record, failure)
         self._rate_limited += 1
         pause = policy.wait_before_retry(self._rate_limited, self._retry, self._rng.random(), failure.retry_after)
         log.info("polls are rate limited; none for %.2f s", pause)

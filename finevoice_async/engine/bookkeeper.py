@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from finevoice_async.core.ledger import MAY_BE_PAID, MOVES, EffectState, JournalRow, Move, given_up
 from finevoice_async.core.tasks import TaskStatus, TaskUpdate
@@ -27,6 +27,9 @@ from finevoice_async.errors import (
 )
 from finevoice_async.ports import Begun, Journal, TaskIdTakenError
 
+if TYPE_CHECKING:
+    from finevoice_async.engine.watching import Watching
+
 log = logging.getLogger("finevoice_async")
 
 T = TypeVar("T")
@@ -40,13 +43,15 @@ _ORIGIN = "origin"  # the name under which the journal keeps whose effects it ho
 class Bookkeeper:
     """The only writer of the journal, and its reader."""
 
-    def __init__(self, journal: Journal | None) -> None:
+    def __init__(self, journal: Journal | None, watching: Watching | None = None) -> None:
         """Set it up; open it later.
 
         Args:
             journal: Where rows are kept; None keeps none. It may be the caller's own, and raise anything.
+            watching: Tells the observer, if there is one: by whoever makes a step, right after it was told here.
         """
         self._journal = journal
+        self.watching = watching
         self.has_journal = journal is not None
         # All mutable state:
         self.accepted = 0  # submissions that the service accepted
@@ -261,11 +266,13 @@ class Bookkeeper:
         """Note that the service accepted it; None if there is nothing to note. Await it with `noted`."""
         self.accepted += 1
         log.info("task %s submitted", record.task_id)
-        if self._journal is None or submission.row is None or record.task_id is None:
-            return None
-        submission.state = EffectState.SUBMITTED
-        submission.note = called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
-        return submission.note
+        note = None
+        if self._journal is not None and submission.row is not None and record.task_id is not None:
+            submission.state = EffectState.SUBMITTED
+            submission.note = note = called(self._journal.move, submission.row.id, Move.ACCEPT, task_id=record.task_id)
+        if self.watching is not None:
+            self.watching.accepted(submission, record)
+        return note
 
     async def noted(self, note: asyncio.Future[bool], record: TaskRecord) -> None:
         """Wait until the task id is on disk.

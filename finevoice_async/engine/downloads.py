@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from finevoice_async.engine.attempts import Progress
     from finevoice_async.engine.bookkeeper import Bookkeeper
     from finevoice_async.engine.exchange import Exchange
+    from finevoice_async.engine.watching import Watched
 
 log = logging.getLogger("finevoice_async")
 
@@ -48,10 +49,12 @@ class Arrived:
     Attributes:
         media: What kind of audio it is: as its link or the answer suggests, and once it is fetched, as it is.
         note: What is to be said of the name that it was saved under last.
+        watched: What the session's observer knows of it.
     """
 
     media: Media | None = None
     note: str | None = None
+    watched: Watched | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -296,7 +299,7 @@ class Downloader:
         Raises:
             JournalError: It could not be written.
         """
-        await self._bookkeeper.saved(source.row_id, path=None, sha256=None)
+        await self._saved(source)
 
     async def save(
         self,
@@ -321,7 +324,7 @@ class Downloader:
         from finevoice_async.engine.targets import choose_target
 
         self._check_open(source)
-        in_thread = anyio.to_thread.run_sync
+        in_thread, began = anyio.to_thread.run_sync, self._clock.monotonic()
         stem = safe_name(stem_of(source.request.prompt if source.request else None, source.task_id, source.url))
         part: PartFile | None = None
         try:
@@ -345,7 +348,7 @@ class Downloader:
             file = target.of(_suffix(progress, source))
             if take is not None:
                 take(file)
-            note = _suffix_note(target.suffix, progress.content)
+            note = target.note_on(progress.content)
             source.arrived.note = note
             if note is not None:
                 log.warning("the result of task %s %s", source.task_id, note)
@@ -357,8 +360,21 @@ class Downloader:
                 with anyio.CancelScope(shield=True):  # bounded: a close and an unlink
                     await in_thread(part.discard)
         log.info("task %s saved", source.task_id)
-        await self._bookkeeper.saved(source.row_id, path=str(file.absolute()), sha256=digest)
+        await self._saved(source, str(file.absolute()), digest, progress.received, began)
         return file
+
+    async def _saved(
+        self,
+        source: Source,
+        path: str | None = None,
+        sha256: str | None = None,
+        size: int | None = None,
+        began: float = 0,
+    ) -> None:
+        watching, watched = self._bookkeeper.watching, source.arrived.watched
+        if watching is not None and watched is not None:
+            watching.saved(watched, source.task_id, path, sha256, size, began)
+        await self._bookkeeper.saved(source.row_id, path=path, sha256=sha256)
 
 
 def _end(pause: asyncio.Future[None]) -> None:
@@ -369,16 +385,6 @@ def _end(pause: asyncio.Future[None]) -> None:
 def _suffix(progress: Progress, source: Source) -> str:
     kind = progress.media or source.arrived.media
     return kind.suffix if kind is not None else ""
-
-
-def _suffix_note(suffix: str, content: Media | None) -> str | None:
-    """Return what to say of the caller's suffix if it contradicts the content."""
-    from finevoice_async.core import media
-
-    named = media.of_suffix(suffix)
-    if not suffix or content is None or (named is not None and named.media_type == content.media_type):
-        return None
-    return f"is {content.media_type} ({content.suffix}), but was saved as {suffix}: that suffix is the caller's"
 
 
 def _storage_error(source: Source, path: str | os.PathLike[str], error: Exception) -> DownloadError:

@@ -34,6 +34,7 @@ class Endings:
 
     def __init__(self, bookkeeper: Bookkeeper, registry: Registry, queue: SlotQueue, slots: Slots) -> None:
         self._bookkeeper = bookkeeper
+        self._watch = bookkeeper.watching
         self._registry = registry
         self._queue = queue
         self._slots = slots
@@ -126,6 +127,8 @@ class Endings:
         submission.phase, submission.result, submission.context = ENDED, result, None
         if submission.row is not None or submission.key is not None:
             self._registry.settle(submission)
+        if self._watch is not None and (submission.watched is None or submission.watched.task is not result):
+            self._watch.settled(submission, result)
         if submission.launch_watchers:
             submission.launched()
         listeners, submission.listeners = submission.listeners, {}

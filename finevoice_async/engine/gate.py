@@ -44,17 +44,26 @@ class _Waiter:
 class Gate:
     """Lets submissions out, as `core.brake` says. It is open most of the time, and then costs nothing."""
 
-    def __init__(self, *, retry: Retry, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        *,
+        retry: Retry,
+        clock: Clock,
+        rng: random.Random,
+        on_brake: Callable[[Cause | None, str | None], None] | None = None,
+    ) -> None:
         """Open it.
 
         Args:
             retry: How patiently to wait, and to probe.
             clock: The session's clock.
             rng: Draws jitter.
+            on_brake: Is told when submissions begin to wait, and why; or leave freely again.
         """
         self._patience = retry.patience
         self._clock = clock
         self._rng = rng
+        self._on_brake = on_brake
         # All mutable state:
         self._brake = Brake(retry)
         self._line: deque[_Waiter] = deque()  # who waits, in order
@@ -188,6 +197,8 @@ class Gate:
                 log.warning("what waits is not sent: %s", brake.failure.what)
             else:
                 log.warning("submissions wait, but for one probe at a time: %s", brake.failure.what)
+            if self._on_brake is not None:
+                self._on_brake(brake.cause, None if brake.failure is None else brake.failure.what)
 
     def _refused(self, failure: Failure, now: float) -> None:
         """The key is refused, or credits are spent: whoever waits goes home."""

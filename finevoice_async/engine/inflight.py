@@ -23,6 +23,7 @@ class InFlight:
     def __init__(self, slots: Slots, bookkeeper: Bookkeeper) -> None:
         self._slots = slots
         self._bookkeeper = bookkeeper
+        self.watching = bookkeeper.watching
         # All mutable state:
         self.tasks: dict[str, TaskRecord] = {}  # by task id, in the order of submission; ended ones leave
         self._broken: str | None = None  # what the poller died of
@@ -94,10 +95,12 @@ class InFlight:
         self._free_slot(record)
 
     def end(self, record: TaskRecord, end: News) -> None:
-        """End a task: first its slot is free, then the books are told, then whoever watches it."""
+        """End a task: first its slot is free, then the books and the observer are told, then whoever watches it."""
         record.end = end
         self._forget(record)
         self._bookkeeper.ended(record)
+        if self.watching is not None:
+            self.watching.ended(record)
         record.tell(end)
 
     def break_down(self, why: str) -> None:
@@ -106,7 +109,13 @@ class InFlight:
         self._broken = why
         for record in list(self.tasks.values()):
             self._free_slot(record)  # nobody here will see its end, and who waits for a slot must hear
-            record.tell(self._broken_error(record))
+            self.leave(record, self._broken_error(record))
+
+    def leave(self, record: TaskRecord, why: FineVoiceError) -> None:
+        """Tell that nobody here hears of a task any more, and why."""
+        if self.watching is not None and record.watched is not None:
+            self.watching.left(record, why)
+        record.tell(why)
 
     def close(self) -> None:
         """Tell every watcher, in the order of submission, and give the slots back. Idempotent.
@@ -118,7 +127,7 @@ class InFlight:
         self._closed = True
         for record in list(self.tasks.values()):
             self._free_slot(record)
-            record.tell(record.closed_error())
+            self.leave(record, record.closed_error())
 
     def _warn_of_what_is_left(self) -> None:
         """Name what no journal keeps, so that it is found somewhere."""

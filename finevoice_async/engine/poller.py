@@ -79,6 +79,7 @@ class Poller:
         """
         self._exchange = exchange
         self._inflight = inflight
+        self._watch = inflight.watching
         self._answers = answers
         self._polling = polling
         self._clock = clock
@@ -347,6 +348,8 @@ class Poller:
 
     def _on_answer(self, record: TaskRecord, answer: TaskUpdate | Failure, asked_at: float, now: float) -> None:
         """Take an answer in: the task has ended, or is to be asked for again."""
+        if self._watch is not None:
+            self._watch.polled(record, answer, asked_at, now)
         gap = self._answers.take(record, answer, asked_at, now)
         if self._edition != self._answers.edition:
             self._wake_at(now)

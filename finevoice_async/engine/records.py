@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -31,6 +31,9 @@ from finevoice_async.errors import (
     TaskTimeoutError,
 )
 from finevoice_async.ports import Begun
+
+if TYPE_CHECKING:  # what watches is imported for who has an observer
+    from finevoice_async.engine.watching import Watched
 
 News = TaskUpdate | FineVoiceError
 """What a watcher hears: a state of the task, or why it hears no more."""
@@ -85,6 +88,7 @@ class TaskRecord:
         trouble: Why the last poll failed, if it did.
         linkless: Answers that said done but gave no link.
         watchers: Who wants to hear of it.
+        watched: What the observer knows of it.
     """
 
     task_id: str | None
@@ -110,6 +114,7 @@ class TaskRecord:
     trouble: Failure | None = None
     linkless: int = 0
     watchers: list[Watcher] = attrs.field(factory=list)
+    watched: Watched | None = None
 
     @classmethod
     def of_row(cls, row: JournalRow, *, now: float, utcnow: datetime) -> Self:
@@ -260,6 +265,7 @@ class Submission:
         owner: On whose behalf: waiting submissions take turns by owner.
         made_key: The key was made by this library.
         context: Its first caller's, in which its POST runs: traces of one caller must not carry another's.
+        watched: What the observer knows of it.
     """
 
     request: SfxRequest
@@ -282,6 +288,7 @@ class Submission:
     owner: str | None = attrs.field(default=None, kw_only=True)
     made_key: bool = attrs.field(default=False, kw_only=True)
     context: contextvars.Context | None = attrs.field(factory=contextvars.copy_context, init=False)
+    watched: Watched | None = attrs.field(default=None, init=False)
 
     @property
     def outlives(self) -> bool:

@@ -68,6 +68,7 @@ class Sender:
         self._poller = poller
         self._inflight = inflight
         self._bookkeeper = bookkeeper
+        self._watch = bookkeeper.watching
         self._registry = registry
         self._gate = gate
         self._slots = slots
@@ -103,6 +104,8 @@ class Sender:
                 return await self._accepted(submission, answer)
             if answer.kind is FailureKind.RATE and not probe:  # a probe says that it still is full, not fuller
                 self._slots.slow_down(max(REDUCED_FOR, min(answer.retry_after or 0.0, self._retry.max_retry_after)))
+            if answer.kind is FailureKind.RATE and self._watch is not None:
+                self._watch.throttled(submission, answer)
             await self._hold(submission, answer, attempt)
             attempt += 1
 
@@ -144,6 +147,8 @@ class Sender:
             if submission.phase is not OUT:
                 self.spending.give_back(spent)
         self.spending.leaves(spent)
+        if self._watch is not None:
+            self._watch.leaves(submission)
         try:
             answer = await self._exchange.submit(submission.request)
         except UnsentCancelledError:
@@ -177,6 +182,8 @@ class Sender:
         else:
             submission.doubt = SubmitUnknownError(advised(failure.what, SubmitUnknownError))
             await self._bookkeeper.unknown(submission, words)
+            if self._watch is not None:
+                self._watch.doubted(submission, submission.doubt)
         if not submission.listeners:
             raise SubmitNotSentError(f"Nobody waited for it any more. {UNPAID}")
         if not free:

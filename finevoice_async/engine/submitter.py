@@ -58,6 +58,7 @@ class Submitter(Withdrawing):
         self._poller = poller
         self._inflight = inflight
         self._bookkeeper = bookkeeper
+        self._watch = bookkeeper.watching
         self._clock = clock
         self._max_queue = max_queue
         self._gate = gate
@@ -158,15 +159,17 @@ class Submitter(Withdrawing):
         if may_go and self._dispatcher.launch_at_once(submission):
             if submission.phase is not Phase.ENDED:
                 self._registry.add(submission)
-            return submission
-        if self.is_full:
-            words = f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent."
-            raise QueueFullError(words, request=request)
-        self._registry.add(submission)
-        if has_journal:
-            self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
         else:
-            self._dispatcher.enqueue(submission)
+            if self.is_full:
+                many = f"{self.waiting} effects wait for a slot already, as many as max_queue allows. Nothing was sent."
+                raise QueueFullError(many, request=request)
+            self._registry.add(submission)
+            if has_journal:
+                self._begin(submission, Move.RETRY if retry_failed else Move.QUEUE)
+            else:
+                self._dispatcher.enqueue(submission)
+        if self._watch is not None:
+            self._watch.queued(submission)
         return submission
 
     @property
@@ -253,6 +256,8 @@ class Submitter(Withdrawing):
         submission.seen = self.refusals if seen is None else seen
         self._registry.add(submission)
         self._enqueue_row(submission)
+        if self._watch is not None:
+            self._watch.queued(submission)
         return submission
 
     def _enqueue_row(self, submission: Submission) -> None:

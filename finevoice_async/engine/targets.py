@@ -1,4 +1,4 @@
-"""Which file a result is saved to. Everything here blocks, and runs in a thread."""
+"""Which file a result is saved to. What looks for files blocks, and runs in a thread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import attrs
 
+from finevoice_async.core import media
 from finevoice_async.core.filenames import suffix_of, with_suffix
+from finevoice_async.core.media import Media
 from finevoice_async.engine.part_lock import sweep
 
 
@@ -28,6 +30,15 @@ class Target:
     def of(self, suffix: str) -> Path:
         """Return the file for a content with this suffix."""
         return self.base if self.suffix else self.base.with_name(with_suffix(self.base.name, suffix))
+
+    def note_on(self, content: Media | None) -> str | None:
+        """Return what to say of the caller's suffix if it contradicts the content."""
+        named = media.of_suffix(self.suffix)
+        if not self.suffix or content is None or (named is not None and named.media_type == content.media_type):
+            return None
+        return (
+            f"is {content.media_type} ({content.suffix}), but was saved as {self.suffix}: that suffix is the caller's"
+        )
 
     def check(self, path: Path) -> None:
         """Check that a file may be made; what crashes have left of it is removed if it may not.

@@ -125,8 +125,12 @@ def test_errors_are_one_line_and_a_code(
 
 
 def test_debug_shows_the_traceback(run: Any) -> None:
-    """With --debug the error itself comes out."""
-    assert isinstance(run("generate", "", "--debug").exception, errors.InvalidRequestError)
+    """With --debug it is shown besides, and line and exit code stay what they are."""
+    plain, debugged = run("generate", ""), run("generate", "", "--debug")
+    assert debugged.exit_code == plain.exit_code == exits.WRONG_USE
+    assert debugged.stderr.endswith(plain.stderr)
+    assert "Traceback" in debugged.stderr
+    assert "Traceback" not in plain.stderr
 
 
 def test_every_error_has_a_code() -> None:

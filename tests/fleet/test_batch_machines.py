@@ -119,7 +119,7 @@ def test_a_machine_that_is_stopped_and_one_that_is_killed(service: Served, url: 
     b.kill()
     end(b)
     stopped, _ = end(a)
-    assert a.returncode in (0, exits.INTERRUPTED), stopped
+    assert a.returncode in (0, exits.INTERRUPTED, -signal.SIGINT), stopped  # the last: it had not come up yet
     told, said = end(c)
     unknown = sql(url, "SELECT key FROM finevoice.effects WHERE state = %s", EffectState.UNKNOWN.value)
     assert c.returncode == (exits.UNKNOWN if unknown else 0), told + said

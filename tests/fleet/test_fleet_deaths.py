@@ -13,7 +13,7 @@ from databases import Server
 from fleets import Join, Member, sql, until
 from journals import DONE, QUEUED, RAIN, SENDING, SUBMITTED, UNKNOWN
 
-from finevoice_async.adapters.postgres import schema
+from finevoice_async.adapters.postgres import line, schema
 from finevoice_async.config import Fleet
 from finevoice_async.core.ledger import Move
 from finevoice_async.errors import JournalError
@@ -250,3 +250,44 @@ async def test_closing_while_it_is_away(own: Member, server: Server, monkeypatch
     assert error.task_id == "t"
     own.is_dead = True
     await asyncio.to_thread(server.start)
+
+
+async def test_an_answer_that_is_lost_for_longer_than_a_lease(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new row was called unknown meanwhile: asked again it gets a slot of its own, and not what is left of a hold."""
+    a = await join(plan=1, options=Fleet(beat=60, lease=600))
+    together, cuts = line._together, iter([True])
+
+    async def cut(connection: Any, account: str, statements: list[Any]) -> Any:
+        results = await together(connection, account, statements)
+        if next(cuts, False):
+            place = "clock_timestamp() + interval '1 min'"
+            sql(a.url, f"UPDATE finevoice.effects SET state = 'unknown', session = NULL, place = {place}")
+            sql(a.url, "UPDATE finevoice.posts SET at = at - interval '1 h'")
+            raise psycopg.OperationalError("cut")
+        return results
+
+    monkeypatch.setattr(line, "_together", cut)
+    assert (await a.wish("k")).state is SENDING
+    assert sql(a.url, "SELECT state, session, place = 'infinity' FROM finevoice.effects") == [("sending", a.me, True)]
+    ((age,),) = sql(a.url, "SELECT extract(epoch FROM clock_timestamp() - at)::float FROM finevoice.posts")
+    assert age < 600, "it leaves now, and counts from now on"
+
+
+async def test_what_happened_while_it_could_not_hear(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its connection is back, a session looks at once at what it waits for: news may have been missed."""
+    monkeypatch.setattr("finevoice_async.adapters.postgres.journal.LOOK", 1e6)
+    a = await join(plan=1, options=Fleet(beat=0.05, lease=60))
+    await a.submitted()
+    waits = await a.wish("waits")
+    sql(a.url, "UPDATE finevoice.effects SET place = 'infinity' WHERE id = %s", waits.id)  # and nobody says so
+    sql(a.url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'finevoice'")
+    assert (await asyncio.wait_for(a.slots.acquire(), 5)).row_id == waits.id
+
+
+async def test_half_a_lease_is_sure(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session sends as long as others leave it its slots, half a lease from when it asked for its beat."""
+    a = await join(options=Fleet(beat=60, lease=600))
+    now = a._clock.monotonic()
+    for part, is_sure in ((0.45, True), (0.55, False)):
+        monkeypatch.setattr(a._membership, "seen", now - part * 600)
+        assert a.is_sure() is is_sure

@@ -222,12 +222,7 @@ async def test_a_password_is_shown_nowhere(
     secret = "s3cr3t-w0rd"
     wrong = fleet.url.replace("finevoice@", f"finevoice:{secret}@")
     shown = []
-    for url in (
-        wrong.replace("127.0.0.1", "127.0.0.2"),
-        wrong + "_not_there",
-        wrong + "?nonsense=1",
-        wrong.replace(":" + fleet.url.rpartition(":")[2].partition("/")[0], ":no-port"),
-    ):
+    for url in (wrong.replace("127.0.0.1", "127.0.0.2"), wrong + "_not_there", wrong + "?sslmode=nonsense"):
         session = fleet.service.session(journal=url)
         with pytest.raises(FineVoiceError) as failed:
             await session.submit("Door")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from functools import partial
 
 import psycopg
@@ -55,7 +56,8 @@ async def test_another_version(url: str, version: int, words: str) -> None:
 async def test_a_later_version_keeps_the_rows(empty_url: str) -> None:
     """A step is made once, on top of those before it; what it does not touch stays."""
     first = schema.script()
-    steps = (schema.statements(schema.STEPS[0]), "ALTER TABLE finevoice.effects ADD COLUMN mood text DEFAULT 'calm';")
+    former = [schema.statements(name) for name in schema.STEPS]
+    steps = (*former, "ALTER TABLE finevoice.effects ADD COLUMN mood text DEFAULT 'calm';")
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute(first)
     member = Member(empty_url)
@@ -66,16 +68,30 @@ async def test_a_later_version_keeps_the_rows(empty_url: str) -> None:
         for _ in range(2):
             connection.execute(schema.script(steps))
     assert sql(empty_url, "SELECT id, mood FROM finevoice.effects") == [(row.id, "calm")]
-    assert sql(empty_url, "SELECT version FROM finevoice.meta") == [(2,)]
+    assert sql(empty_url, "SELECT version FROM finevoice.meta") == [(schema.VERSION + 1,)]
 
 
-@pytest.mark.parametrize("url", ["postgresql://nobody:hunter2@127.0.0.1:1/none", "postgresql://x:hunter2@[bad/y"])
-async def test_a_server_that_is_not_there(url: str) -> None:
+async def test_the_first_version_is_brought_up_to_date(empty_url: str) -> None:
+    """A database of an earlier version is refused, then made this one, with all that it holds."""
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(schema.script((schema.statements(schema.STEPS[0]),)))
+    with pytest.raises(JournalError, match="earlier version"):
+        await Member(empty_url).open()
+    await schema.init(empty_url)
+    member = Member(empty_url)
+    await member.open()
+    assert (await member.wish("k")).key == "k"
+    await member.aclose()
+
+
+async def test_a_server_that_is_not_there() -> None:
     """What cannot be reached is told at once, without the password."""
+    url = "postgresql://nobody:hunter2@127.0.0.1:1/none"
     for attempt in (Member(url).open, partial(schema.init, url)):
         with pytest.raises(JournalError) as caught:
             await attempt()
-        assert "hunter2" not in str(caught.value) + repr(caught.value) + repr(Member(url))
+        told = "".join(traceback.format_exception(caught.value))  # its causes, too
+        assert "hunter2" not in told + repr(caught.value) + repr(Member(url))
 
 
 async def test_rights_that_are_missing(join: Join, url: str) -> None:

@@ -80,6 +80,7 @@ async def test_one_awaits_what_another_submitted(fleet: Sessions) -> None:
     assert max(at for _, at in effects) - effects[0][1] < SOON
     assert {effect.task_id for effect, _ in effects} == {task.id}
     assert (b.stats.polls, b.stats.running, (await b.fleet()).taken) == (0, 0, 0)
+    await until(lambda: not journal_of(b)._watchers.row_ids)  # nor is it watched any more
 
 
 async def test_a_wish_for_what_another_session_makes(fleet: Sessions) -> None:

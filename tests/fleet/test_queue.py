@@ -10,6 +10,7 @@ import traceback
 import warnings
 from typing import Any
 
+import procrastinate
 import psycopg
 import pytest
 from fleets import sql
@@ -188,3 +189,19 @@ def test_the_module_needs_no_extra() -> None:
     code = "import sys, finevoice_async.queue; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"psycopg", "procrastinate"}.isdisjoint(ran.stdout.split())
+
+
+@pytest.mark.parametrize(("is_mine", "words"), [(True, "Nothing was queued"), (False, "To queue it again is harmless")])
+async def test_an_answer_that_is_lost(
+    queue_url: str, monkeypatch: pytest.MonkeyPatch, is_mine: bool, words: str
+) -> None:
+    """Nobody knows then whether it is in the queue, unless the transaction was the caller's, who rolls it back."""
+
+    async def cut(*_: Any, **__: Any) -> None:
+        raise procrastinate.exceptions.ConnectorException from psycopg.OperationalError("cut")
+
+    async with Queue(queue_url) as queue, await psycopg.AsyncConnection.connect(queue_url) as mine:
+        monkeypatch.setattr(type(queue._app.configure_task("x")), "defer_async", cut)
+        with pytest.raises(JournalError, match=words) as caught:
+            await queue.enqueue("Door", key="k", connection=mine if is_mine else None)
+        assert caught.value.paid is False

@@ -12,7 +12,7 @@ import pytest
 from fleets import QUICK, sql, until
 from queues import at_work, fill, jobs
 
-from finevoice_async import EffectState, JournalError, Retry
+from finevoice_async import EffectState, Fleet, JournalError, Retry
 from finevoice_async.queue import Queue
 from finevoice_async.testing import RETRY, EmulatedService, make_service
 
@@ -49,6 +49,7 @@ async def test_jobs_become_files(service: EmulatedService, queue_url: str, tmp_p
 
 async def test_two_workers_share_queue_and_plan(service: EmulatedService, queue_url: str, tmp_path: Path) -> None:
     """Together they keep the plan full and never overdraw it; a key that was queued twice is one effect."""
+    service.service_time = 0.5  # two meet also on a machine that is busy
     keys = [f"k{number}" for number in range(12)]
     await fill(queue_url, *keys, *keys)
     async with (
@@ -237,3 +238,21 @@ async def test_the_queue_is_missing(service: EmulatedService, url: str, tmp_path
                 await shift.work
     finally:
         sql(url, "ALTER TABLE IF EXISTS elsewhere RENAME TO procrastinate_jobs")
+
+
+async def test_a_worker_that_is_late(service: EmulatedService, queue_url: str, tmp_path: Path) -> None:
+    """Its jobs are its own until a whole lease of silence is over."""
+    await fill(queue_url, "late", "dead")
+    sql(
+        queue_url,
+        "INSERT INTO procrastinate_workers (id, last_heartbeat) OVERRIDING SYSTEM VALUE "  # not the lowest
+        "VALUES (1000000, now() - interval '42 s'), (1000001, now() - interval '66 s')",
+    )
+    sql(
+        queue_url,
+        "UPDATE procrastinate_jobs SET status = 'doing', "
+        "worker_id = CASE WHEN args->>'key' = 'late' THEN 1000000 ELSE 1000001 END",
+    )
+    async with at_work(service, queue_url, tmp_path, fleet=Fleet(beat=0.05, lease=60)) as shift:
+        await until(lambda: shift.saved == ["dead"])
+        assert ("late", "doing", 0) in jobs(queue_url)

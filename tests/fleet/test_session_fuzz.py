@@ -1,7 +1,7 @@
 """Whole sessions in a fleet, in short lives that are drawn from seeds: calls, faults, cuts, pauses and deaths.
 
 ``FINEVOICE_SEED=n pytest tests/fleet/test_session_fuzz.py`` lives one seed again, as near as real time lets it;
-``FINEVOICE_LIVES=1000`` lives as many.
+``FINEVOICE_FLEET_LIVES=1000`` lives as many.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fleet_lives.sessions import FleetLife
 
 pytestmark = pytest.mark.real_time
 
-LIVES = int(os.environ.get("FINEVOICE_LIVES", "8"))
+LIVES = int(os.environ.get("FINEVOICE_FLEET_LIVES", "16"))
 ONE = os.environ.get("FINEVOICE_SEED")
 AT_ONCE = 8
 

@@ -1,6 +1,6 @@
 """The store as a state machine: several sessions of one key in one database, against what the specification promises.
 
-``FINEVOICE_EXAMPLES=5000 pytest tests/fleet/test_store_fuzz.py`` plays as many games.
+``FINEVOICE_GAMES=5000 pytest tests/fleet/test_store_fuzz.py`` plays as many games.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from finevoice_async.core.ledger import EffectState
 
 pytestmark = pytest.mark.real_time
 
-EXAMPLES = int(os.environ.get("FINEVOICE_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("FINEVOICE_GAMES", "0"))
 STEPS = 40
 MOST = 4
 DAY = timedelta(days=1)
@@ -149,9 +149,8 @@ class StoreMachine(RuleBasedStateMachine):
             occupied=sum(deed.occupied for deed in chosen),
             at_once=len(chosen) > 1,
         )
-        if len(chosen) == 1 and not (
-            lost and " wishes " in chosen[0].words
-        ):  # asked again it may say "mine" of what was left
+        wished = " wishes " in chosen[0].words  # asked again, it may call its own what was left by somebody
+        if len(chosen) == 1 and not (lost and wished):
             expected, result = chosen[0].expected, results[0]
             if callable(expected):
                 expected(result)
@@ -337,6 +336,7 @@ class StoreMachine(RuleBasedStateMachine):
                 await player.aclose()
 
 
+@pytest.mark.skipif(not EXAMPLES, reason="a game takes a second or more; FINEVOICE_GAMES says how many to play")
 @pytest.mark.timeout(7200)
 def test_no_game_breaks_a_promise(url: str) -> None:
     """No promise of the store is broken in any game, and the shortest game that shows what went wrong is told."""

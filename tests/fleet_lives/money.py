@@ -99,8 +99,8 @@ class Money:
             was = before.rows.get(row.id)
             if was is not None and (was.has_earlier, row.has_earlier) == (True, False) and _needs_consent(row):
                 self._uncover(row.id)  # the try came to nothing: the next one needs a consent of its own
-            if row.session is None and row.state in MAY_BE_PAID:
-                self._consents.pop(row.id, None)
+            if row.state in MAY_BE_PAID and was is not None and was.claim != row.claim:
+                self._consents.pop(row.id, None)  # of the POST before
 
     def _consent(self, event: Consented) -> None:
         if event.by is None:

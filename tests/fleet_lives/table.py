@@ -70,6 +70,11 @@ class Seat:
         """Whether it was silent for its whole lease."""
         return self.age > self.lease
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it was silent for half of it, so that it sends nothing by itself."""
+        return self.age > self.lease / 2
+
 
 @attrs.frozen
 class Table:
@@ -98,11 +103,14 @@ class Table:
         return min(whole, self.reduced + steps * max(1, whole // 10))
 
     def waiting(self) -> list[Row]:
-        """Return the rows that wait for a slot."""
+        """Return the rows that wait for a slot, and may get one."""
         states = (EffectState.QUEUED, EffectState.UNKNOWN, EffectState.LOST)
-        return [
-            row for row in self.rows.values() if row.state in states and row.session is not None and row.place is None
-        ]
+        waiting = (row for row in self.rows.values() if row.state in states and row.place is None)
+        return [row for row in waiting if row.session is not None and not self.is_quiet(row.session)]
+
+    def is_quiet(self, session: int) -> bool:
+        """Tell whether a session was silent for half its lease."""
+        return session in self.seats and self.seats[session].is_quiet
 
     def of_key(self, key: str | None) -> Row | None:
         """Return the row with a key."""

@@ -8,12 +8,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
 
 from finevoice_async.adapters.postgres import rows, schema
-from finevoice_async.adapters.postgres.connection import explain, place_of
+from finevoice_async.adapters.postgres.connection import explain, is_away, is_starting, place_of, read_url
 from finevoice_async.adapters.postgres.line import Line
 from finevoice_async.adapters.postgres.membership import Membership
 from finevoice_async.adapters.postgres.slots import FleetSlots
@@ -32,8 +33,20 @@ CLOSE_TIMEOUT: Final = 10.0
 
 TO_SEND_NAMES: Final = frozenset(state.value for state in TO_SEND)
 
+OPEN_PATIENCE: Final = 10.0
+"""Seconds that a database gets to come back which was there as it was opened: as `Timeouts.connect`."""
+
+OPEN_PAUSE: Final = 0.1
+"""Seconds between two tries."""
+
+PRUNED_AT_ONCE: Final = 2000
+"""Rows that are looked at in one commit: the account is locked meanwhile, for some 10 ms."""
+
 LOOK: Final = 5.0
 """Seconds after which what is watched or waits is read again, in case news was lost."""
+
+REST: Final = 500
+"""Times as long as a look at the line took until the next: all of a long line is read, and every session reads it."""
 
 
 def account_of(api_key: str) -> str:
@@ -63,7 +76,11 @@ class PostgresJournal(FleetWriter):
             clock: The session's clock.
             options: How the session lives in the fleet.
             budget: What the whole fleet may submit in a time, as far as this session goes by it.
+
+        Raises:
+            ConfigurationError: The URL cannot be read.
         """
+        read_url(url)
         # All mutable state:
         self._url = url
         self._options = options
@@ -81,6 +98,7 @@ class PostgresJournal(FleetWriter):
         self._beat: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[BaseException | None] | None = None
         self._look_at = 0.0  # when to read again what is watched or waits
+        self._look_at_line_at = 0.0  # when to read again who waits before whom
         self._pid = 0  # the opener's
         self._adopts = options.adopt  # it follows what others leave
         self._opened = False
@@ -111,6 +129,9 @@ class PostgresJournal(FleetWriter):
     async def open(self, adopted: Callable[[JournalRow], None] = lambda _: None) -> None:
         """Join the fleet. After a failure it may be tried again.
 
+        A database that cannot be reached is an error at once. One that starts, or crashes while it is opened, is given
+        some seconds to come back.
+
         Args:
             adopted: Hears of each row of a session that died or left that this one is to follow from now on.
 
@@ -118,23 +139,35 @@ class PostgresJournal(FleetWriter):
             JournalError: The database cannot be reached, or has no schema of this version.
         """
         self._pid, self._adopted = os.getpid(), adopted
-        try:
-            await schema.check(await self._line.open(), self._url)
-            await self._membership.open()
-        except (psycopg.Error, OSError, TimeoutError) as error:
-            await self._give_up()
-            what = f"The fleet's journal {place_of(self._url)} cannot be opened"
-            raise JournalError(f"{what}: {explain(error)}.") from error
-        except BaseException:
-            await self._give_up()
-            raise
+        until = self._clock.monotonic() + OPEN_PATIENCE
+        reached = False  # it was there a moment ago, or says that it starts
+        while True:
+            try:
+                await self._join()
+                break
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                reached = reached or self._line.is_connected or is_starting(error)
+                await self._give_up()
+                if not reached or not is_away(error) or self._clock.monotonic() >= until:
+                    what = f"The fleet's journal {place_of(self._url)} cannot be opened"
+                    raise JournalError(f"{what}: {explain(error)}.") from error
+            except BaseException:
+                await self._give_up()
+                raise
+            await self._clock.sleep(OPEN_PAUSE)
+        self._beat = asyncio.create_task(self._keep_beating(), name="finevoice-fleet", context=contextvars.Context())
+
+    async def _join(self) -> None:
+        await schema.check(await self._line.open(), self._url)
+        await self._membership.open()
         self._line.start()
         self._opened = True
         self._look_at = self._clock.monotonic() + LOOK
-        await self._sweep()
-        self._beat = asyncio.create_task(self._keep_beating(), name="finevoice-fleet", context=contextvars.Context())
+        async with asyncio.timeout(OPEN_PATIENCE):  # by now the line waits while the database is away
+            await self._sweep()
 
     async def _give_up(self) -> None:
+        self._opened = False
         await self._membership.aclose()
         await self._line.aclose(0)
 
@@ -175,6 +208,32 @@ class PostgresJournal(FleetWriter):
         await self._line.aclose(CLOSE_TIMEOUT)
         await self._membership.aclose()
         return left.exception() if was_open else None
+
+    # Keeping it small
+
+    async def prune(self, before: datetime) -> int:
+        """Delete the rows that are settled (SAVED, REFUSED, FAILED) and were written last before a time.
+
+        Their keys are forgotten with them. When they were sent is kept apart, 8 bytes for each, so that a `Budget` with
+        `per` counts them still. Little by little: others go on meanwhile. Return how many they were.
+        """
+        moment, removed = rows.as_utc(before), 0
+        last: int | None = 0
+        while last is not None:
+            last, count = await self._prune_some("effects", moment, last, f"without rows from before {before:%Y-%m-%d}")
+            removed += count
+        sent: datetime | None = datetime.min.replace(tzinfo=UTC)
+        while sent is not None:
+            (sent,) = await self._prune_some("posts", moment, sent, "without submissions of rows that are gone")
+        return removed
+
+    def _prune_some(self, what: str, before: datetime, past: object, words: str) -> asyncio.Future[tuple[Any, ...]]:
+        return self._put(
+            f"SELECT * FROM finevoice.prune_{what}(%s, %s, %s, %s)",  # noqa: S608 - names of ours
+            lambda _: (self.account, before, past, PRUNED_AT_ONCE),
+            lambda found: found[0],
+            what=words,
+        )
 
     # Living in the fleet
 
@@ -230,7 +289,7 @@ class PostgresJournal(FleetWriter):
             self._adopted(each.row)
         if self._clock.monotonic() >= self._look_at:
             await self._look()
-        if self.slots.waiting_here or len(self._watchers):
+        if self._clock.monotonic() >= self._look_at_line_at and (self.slots.waiting_here or len(self._watchers)):
             await self._look_at_line()
 
     def _look_soon(self) -> None:
@@ -252,7 +311,8 @@ class PostgresJournal(FleetWriter):
         )
         for row_id, state, claim, is_mine, is_free, has_place in found:
             if row_id in waiting:
-                if claim != self._claims.get(row_id) or EffectState(state) not in TO_SEND:
+                known = self._claims.get(row_id) or self._doubted.get(row_id)
+                if claim != known or EffectState(state) not in TO_SEND or not (is_mine or is_free):
                     self.slots.lost(row_id)
                 elif is_mine and has_place:
                     self.slots.given(row_id)
@@ -262,7 +322,7 @@ class PostgresJournal(FleetWriter):
 
     async def _look_at_line(self) -> None:
         """Learn who waits and runs elsewhere, and where the rows stand that this session acts for or watches."""
-        watched = self._watchers.row_ids
+        watched, began = self._watchers.row_ids, self._clock.monotonic()
         counts = await self._put(
             "SELECT count(*) FILTER (WHERE place IS NULL AND session <> %s AND state <> 'submitted'), "
             "count(*) FILTER (WHERE place > clock_timestamp() AND session IS DISTINCT FROM %s) FROM finevoice.effects "
@@ -278,3 +338,5 @@ class PostgresJournal(FleetWriter):
             lambda turn: (self.account, turn.me, watched),
             dict,
         )
+        now = self._clock.monotonic()
+        self._look_at_line_at = now + REST * (now - began)

@@ -66,6 +66,7 @@ class Call(Generic[T]):
         what: What is written, in words; empty for a read.
         task_id: The task that it is about.
         needs_member: It is an intent: the session must be in the fleet.
+        is_look: It only reads: it leaves the line when nobody waits for it any more.
         failed: Makes an error of a statement that the database refused; left out, the usual one.
         after: Is called with the result, once whoever waits for it will hear it first.
         tries: How often it was made.
@@ -78,9 +79,15 @@ class Call(Generic[T]):
     what: str = ""
     task_id: str | None = None
     needs_member: bool = False
+    is_look: bool = False
     failed: Callable[[psycopg.Error], JournalError | None] = lambda _: None
     after: Callable[[T], None] = lambda _: None
     tries: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is for nobody any more."""
+        return self.is_look and self.future.cancelled()
 
     def settle(self, result: T) -> None:
         """Tell the result."""
@@ -117,16 +124,21 @@ class Line:
         self.commits = 0  # made for writes
         self.seconds = 0.0  # spent on them
         self._connection: Connection | None = None
+        self._losses = 0  # of the membership's connection, when this one was made
         self._queue: deque[Call[Any]] = deque()
         self._batch: list[Call[Any]] = []  # under way
         self._wake: asyncio.Event = asyncio.Event()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self._worker: asyncio.Task[None] | None = None
-        self.is_away = False  # the last try met no database
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._batch)
+        return sum(not call.is_given_up for call in (*self._queue, *self._batch))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there was a connection when the database was spoken to last; it may be lost by now."""
+        return self._connection is not None
 
     async def open(self) -> Connection:
         """Connect; `start` begins to work.
@@ -147,9 +159,17 @@ class Line:
             self._queue.appendleft(call)
         else:
             self._queue.append(call)
+        if call.is_look:
+            call.future.add_done_callback(lambda _: self._forget(call))
         self._idle.clear()
         self._wake.set()
         return call.future
+
+    def _forget(self, call: Call[Any]) -> None:
+        """Let a call leave the line that is given up. One that is under way leaves before it is tried again."""
+        if call.is_given_up:
+            with contextlib.suppress(ValueError):
+                self._queue.remove(call)
 
     async def _work(self) -> None:
         while True:
@@ -169,6 +189,9 @@ class Line:
             try:
                 if any(call.needs_member for call in calls):
                     await self._membership.here.wait()
+                if any(call.is_given_up for call in self._batch):
+                    self._batch = [call for call in self._batch if not call.is_given_up]
+                    continue
                 results = await self._execute(calls)
             except (psycopg.Error, OSError, TimeoutError) as error:
                 if getattr(error, "sqlstate", None) == NOT_MEMBER:
@@ -189,9 +212,7 @@ class Line:
                     call.refuse(f"{type(error).__name__}. It may have been written or not")
                 del self._batch[: len(calls)]
                 continue
-            if self.is_away:
-                self.is_away = False
-                log.info("the fleet's database is back")
+            self._membership.contact.speaks()
             for call, rows in zip(calls, results, strict=True):
                 try:
                     call.settle(call.read(rows))
@@ -208,8 +229,11 @@ class Line:
 
     async def _execute(self, calls: list[Call[Any]]) -> list[list[tuple[Any, ...]]]:
         connection = self._connection
-        if connection is None or connection.closed:
+        losses = self._membership.contact.losses
+        if connection is None or connection.closed or losses != self._losses:  # lost with the other, most likely
+            await self._disconnect()
             connection = self._connection = await connect(self._url)
+            self._losses = losses
         me = self._membership.me or 0
         statements = []
         for call in calls:
@@ -224,9 +248,7 @@ class Line:
         return results
 
     async def _lose(self, error: Exception) -> None:
-        if not self.is_away:
-            self.is_away = True
-            log.warning("the fleet's database is away (%s); nothing is sent until it is back", explain(error))
+        self._membership.contact.stopped_speaking(error)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
@@ -263,7 +285,7 @@ async def _together(
         ((statement, values),) = statements
         cursor = await connection.execute(statement, values)
         return [await cursor.fetchall()]
-    async with connection.transaction(), connection.pipeline():
+    async with connection.pipeline():  # one transaction for the server, and one round trip
         await connection.execute("SELECT finevoice.lock(%s)", (account,))
         cursors = [await connection.execute(*each) for each in statements]
-        return [await cursor.fetchall() for cursor in cursors]
+    return [await cursor.fetchall() for cursor in cursors]

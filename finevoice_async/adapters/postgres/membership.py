@@ -14,6 +14,7 @@ from typing import Final
 import psycopg
 
 from finevoice_async.adapters.postgres.connection import Connection, connect, explain, is_away
+from finevoice_async.adapters.postgres.contact import Contact
 from finevoice_async.config import Fleet
 from finevoice_async.ports import Clock
 
@@ -42,6 +43,7 @@ class Membership:
         self._news = news
         # All mutable state:
         self.me: int | None = None  # the number in the fleet; kept when the connection is lost, to come back as it
+        self.contact = Contact()  # of all connections of the session
         self.here = asyncio.Event()  # in the fleet, as far as is known
         self.seen = -float("inf")  # when the fleet surely had it, in seconds of the monotonic clock
         self.missed: Callable[[], None] = lambda: None  # called when news may have been missed
@@ -93,6 +95,7 @@ class Membership:
         assert found is not None  # noqa: S101 - a function gives a row
         self.me, self.seen = found[0], began
         self.here.set()
+        self.contact.listens()
 
     async def _listen(self) -> None:
         pause = SHORTEST_PAUSE
@@ -105,7 +108,9 @@ class Membership:
                 pause = SHORTEST_PAUSE
                 await self._hear()
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if self.here.is_set() or not is_away(error):
+                if is_away(error):
+                    self.contact.stopped_listening(error)
+                else:
                     log.warning("the connection to the fleet was lost: %s", explain(error))
             except Exception:
                 log.exception("an unexpected error in what listens to the fleet")

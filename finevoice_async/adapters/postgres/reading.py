@@ -41,40 +41,47 @@ class FleetReader:
         ((column, value),) = wanted
         if isinstance(value, int) and not -_LIMIT_OF_BIGINT <= value < _LIMIT_OF_BIGINT:
             return None
-        found = await self._put(f"{rows.SELECT} AND {column} = %s", lambda _: (self.account, value), _as_rows)
+        found = await self._look_up(f"{rows.SELECT} AND {column} = %s", lambda _: (self.account, value), _as_rows)
         return found[0] if found else None
 
     async def row_ids(self, *states: EffectState) -> list[int]:
         """Return the numbers of the rows in these states (none named: in any), in order."""
         condition, values = rows.in_states(states)
         query = f"SELECT id FROM finevoice.effects WHERE account = %s{condition} ORDER BY id"  # noqa: S608 - ours
-        return await self._put(query, lambda _: (self.account, *values), lambda found: [each[0] for each in found])
+        return await self._look_up(query, lambda _: (self.account, *values), lambda found: [each[0] for each in found])
 
     async def rows(self, *states: EffectState, after: int = 0, limit: int = 1000) -> list[JournalRow]:
         """Return the rows in these states (none named: in any) with an id above `after`, in the order of their ids."""
         condition, values = rows.in_states(states)
         query = f"{rows.SELECT}{condition} AND id > %s ORDER BY id LIMIT %s"
-        return await self._put(query, lambda _: (self.account, *values, after, limit), _as_rows)
+        return await self._look_up(query, lambda _: (self.account, *values, after, limit), _as_rows)
 
     async def sent_since(self, moment: datetime) -> list[datetime]:
         """Return when each submission of the fleet left, from a moment on, that may have been accepted."""
-        query = "SELECT at FROM finevoice.posts WHERE account = %s AND at >= %s ORDER BY at"
+        query = "SELECT at FROM finevoice.sent_since(%s, %s) AS at ORDER BY at"
         values = (self.account, rows.as_utc(moment))
-        return await self._put(query, lambda _: values, lambda found: [rows.as_utc(each[0]) for each in found])
+        return await self._look_up(query, lambda _: values, lambda found: [rows.as_utc(each[0]) for each in found])
 
     async def load(self, name: str) -> str | None:
         """Return the text stored under a name, if any."""
         query = "SELECT text FROM finevoice.notes WHERE account = %s AND name = %s"
         values = (self.account, rows.spell_text(name))
-        return await self._put(query, lambda _: values, lambda found: rows.read_text(found[0][0]) if found else None)
+        return await self._look_up(
+            query, lambda _: values, lambda found: rows.read_text(found[0][0]) if found else None
+        )
 
     async def fleet(self) -> FleetStats:
         """Return what the whole fleet is doing now."""
         names = "sessions, plan, taken, running, waiting, sending, unknown, done, failed, longest_wait"
         query = f"SELECT {names} FROM finevoice.fleet(%s)"  # noqa: S608 - names of ours
-        return await self._put(query, lambda _: (self.account,), lambda found: FleetStats(*found[0]))
+        return await self._look_up(query, lambda _: (self.account,), lambda found: FleetStats(*found[0]))
 
     # How calls are put in line
+
+    def _look_up(
+        self, statement: str, values: Callable[[Turn], Sequence[object]], read: Callable[[list[tuple[Any, ...]]], T]
+    ) -> asyncio.Future[T]:
+        return self._put(statement, values, read, is_look=True)
 
     def _put(
         self,

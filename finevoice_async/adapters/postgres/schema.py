@@ -14,10 +14,10 @@ import psycopg
 from finevoice_async.adapters.postgres.connection import connect, explain, place_of
 from finevoice_async.errors import JournalError
 
-STEPS: Final = ("tables_1.sql",)
+STEPS: Final = ("tables_1.sql", "tables_2.sql")
 """What makes the tables of a version out of those of the one before; the first one out of nothing."""
 
-FUNCTIONS: Final = ("slots.sql", "sessions.sql", "effects.sql")
+FUNCTIONS: Final = ("slots.sql", "sessions.sql", "posts.sql", "effects.sql")
 
 VERSION: Final = len(STEPS)
 

@@ -75,10 +75,10 @@ class FleetWriter(FleetReader):
         spelled = (claim, rows.spell_text(key), rows.spell_request(request), rows.spell_text(owner))
         return self._put(
             f"SELECT f.mine, f.elsewhere, {rows.OF_FUNCTION} "  # noqa: S608 - names of ours
-            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
+            "FROM finevoice.begin_effect(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) AS f",
             lambda turn: (
                 *(self.account, turn.me, *spelled, starts, _kept(again), state is EffectState.SENDING),
-                *self._limit,
+                *(turn.again, *self._limit),
             ),
             partial(self._begun, claim),
             what="a new row" if key is None else f"a new row with key {shorten(key)}",
@@ -107,9 +107,13 @@ class FleetWriter(FleetReader):
         mine, starts = secrets.randbits(63), [state.value for state in TO_SEND]
 
         def taken(found: list[tuple[Any, ...]]) -> bool:
-            if found[0][0]:
+            its = found[0][0]
+            if its == mine:
                 self._claims[row_id] = mine
-            return bool(found[0][0])
+            elif its is not None:  # of the POST before, of which this session can tell nothing
+                self._claims.pop(row_id, None)
+                self._doubted[row_id] = its
+            return its is not None
 
         def after(is_taken: bool) -> None:  # noqa: FBT001 - the result of the call
             if is_taken:
@@ -132,6 +136,7 @@ class FleetWriter(FleetReader):
         def after(is_free: bool) -> None:  # noqa: FBT001 - the result of the call
             if is_free and self._claims.get(row_id) == claim:
                 self._claims.pop(row_id, None)
+                self._doubted.pop(row_id, None)
 
         return self._put(
             "SELECT finevoice.let_go(%s, %s, %s) OR %s AND EXISTS (SELECT FROM finevoice.effects "
@@ -140,7 +145,7 @@ class FleetWriter(FleetReader):
                 *(self.account, turn.me, row_id, turn.again),
                 *(self.account, row_id, [state.value for state in TO_SEND]),
             ),
-            _truth,
+            lambda found: bool(found[0][0]),
             what=f"row {row_id} as nobody's",
             after=after,
         )
@@ -210,12 +215,29 @@ class FleetWriter(FleetReader):
             return self._failed(_no_such_row(row_id, move, task_id))
         if move in SPENDS:
             return self._send(row_id, move)
-        starts, goal = MOVES[move]
-        if goal is EffectState.SUBMITTED and not task_id:
-            words = f"Row {row_id} of the journal cannot become submitted without a task id."
-            return self._failed(JournalError(words))
         # What a caller decides, and what a task tells of itself, is not about this session's POST, which may be old.
         claim = self._claims.get(row_id) if move in _OF_POST or move is Move.DOUBT else None
+        return self._move(row_id, move, claim, task_id=task_id, urls=urls, path=path, sha256=sha256, error=error)
+
+    def withdraw(self, row_id: int, error: str) -> asyncio.Future[bool]:
+        """Refuse a row that waits to be sent, whoever acts for it; a claim that this session had does not matter."""
+        return self._move(row_id, Move.REFUSE, None, error=error)
+
+    def _move(
+        self,
+        row_id: int,
+        move: Move,
+        claim: int | None,
+        *,
+        task_id: str | None = None,
+        urls: tuple[str, ...] | None = None,
+        path: str | None = None,
+        sha256: str | None = None,
+        error: str | None = None,
+    ) -> asyncio.Future[bool]:
+        starts, goal = MOVES[move]
+        if goal is EffectState.SUBMITTED and not task_id:
+            return self._failed(JournalError(f"Row {row_id} of the journal cannot become submitted without a task id."))
         falls = FALLS_BACK.get(move, frozenset())
         if claim is not None and move in _OF_POST:
             starts |= {EffectState.UNKNOWN}
@@ -252,9 +274,7 @@ class FleetWriter(FleetReader):
             failed=partial(_taken, row_id, task_id),
         )
 
-    def _moved(
-        self, row_id: int, move: Move, task_id: str | None, claim: int | None, found: list[tuple[Any, ...]]
-    ) -> bool:
+    def _moved(self, row_id: int, move: Move, task_id: str | None, claim: int | None, found: list[Any]) -> bool:
         ((made,),) = found
         if made is None:
             raise _no_such_row(row_id, move, task_id)
@@ -363,10 +383,6 @@ def _kept(move: Move) -> list[str]:
 
 def nothing(_: object) -> None:
     """Read no result."""
-
-
-def _truth(found: list[tuple[Any, ...]]) -> bool:
-    return bool(found[0][0])
 
 
 def _no_such_row(row_id: int, move: Move, task_id: str | None) -> JournalError:

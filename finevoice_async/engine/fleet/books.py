@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from finevoice_async.core.ledger import MAY_BE_PAID, EffectState, JournalRow, Move
 from finevoice_async.engine.bookkeeper import Bookkeeper
@@ -15,6 +16,14 @@ from finevoice_async.errors import BudgetExceededError, InvalidRequestError, Jou
 from finevoice_async.ports import Begun
 from finevoice_async.shared_ports import FleetStats, SharedJournal
 
+if TYPE_CHECKING:
+    from finevoice_async.engine.watching import Watching
+
+T = TypeVar("T")
+
+PATIENCE: Final = 4.0
+"""Seconds that somebody who only looks waits for the database, such as a check of a program's health."""
+
 WITHDRAWN = "It was withdrawn."
 """How the error begins of a row that was taken back for everybody who waits for it."""
 
@@ -22,9 +31,9 @@ WITHDRAWN = "It was withdrawn."
 class SharedBookkeeper(Bookkeeper):
     """The only writer of a shared journal in this session, and its reader."""
 
-    def __init__(self, journal: SharedJournal) -> None:
+    def __init__(self, journal: SharedJournal, watching: Watching | None = None) -> None:
         """Set it up; open it later."""
-        super().__init__(journal)
+        super().__init__(journal, watching)
         self._shared = journal
         # All mutable state of its own:
         self._adopted: list[JournalRow] = []  # rows to follow, while nobody hears of them
@@ -51,9 +60,27 @@ class SharedBookkeeper(Bookkeeper):
         """Return what all sessions are doing together.
 
         Raises:
-            JournalError: It could not be read.
+            JournalError: It could not be read; or not soon, as the database is away.
         """
-        return await self._asked(self._shared.fleet())
+        return await _soon(self._asked(self._shared.fleet()))
+
+    async def row_of(self, *, key: str | None = None, task_id: str | None = None) -> JournalRow | None:
+        """Return the row with this key or task id.
+
+        Raises:
+            JournalError: It could not be read; or not soon, as the database is away.
+        """
+        return await _soon(super().row_of(key=key, task_id=task_id))
+
+    async def rows(self, *states: EffectState) -> AsyncIterator[JournalRow]:
+        """Yield every row in these states, in the order of their numbers.
+
+        Raises:
+            JournalError: It could not be read; or not soon, as the database is away.
+        """
+        found = aiter(super().rows(*states))
+        while (row := await _soon(anext(found, None))) is not None:
+            yield row
 
     # Whose a row is
 
@@ -96,7 +123,7 @@ class SharedBookkeeper(Bookkeeper):
             JournalError: It could not be written.
         """
         words = f"{WITHDRAWN} Nothing was sent and nothing paid."
-        return await self._asked(self._moved(row_id, Move.REFUSE, error=words))
+        return await self._asked(journalled(called(self._shared.withdraw, row_id, words)))
 
     async def left_behind(self) -> AsyncIterator[JournalRow]:
         """Yield each row once that is not settled and that no other living session acts for."""
@@ -178,3 +205,12 @@ class SharedBookkeeper(Bookkeeper):
         if note is None and submission.row is not None and waits and not doubt:
             return called(self._shared.let_go, submission.row.id)
         return note
+
+
+async def _soon(look: Awaitable[T]) -> T:
+    """Await what only reads, for a while: who looks wants to know that the database is away, and not to wait for it."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await look
+    except TimeoutError:
+        raise JournalError(f"The fleet's database is away: no answer in {PATIENCE:g} s. Try again later.") from None

@@ -99,6 +99,8 @@ class Following:
         submission = Submission(row.request, row.key, row, left_behind=True)
         self._registry.add(submission)
         self.follow(submission, row)
+        if self._books.watching is not None:
+            self._books.watching.queued(submission)
         return submission
 
     def adopted(self, row: JournalRow) -> None:
@@ -178,7 +180,7 @@ class Following:
             self._inflight.hold_slot(record)
             self._poller.track(record)
         except FineVoiceError as error:
-            record.tell(error)
+            self._inflight.leave(record, error)
 
     def _over(self, followed: _Followed, row: JournalRow) -> None:
         """Nobody acts for a row: it has ended, or waits for whoever wants it."""
@@ -188,6 +190,8 @@ class Following:
             known.status, known.end, known.saved_as = record.status, end, record.saved_as
             record = known
             if end is not None:
+                if self._books.watching is not None:
+                    self._books.watching.ended(known)
                 known.tell(end)
         for submission in followed.submissions:
             self._settle(submission, row, record)
@@ -220,7 +224,7 @@ class Following:
         self._drop(followed)
         self._tell(followed, error)
         if followed.record is not None and followed.record.end is None:
-            followed.record.tell(error)
+            self._inflight.leave(followed.record, error)
 
     def _drop(self, followed: _Followed) -> None:
         """Follow it no more."""
@@ -248,5 +252,5 @@ class Following:
                 words = "The session was closed. Another one acts for the effect."
                 self._finish(submission, about(SessionClosedError(words), followed.row))
             if followed.record is not None:
-                followed.record.tell(followed.record.closed_error())
+                self._inflight.leave(followed.record, followed.record.closed_error())
             followed.job.cancel()

@@ -176,6 +176,7 @@ class SharedSubmitter(Submitter):
     def _go_on(self, submission: Submission) -> None:
         """Nobody acts for a row that somebody here waits for: this session does, then."""
         waits = submission.state is EffectState.QUEUED or submission.state in MAY_BE_PAID
+        submission.may_be_paid = submission.state in MAY_BE_PAID  # else the POST before was refused, as is known by now
         if waits:
             self._enqueue_row(submission)
             return

@@ -6,26 +6,38 @@
 
 CREATE OR REPLACE FUNCTION finevoice.begin_effect(
     a text, me bigint, c bigint, k text, req text, whose text, starts text[], keeps text[], at_once bool,
-    most int, per interval,
+    again bool, most int, per interval,
     OUT mine bool, OUT elsewhere bool, OUT r finevoice.effects) LANGUAGE plpgsql AS $$
 DECLARE
     own_line text := coalesce('owner ' || whose, 'session ' || me);
     at timestamptz;
+    has_slot bool;
 BEGIN
     PERFORM finevoice.lock(a);
     PERFORM finevoice.check_member(me);
     at := clock_timestamp();
     mine := true;
     elsewhere := false;
+    at_once := at_once AND finevoice.free_in(a, most, per) IS NULL;  -- else SEND says so
     -- Asked again: only whoever drew the claim may send it, and has not, as the answer did not come.
-    UPDATE finevoice.effects SET session = me, line = own_line,
-           state = CASE state WHEN 'unknown' THEN 'queued' ELSE state END,
-           place = CASE state WHEN 'unknown' THEN NULL ELSE place END
-     WHERE claim = c AND state IN ('queued', 'sending', 'unknown') RETURNING * INTO r;
-    IF r.id IS NULL THEN
-        INSERT INTO finevoice.effects (account, key, claim, state, request, session, owner, line, turn, created_at, updated_at)
-            VALUES (a, k, c, 'queued', req, me, whose, own_line, finevoice.next_turn(a, own_line), at, at)
+    IF again THEN
+        UPDATE finevoice.effects SET session = me, line = own_line,
+               state = CASE state WHEN 'unknown' THEN 'queued' ELSE state END,
+               place = CASE state WHEN 'unknown' THEN NULL ELSE place END
+         WHERE claim = c AND state IN ('queued', 'sending', 'unknown') RETURNING * INTO r;
+    END IF;
+    IF r.id IS NULL THEN  -- a slot is free, and nobody waits: it is written once
+        has_slot := at_once AND NOT finevoice.somebody_waits(a) AND finevoice.plan(a) > finevoice.taken(a);
+        INSERT INTO finevoice.effects
+            (account, key, claim, state, place, request, session, owner, line, turn, created_at, updated_at)
+            VALUES (a, k, c, CASE WHEN has_slot THEN 'sending' ELSE 'queued' END,
+                    CASE WHEN has_slot THEN 'infinity'::timestamptz END,
+                    req, me, whose, own_line, finevoice.next_turn(a, own_line), at, at)
             ON CONFLICT (account, key) DO NOTHING RETURNING * INTO r;
+        IF r.state = 'sending' THEN
+            INSERT INTO finevoice.posts (claim, account) VALUES (c, a);
+            RETURN;
+        END IF;
     END IF;
     IF r.id IS NULL THEN  -- the key is known
         SELECT * INTO r FROM finevoice.effects WHERE account = a AND key = k;
@@ -51,7 +63,6 @@ BEGIN
              WHERE id = r.id;
         END IF;
     END IF;
-    at_once := at_once AND finevoice.free_in(a, most, per) IS NULL;  -- else SEND says so
     PERFORM finevoice.grant_places(a, CASE WHEN at_once THEN r.id END);
     IF at_once THEN  -- a slot was free: one commit
         UPDATE finevoice.effects SET state = 'sending' WHERE id = r.id AND state = 'queued' AND place IS NOT NULL;
@@ -64,23 +75,26 @@ BEGIN
 END $$;
 
 -- Act from now on for a row that is to be sent (again), unless somebody who lives does. `seen`: the claim as it was
--- when its caller decided; NULL: whatever it is.
+-- when its caller decided; NULL: whatever it is. What may be paid for keeps its claim until it is sent again: what is
+-- heard of the POST before is as true while it waits for that, and may spare it. Returned is the claim; NULL: not taken.
 CREATE OR REPLACE FUNCTION finevoice.take_effect(
-    a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bool LANGUAGE plpgsql AS $$
+    a text, me bigint, row_id bigint, seen bigint, c bigint, whose text, starts text[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     own_line text;
+    its bigint;
 BEGIN
     PERFORM finevoice.lock(a);
     PERFORM finevoice.check_member(me);
     whose := coalesce(whose, (SELECT owner FROM finevoice.effects WHERE id = row_id));  -- as it was wished for
     own_line := coalesce('owner ' || whose, 'session ' || me);
-    UPDATE finevoice.effects SET session = me, claim = c, place = NULL,
+    UPDATE finevoice.effects SET session = me, claim = CASE state WHEN 'queued' THEN c ELSE claim END, place = NULL,
            owner = whose, line = own_line, turn = finevoice.next_turn(a, own_line)
      WHERE id = row_id AND account = a AND state = ANY(starts) AND claim = coalesce(seen, claim)
-       AND (session IS NULL OR session = me OR NOT finevoice.lives(session));
-    IF NOT FOUND THEN RETURN EXISTS (SELECT FROM finevoice.effects WHERE claim = c AND session = me); END IF;
+       AND (session IS NULL OR session = me OR NOT finevoice.lives(session))
+    RETURNING claim INTO its;
+    IF NOT FOUND THEN RETURN (SELECT claim FROM finevoice.effects WHERE claim = c AND session = me); END IF;
     PERFORM finevoice.grant_places(a);
-    RETURN true;
+    RETURN its;
 END $$;
 
 -- A row, and whether another session that lives acts for it. One that runs, and that nobody asks for, is taken.
@@ -115,17 +129,6 @@ BEGIN
     PERFORM finevoice.tell(a, NULL, now_in, row_id);
     PERFORM finevoice.grant_places(a);
     RETURN true;
-END $$;
-
--- Seconds until the whole fleet may submit again, where a budget says so; NULL: now.
-CREATE OR REPLACE FUNCTION finevoice.free_in(a text, most int, per interval) RETURNS float LANGUAGE plpgsql AS $$
-DECLARE
-    last timestamptz;
-BEGIN
-    IF per IS NULL THEN RETURN NULL; END IF;
-    SELECT at INTO last FROM finevoice.posts  -- when that many have left since, the next may
-     WHERE account = a AND at > clock_timestamp() - per ORDER BY at DESC OFFSET most - 1 LIMIT 1;
-    RETURN extract(epoch FROM last + per - clock_timestamp());
 END $$;
 
 -- Its POST is about to leave. `c` is the claim of that POST: another than before where an earlier one may be paid for.
@@ -204,6 +207,8 @@ BEGIN
         IF again AND was.claim = coalesce(c, was.claim)
            AND (was.state = goal OR falls <> '{}' AND was.earlier IS NULL AND was.state IN ('failed', 'unknown', 'lost'))
            AND was.task_id IS NOT DISTINCT FROM coalesce(tid, was.task_id) THEN RETURN true; END IF;
+        -- Somebody has named its task meanwhile, or others have followed it to its end.
+        IF goal = 'submitted' AND was.claim = c AND was.task_id = tid THEN RETURN true; END IF;
         IF goal = 'submitted' AND 'sending' = ANY(starts) AND was.task_id IS DISTINCT FROM tid
            AND position(chr(10) || tid || chr(10) IN chr(10) || was.past_task_ids) = 0 THEN
             -- Of a POST that the user gave up: paid for, so it is kept.

@@ -18,30 +18,33 @@ BEGIN
     PERFORM finevoice.lock(a);
     INSERT INTO finevoice.sessions (id, account, who, plan, lease) VALUES (me, a, who, slots, its_lease);
     UPDATE finevoice.effects SET session = me, line = CASE WHEN owner IS NULL THEN 'session ' || me ELSE line END
-     WHERE session = former;
+     WHERE account = a AND session = former AND state NOT IN ('saved', 'refused', 'failed', 'done');
     UPDATE finevoice.strangers SET session = me WHERE session = former;
     DELETE FROM finevoice.sessions WHERE id = former;
     PERFORM finevoice.grant_places(a);
     RETURN me;
 END $$;
 
--- Every beat, by everybody: I am here; who is not? A lost connection is enough to let others poll, and to send what was
--- not sent: both are safe. To call a POST unknown takes the whole lease: its sender may be well, and only the
--- connection gone. Returned is what was adopted.
+-- Every beat, by everybody: I am here; who is not? A lost connection, or half a lease without a beat, is enough to let
+-- others poll, and to let others send what was not sent: both are safe. To call a POST unknown takes the whole lease:
+-- its sender may be well, and only the connection gone. Returned is what was adopted.
 CREATE OR REPLACE FUNCTION finevoice.sweep(a text, me bigint, hold interval, adopts bool)
 RETURNS SETOF finevoice.effects LANGUAGE plpgsql AS $$
 DECLARE
+    quiet bigint[];
     late bigint[];
     gone bigint[];
     o record;
 BEGIN
     PERFORM finevoice.check_member(me);
-    SELECT array_agg(id) INTO late FROM finevoice.sessions
-     WHERE account = a AND beat < clock_timestamp() - lease AND id <> me;
+    SELECT array_agg(id), array_agg(id) FILTER (WHERE beat < clock_timestamp() - lease) INTO quiet, late
+      FROM finevoice.sessions WHERE account = a AND beat < clock_timestamp() - lease / 2 AND id <> me;
     SELECT array_agg(id) INTO gone FROM finevoice.lost(a) AS id;
-    IF late IS NULL AND gone IS NULL AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a  -- mostly nothing to do: no lock
-        AND (state = 'submitted' AND session IS NULL
-             OR state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)) THEN
+    IF quiet IS NULL AND gone IS NULL  -- mostly nothing to do: no lock
+       AND NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a AND state = 'submitted' AND session IS NULL)
+       AND NOT (EXISTS (SELECT FROM finevoice.effects WHERE account = a
+                           AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL)
+                AND finevoice.taken(a) < finevoice.plan(a)) THEN  -- as when the hold of what is unknown is over
         UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;
         IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;  -- taken for dead meanwhile: nobody may be sure
         RETURN;
@@ -49,10 +52,15 @@ BEGIN
     PERFORM finevoice.lock(a);
     UPDATE finevoice.sessions SET beat = clock_timestamp() WHERE id = me;  -- after the lock: see there
     IF NOT FOUND THEN PERFORM finevoice.check_member(me); END IF;
-    -- Who has said since that it lives stays, with all its rows.
+    -- Who has given a sign of life since stays, with all its rows and slots.
     DELETE FROM finevoice.sessions WHERE id = ANY(late) AND beat < clock_timestamp() - lease;
+    SELECT array_agg(id) INTO quiet FROM finevoice.sessions
+     WHERE id = ANY(quiet) AND beat < clock_timestamp() - lease / 2;
     DELETE FROM finevoice.strangers t WHERE account = a
-        AND (session = ANY(gone) OR NOT EXISTS (SELECT FROM finevoice.sessions s WHERE s.id = t.session));
+       AND (session = ANY(gone) OR NOT EXISTS (SELECT FROM finevoice.sessions s WHERE s.id = t.session));
+    -- Half a lease after its beat a session sends nothing by itself: a slot is of no use to it. It waits on, though.
+    UPDATE finevoice.effects SET place = NULL
+     WHERE account = a AND session = ANY(quiet) AND state IN ('queued', 'unknown', 'lost') AND place IS NOT NULL;
     FOR o IN
         UPDATE finevoice.effects SET
             session = NULL,
@@ -69,7 +77,8 @@ BEGIN
     END LOOP;
     IF adopts THEN
         RETURN QUERY UPDATE finevoice.effects SET session = me
-                      WHERE account = a AND state = 'submitted' AND session IS NULL RETURNING *;
+                      WHERE account = a AND state = 'submitted' AND (session IS NULL OR session = ANY(quiet))
+                      RETURNING *;
     END IF;
     PERFORM finevoice.grant_places(a);
 END $$;
@@ -87,7 +96,8 @@ BEGIN
             error = CASE state WHEN 'sending' THEN 'Its session left before the answer to its submission came'
                                ELSE error END,
             state = CASE state WHEN 'sending' THEN 'unknown' ELSE state END
-         WHERE session = me RETURNING id, state
+         WHERE account = a AND session = me AND state NOT IN ('saved', 'refused', 'failed', 'done')
+        RETURNING id, state
     LOOP
         PERFORM finevoice.tell(a, NULL, o.state, o.id);
     END LOOP;
@@ -100,7 +110,8 @@ END $$;
 CREATE OR REPLACE FUNCTION finevoice.give_away(a text, me bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM finevoice.lock(a);
-    UPDATE finevoice.effects SET session = NULL WHERE session = me AND state = 'submitted';
+    UPDATE finevoice.effects SET session = NULL
+     WHERE account = a AND session = me AND state = 'submitted';
 END $$;
 
 CREATE OR REPLACE FUNCTION finevoice.rescuer(a text, me bigint) RETURNS bool LANGUAGE plpgsql STABLE AS $$

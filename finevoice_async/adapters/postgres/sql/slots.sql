@@ -54,6 +54,12 @@ BEGIN
          + (SELECT count(*) FROM finevoice.strangers WHERE account = a);
 END $$;
 
+CREATE OR REPLACE FUNCTION finevoice.somebody_waits(a text) RETURNS bool LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM finevoice.effects WHERE account = a
+                    AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL);
+END $$;
+
 -- The turn of one more that waits in a line: after the last of that line, and after whoever got a slot last, so that
 -- lines take turns, however long they are. (Start-time fair queueing.)
 CREATE OR REPLACE FUNCTION finevoice.next_turn(a text, in_line text) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
@@ -73,8 +79,7 @@ DECLARE
     free int;
     g record;
 BEGIN
-    IF NOT EXISTS (SELECT FROM finevoice.effects WHERE account = a
-        AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL) THEN RETURN; END IF;
+    IF NOT finevoice.somebody_waits(a) THEN RETURN; END IF;
     free := finevoice.plan(a) - finevoice.taken(a);
     IF free IS NULL OR free <= 0 THEN RETURN; END IF;
     FOR g IN
@@ -84,6 +89,8 @@ BEGIN
         ), waiting AS (
             SELECT id, session, line, turn FROM finevoice.effects
              WHERE account = a AND state IN ('queued', 'unknown', 'lost') AND session IS NOT NULL AND place IS NULL
+               AND session IN (SELECT s.id FROM finevoice.sessions s  -- who is silent for longer sends nothing
+                                WHERE s.account = a AND s.beat > clock_timestamp() - s.lease / 2)
              ORDER BY turn, id LIMIT 100
         )
         SELECT w.id, w.session, w.turn,
