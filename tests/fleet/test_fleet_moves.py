@@ -91,7 +91,7 @@ async def test_a_slot_that_is_freed_goes_on_at_once(join: Join) -> None:
     waits = await b.wish()
     slot = asyncio.ensure_future(b.slots.acquire())
     assert await a.move(row.id, Move.FINISH, task_id=row.task_id, urls=URLS)
-    assert (await asyncio.wait_for(slot, 1)).row_id == waits.id
+    assert (await asyncio.wait_for(slot, 20)).row_id == waits.id
     assert await b.move(waits.id, Move.SEND)
     assert (await b.fleet()).taken == 1
 
@@ -163,7 +163,7 @@ async def test_what_is_unknown_keeps_its_slot_for_a_while(join: Join) -> None:
     slot = asyncio.ensure_future(a.slots.acquire())
     await asyncio.sleep(0.3)
     assert not slot.done()
-    assert (await asyncio.wait_for(slot, 2)).row_id == waits.id
+    assert (await asyncio.wait_for(slot, 20)).row_id == waits.id
 
 
 async def test_what_certainly_was_not_accepted_frees_its_slot(join: Join) -> None:
@@ -184,7 +184,7 @@ async def test_whoever_gives_a_row_up_frees_it(join: Join) -> None:
     assert await a.move(row.id, Move.HOLD)
     waits = await b.wish()
     a.slots.release(a.slots.taken_up(row.id))
-    assert (await asyncio.wait_for(b.slots.acquire(), 1)).row_id == waits.id
+    assert (await asyncio.wait_for(b.slots.acquire(), 20)).row_id == waits.id
     begun = await b.begin(row.request, key="k", state=QUEUED)
     assert not begun.elsewhere
 
@@ -200,7 +200,7 @@ async def test_leaving(join: Join) -> None:
     assert await until(lambda: [row.id for row in b.followed] == [runs.id]) < 1.5
     assert [await b.state(row.id) for row in (air, queued, waits)] == [UNKNOWN, QUEUED, QUEUED]
     assert (await b.fleet()).sessions == 1
-    await asyncio.wait_for(b.slots.acquire(), 2)  # once the hold is over
+    await asyncio.wait_for(b.slots.acquire(), 20)  # once the hold is over
     stats = await b.fleet()
     assert (stats.taken, stats.running, stats.unknown) == (2, 1, 1)
 
@@ -223,7 +223,7 @@ async def test_watching(join: Join) -> None:
     told: list[float] = []
     end = b.watch(row.id, lambda: told.append(1))
     await a.move(row.id, Move.FINISH, task_id=row.task_id, urls=URLS)
-    assert await until(lambda: told) < 0.3
+    assert await until(lambda: told) < 2
     assert (await b.get(row.id)).urls == URLS
     end()
     told.clear()
@@ -245,7 +245,7 @@ async def test_news_that_is_lost(join: Join, monkeypatch: pytest.MonkeyPatch) ->
     sql(a.url, "UPDATE finevoice.effects SET state = 'done', place = NULL, session = NULL WHERE id = %s", row.id)
     sql(a.url, "UPDATE finevoice.effects SET place = 'infinity' WHERE id = %s", waits.id)
     await until(lambda: told)
-    assert (await asyncio.wait_for(a.slots.acquire(), 1)).row_id == waits.id
+    assert (await asyncio.wait_for(a.slots.acquire(), 20)).row_id == waits.id
 
 
 async def test_two_keys_do_not_see_each_other(join: Join) -> None:
@@ -275,7 +275,7 @@ async def test_a_task_without_a_row_takes_a_slot(join: Join) -> None:
     waits = await b.wish()
     assert waits.state is QUEUED
     a.slots.release(slot)
-    assert (await asyncio.wait_for(b.slots.acquire(), 1)).row_id == waits.id
+    assert (await asyncio.wait_for(b.slots.acquire(), 20)).row_id == waits.id
     a.slots.occupy(task_id="another")
     await until(lambda: _taken(b, 2))
     await a.die()
