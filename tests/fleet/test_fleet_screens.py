@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -62,7 +63,10 @@ def test_a_worker(url: str, service: None, server: Server, options: tuple[str, .
     process = working(url, *options)
     try:
         server.crash()
-        time.sleep(1.5)  # the pool tries again and again meanwhile
+        with socket.create_server(("127.0.0.1", server.port)) as refusing:
+            refusing.settimeout(PATIENCE)
+            for _ in range(6):  # the pool tries again and again
+                refusing.accept()[0].close()
         server.start()
         said = lines_until(process.stderr, "It is back.".__eq__)
         said += end(process, signal.SIGTERM)[1].splitlines()
